@@ -1,0 +1,33 @@
+"""`tinynet equations`: the document's table."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from tinynet.equations import EQUATIONS
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `equations` to the command line."""
+    parser = subparsers.add_parser("equations", help="print equations (1)–(26): formula, erratum, code, check")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    if args.json:
+        print(json.dumps([dataclasses.asdict(e) for e in EQUATIONS], ensure_ascii=False, indent=2))
+        return 0
+    for e in EQUATIONS:
+        print(f"{f'({e.number})':>4}  {e.formula}")
+        rows = [("erratum", e.erratum)] if e.erratum else []
+        rows += [("code", code) for code in e.code] + [("check", check) for check in e.checks]
+        for name, value in rows:
+            print(f"      {name:<8} {value}")
+    return 0

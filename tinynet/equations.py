@@ -1,0 +1,200 @@
+"""The document's equations (1)–(26): formula, misprint, where each is implemented and which test checks it.
+
+The document derives a sigmoid network trained on E = ½ Σ (ŷ − y)²: §2 index by index for one hidden layer, §3 gradient
+descent, §4 mini-batch SGD, §5 with vectors and matrices for any number of layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EQUATIONS", "Equation"]
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One numbered equation.
+
+    Attributes:
+        number: as printed.
+        formula: as it should read.
+        code: where it is implemented, each `module:name`; the source there carries the number.
+        checks: the tests that hold it against `jax.grad`, each a pytest node id.
+        erratum: what the document misprints; empty where it is right.
+    """
+
+    number: int
+    formula: str
+    code: tuple[str, ...]
+    checks: tuple[str, ...]
+    erratum: str = ""
+
+
+def _test(name: str) -> str:
+    return f"tests/test_equations.py::{name}"
+
+
+EQUATIONS: tuple[Equation, ...] = (
+    Equation(
+        1,
+        "f(x) = 1 / (1 + e^−x)",
+        ("tinynet.layers.activations:Sigmoid.forward", "tinynet.scalar:f"),
+        (_test("test_01_f_is_the_sigmoid"),),
+    ),
+    Equation(
+        2,
+        "f′(x) = f(x) · (1 − f(x))",
+        ("tinynet.layers.activations:Sigmoid.forward", "tinynet.scalar:f_prime"),
+        (_test("test_02_f_prime_is_the_derivative_of_f"),),
+    ),
+    Equation(
+        3,
+        "ℓ(ŷ, y) = Σ_k (ŷ_k − y_k)²",
+        ("tinynet.scalar:ell",),
+        (_test("test_03_the_printed_loss_gives_twice_the_gradient_of_07"),),
+        "differs from (4) by the factor ½; every gradient that follows is that of (4)",
+    ),
+    Equation(
+        4,
+        "E_i = ½ Σ_k (ŷ_ik − y_ik)²",
+        ("tinynet.losses:SquaredError.forward", "tinynet.scalar:error"),
+        (_test("test_04_E_is_half_the_squared_error"),),
+    ),
+    Equation(
+        5,
+        "∇W_ks = ∂E_i/∂W_ks",
+        ("tinynet.scalar:grad_W",),
+        (_test("test_05_grad_W_is_the_derivative_by_W"),),
+    ),
+    Equation(
+        6,
+        "∇W_ks = ∂E_i/∂ŷ_k · ∂ŷ_k/∂β_k · ∂β_k/∂W_ks",
+        ("tinynet.scalar:grad_W",),
+        (_test("test_06_grad_W_is_the_product_of_three_derivatives"),),
+    ),
+    Equation(
+        7,
+        "∇W_ks = (ŷ_k − y_k) · ŷ_k (1 − ŷ_k) · h_s",
+        ("tinynet.scalar:grad_W",),
+        (_test("test_07_grad_W_in_closed_form"),),
+    ),
+    Equation(
+        8,
+        "∇V_sd = ∂E_i/∂V_sd",
+        ("tinynet.scalar:grad_V",),
+        (_test("test_08_grad_V_is_the_derivative_by_V"),),
+    ),
+    Equation(
+        9,
+        "∇V_sd = ∂E_i/∂h_s · ∂h_s/∂α_s · ∂α_s/∂V_sd",
+        ("tinynet.scalar:grad_V",),
+        (_test("test_09_grad_V_is_the_product_of_three_derivatives"),),
+    ),
+    Equation(
+        10,
+        "∇V_sd = Σ_k ∂E_i/∂β_k · ∂β_k/∂h_s · h_s (1 − h_s) · x_d",
+        ("tinynet.scalar:grad_V",),
+        (_test("test_10_the_error_of_h_sums_over_the_outputs"),),
+    ),
+    Equation(
+        11,
+        "∇V_sd = Σ_k ŷ_k (1 − ŷ_k) (ŷ_k − y_k) W_ks · h_s (1 − h_s) · x_d",
+        ("tinynet.scalar:grad_V",),
+        (_test("test_11_grad_V_in_closed_form"), _test("test_11_and_16_with_W_hk_as_printed_are_wrong")),
+        "prints W_hk for W_ks: h is no index, and k, the output, is W's first index in (5)–(7)",
+    ),
+    Equation(
+        12,
+        "∇b_k = ∂E_i/∂b_k = ∂E_i/∂ŷ_k · ∂ŷ_k/∂b_k",
+        ("tinynet.scalar:grad_b",),
+        (_test("test_12_grad_b_is_the_product_of_two_derivatives"),),
+    ),
+    Equation(
+        13,
+        "∇b_k = (ŷ_k − y_k) · ŷ_k (1 − ŷ_k)",
+        ("tinynet.scalar:grad_b",),
+        (_test("test_13_grad_b_in_closed_form"),),
+    ),
+    Equation(
+        14,
+        "∇c_s = ∂E_i/∂c_s = ∂E_i/∂h_s · ∂h_s/∂c_s",
+        ("tinynet.scalar:grad_c",),
+        (_test("test_14_grad_c_is_the_product_of_two_derivatives"),),
+    ),
+    Equation(
+        15,
+        "∇c_s = Σ_k ∂E_i/∂β_k · ∂β_k/∂h_s · h_s (1 − h_s)",
+        ("tinynet.scalar:grad_c",),
+        (_test("test_15_the_error_of_h_sums_over_the_outputs"),),
+    ),
+    Equation(
+        16,
+        "∇c_s = Σ_k ŷ_k (1 − ŷ_k) (ŷ_k − y_k) W_ks · h_s (1 − h_s)",
+        ("tinynet.scalar:grad_c",),
+        (_test("test_16_grad_c_in_closed_form"), _test("test_11_and_16_with_W_hk_as_printed_are_wrong")),
+        "prints W_hk for W_ks, as (11) does",
+    ),
+    Equation(
+        17,
+        "∇W ≈ 1/m · Σ_i ∇W_{x_i}",
+        ("tinynet.losses:SquaredError.backward", "tinynet.scalar:mean_gradients"),
+        (_test("test_17_the_mini_batch_gradient_is_the_mean_over_its_samples"),),
+    ),
+    Equation(
+        18,
+        "z^l = W^l a^(l−1) + b^l",
+        ("tinynet.layers.linear:Linear.forward",),
+        (_test("test_18_z_is_affine_in_a"),),
+    ),
+    Equation(
+        19,
+        "a^l = f(z^l)",
+        ("tinynet.layers.activations:Sigmoid.forward",),
+        (_test("test_19_a_is_f_of_z"),),
+    ),
+    Equation(
+        20,
+        "δ^l = ∂J/∂z^l = ∂J/∂a^l ⊗ f′(z^l)",
+        ("tinynet.layers.activations:Sigmoid.backward",),
+        (_test("test_20_delta_is_the_error_of_a_times_f_prime"), _test("test_20_stacked_as_printed_does_not_fit")),
+        "stacks the factors ∂J/∂a_i and ∂a_i/∂z_i as 2n rows; each row of δ is their product",
+    ),
+    Equation(
+        21,
+        "δ^L = (ŷ − y) ⊗ f′(z^L)",
+        ("tinynet.losses:SquaredError.backward",),
+        (_test("test_21_delta_of_the_last_layer"),),
+    ),
+    Equation(
+        22,
+        "δ^l = (W^(l+1))ᵀ δ^(l+1) ⊗ f′(z^l)",
+        ("tinynet.layers.linear:Linear.backward", "tinynet.layers.sequential:Sequential._backward"),
+        (_test("test_22_delta_of_a_hidden_layer"), _test("test_22_as_printed_is_wrong")),
+        "prints f′(z^L) for f′(z^l) in the middle, and δW where column vectors need Wᵀδ",
+    ),
+    Equation(
+        23,
+        "∂J/∂w_ij^l = δ_i^l · a_j^(l−1)",
+        ("tinynet.layers.linear:Linear.param_grads",),
+        (_test("test_23_an_entry_of_dW"),),
+    ),
+    Equation(
+        24,
+        "∂J/∂W^l = δ^l (a^(l−1))ᵀ",
+        ("tinynet.layers.linear:Linear.param_grads",),
+        (_test("test_24_dW_is_an_outer_product"), _test("test_24_with_a_of_layer_l_as_printed_is_wrong")),
+        "writes the row vector as a_1^l … a_m^l; it is a^(l−1), as (23) and its own last form have it",
+    ),
+    Equation(
+        25,
+        "∂J/∂b_i^l = δ_i^l",
+        ("tinynet.layers.linear:Linear.param_grads",),
+        (_test("test_25_an_entry_of_db"),),
+    ),
+    Equation(
+        26,
+        "∂J/∂b^l = δ^l",
+        ("tinynet.layers.linear:Linear.param_grads",),
+        (_test("test_26_db_is_delta"),),
+    ),
+)

@@ -1,0 +1,39 @@
+"""The contract of a layer: a pure function with its derivative written beside it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from tinynet.arrays import Array, Cache, Params
+
+__all__ = ["Layer"]
+
+
+class Layer(ABC):
+    """A function y = f(params, x) and its vector-Jacobian product.
+
+    Subclasses are frozen dataclasses: their fields are the configuration, never arrays. Parameters go in as a dict of
+    arrays and gradients come out as one; what `backward` needs of the forward pass travels in `cache`. So a layer has
+    no state, two forward passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
+
+    A new layer is one file: the class, its derivation in the docstring, and one line in the verification cases.
+    """
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
+        """Draw the parameters; `{}` where there are none."""
+        return {}
+
+    @abstractmethod
+    def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
+        """Return (y, cache)."""
+
+    @abstractmethod
+    def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Array, Params]:
+        """Return (dx, dparams) = (∂E/∂x, ∂E/∂params), given dy = ∂E/∂y; `dparams` has the structure of `params`."""
+
+    def param_grads(self, params: Params, cache: Cache, dy: Array) -> Params:
+        """Return `dparams` alone: the first layer of a network needs no `dx`."""
+        return self.backward(params, cache, dy)[1]

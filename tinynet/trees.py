@@ -1,0 +1,81 @@
+"""Pytrees of arrays: dicts, tuples and lists with arrays at the leaves.
+
+The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walked in sorted key order, as JAX does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tinynet.arrays import describe, is_array
+
+__all__ = ["check_like", "leaves", "leaves_with_paths", "map_leaves"]
+
+Tree = Any
+
+
+def map_leaves(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """Apply `f` to each leaf of `tree` and to its counterparts in `rest`; the result has the structure of `tree`.
+
+    Raises:
+        ValueError: a tree of `rest` has another structure.
+    """
+    if isinstance(tree, dict):
+        if any(not isinstance(t, dict) or t.keys() != tree.keys() for t in rest):
+            raise ValueError(f"trees differ in structure: {_outline(tree)} against {', '.join(map(_outline, rest))}")
+        return {key: map_leaves(f, tree[key], *(t[key] for t in rest)) for key in tree}
+    if isinstance(tree, (tuple, list)):
+        if any(not isinstance(t, (tuple, list)) or len(t) != len(tree) for t in rest):
+            raise ValueError(f"trees differ in structure: {_outline(tree)} against {', '.join(map(_outline, rest))}")
+        return type(tree)([map_leaves(f, *parts) for parts in zip(tree, *rest, strict=True)])
+    return f(tree, *rest)
+
+
+def leaves_with_paths(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each leaf with the expression that reaches it: `[0]["W"]`."""
+    if isinstance(tree, dict):
+        for key in sorted(tree):
+            yield from leaves_with_paths(tree[key], f'{path}["{key}"]')
+    elif isinstance(tree, (tuple, list)):
+        for i, part in enumerate(tree):
+            yield from leaves_with_paths(part, f"{path}[{i}]")
+    else:
+        yield path, tree
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """Return the leaves in order."""
+    return [leaf for _, leaf in leaves_with_paths(tree)]
+
+
+def check_like(owner: str, name: str, tree: Tree, expected: Tree, of: str) -> None:
+    """Raise ValueError or TypeError unless `tree` has the structure and shapes of `expected`, which is that `of`."""
+    if isinstance(expected, dict):
+        if not isinstance(tree, dict):
+            raise TypeError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
+        if tree.keys() != expected.keys():
+            raise ValueError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
+        for key, part in expected.items():
+            check_like(owner, f'{name}["{key}"]', tree[key], part, of)
+    elif isinstance(expected, (tuple, list)):
+        if not isinstance(tree, (tuple, list)):
+            raise TypeError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
+        if len(tree) != len(expected):
+            raise ValueError(f"{owner}: {name} has {len(tree)} entries; expected {len(expected)}, as {of} has")
+        for i, (part, like) in enumerate(zip(tree, expected, strict=True)):
+            check_like(owner, f"{name}[{i}]", part, like, of)
+    elif not is_array(tree):
+        raise TypeError(f"{owner}: {name} is {_outline(tree)}; expected {describe(expected)}, as {of} has")
+    elif tree.shape != expected.shape:
+        raise ValueError(
+            f"{owner}: {name} has shape {tuple(tree.shape)}; expected {tuple(expected.shape)}, as {of} has"
+        )
+
+
+def _outline(tree: Tree) -> str:
+    if isinstance(tree, dict):
+        return f"a dict with keys {sorted(tree)}"
+    if isinstance(tree, (tuple, list)):
+        return f"a {type(tree).__name__} of {len(tree)}"
+    return describe(tree)

@@ -1,0 +1,1 @@
+"""Verification: hand-derived gradients held against `jax.grad`."""
