@@ -1,10 +1,19 @@
-"""The oracle: `jax.grad` of the very forward pass that ships, in float64."""
+"""The oracle: exact gradients of the target's own forward pass.
+
+`jax.vjp` in float64, in one `jax.jit`, with 64-bit mode on for the length of a call. Where JAX cannot trace the forward
+pass, two numerical derivatives are taken instead, the complex step and Richardson-extrapolated differences, and each
+must confirm the other.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -12,8 +21,141 @@ from tinynet.arrays import Params
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
+from tinynet.verification.subjects import Args, Subject
+from tinynet.verification.tracing import explain
 
-__all__ = ["loss_grads"]
+__all__ = ["Exact", "NumericalOracle", "Oracle", "loss_grads", "make_oracle"]
+
+Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The output and the gradients, float64."""
+
+    y: Float
+    grads: dict[str, Float]
+
+
+class Oracle:
+    """`jax.vjp` of a subject's forward pass, compiled once for each set of shapes."""
+
+    exact = True
+
+    def __init__(self, subject: Subject) -> None:
+        self._vjp = _compiled(_ByKey(subject))
+
+    def __call__(self, args: Args, dy: Any) -> Exact:
+        """Return y and the gradients of every array of `wrt`, of E with ∂E/∂y = dy, computed in float64."""
+        return self.evaluate(_as(np.float64, args), np.asarray(dy, np.float64))
+
+    def evaluate(self, args: Args, dy: Any) -> Exact:
+        """Do the same in the precision of `args`."""
+        with jax.enable_x64(True):
+            y, grads = self._vjp(args, dy)
+        return Exact(np.asarray(y), {name: np.asarray(g) for name, g in grads.items()})
+
+    def spread(self, args: Args, dy: Any, unit: float, rng: np.random.Generator) -> Exact:
+        """Return how far y and each gradient move, at most, when every input moves by ±1 unit in its last place."""
+        at = self(args, dy)
+        moved = [
+            self(_nudged(args, unit, rng), np.asarray(dy) * (1 + unit * _signs(np.shape(dy), rng))) for _ in range(6)
+        ]
+        return Exact(
+            np.max([np.abs(m.y - at.y) for m in moved], axis=0),
+            {name: np.max([np.abs(m.grads[name] - g) for m in moved], axis=0) for name, g in at.grads.items()},
+        )
+
+
+class NumericalOracle:
+    """Derivatives of a forward pass that can only be called: complex step, confirmed by extrapolated differences.
+
+    The complex step, Im f(x + ih) / h with h = 10⁻²⁰, is exact to rounding where the forward pass is real-analytic and
+    takes complex numbers. Central differences at h, h/2, h/4, …, extrapolated (Richardson), give the same to about
+    10⁻¹⁰ with an estimate of their own error. `disagreement` is set where they contradict each other.
+    """
+
+    exact = False
+
+    def __init__(self, subject: Subject, reason: str) -> None:
+        self._subject, self.reason, self.disagreement = subject, reason, ""
+
+    def __call__(self, args: Args, dy: Any) -> Exact:
+        y = np.asarray(self._forward(args), np.float64)
+        grads = {}
+        for name in self._subject.wrt:
+            differences, error = self._richardson(args, dy, name)
+            step = self._complex_step(args, dy, name)
+            if step is None:
+                self.disagreement = f"the complex step does not apply to {name}, and differences alone prove nothing"
+                grads[name] = differences
+                continue
+            if np.any(np.abs(step - differences) > 10 * error + 1e-8 * max(1e-300, np.max(np.abs(step), initial=0))):
+                self.disagreement = f"the complex step and extrapolated differences disagree about {name}"
+            grads[name] = step
+        return Exact(y, grads)
+
+    def _forward(self, args: Args) -> Any:
+        with np.errstate(all="ignore"):
+            return self._subject.session().forward(args)[0]
+
+    def _complex_step(self, args: Args, dy: Any, name: str) -> Float | None:
+        grad = np.empty(args[name].shape)
+        for index in np.ndindex(grad.shape):
+            moved = args[name].astype(np.complex128)
+            moved[index] += 1e-20j
+            try:
+                y = np.asarray(self._forward({**args, name: moved}))
+            except Exception:
+                return None
+            if y.dtype.kind != "c":
+                return None
+            grad[index] = np.sum(dy * y.imag) / 1e-20
+        return grad
+
+    def _richardson(self, args: Args, dy: Any, name: str) -> tuple[Float, Float]:
+        grad, error = np.empty(args[name].shape), np.empty(args[name].shape)
+        for index in np.ndindex(grad.shape):
+            table: list[list[float]] = []
+            for row in range(6):
+                h = 0.1 * 2.0**-row
+                table.append([self._difference(args, dy, name, index, h)])
+                for k in range(row):
+                    table[row].append(table[row][k] + (table[row][k] - table[row - 1][k]) / (4.0 ** (k + 1) - 1))
+            grad[index], error[index] = table[-1][-1], abs(table[-1][-1] - table[-2][-1])
+        return grad, error
+
+    def _difference(self, args: Args, dy: Any, name: str, index: tuple[int, ...], h: float) -> float:
+        ends = []
+        for sign in (1, -1):
+            moved = args[name].copy()
+            moved[index] += sign * h
+            ends.append(np.asarray(self._forward({**args, name: moved}), np.float64))
+        return float(np.sum(dy * (ends[0] - ends[1])) / (2 * h))
+
+    def spread(self, args: Args, dy: Any, unit: float, rng: np.random.Generator) -> Exact:
+        """Return zeros: the error of the complex step is rounding."""
+        y = np.asarray(self._forward(args), np.float64)
+        return Exact(np.zeros_like(y), {name: np.zeros(args[name].shape) for name in self._subject.wrt})
+
+
+def make_oracle(subject: Subject) -> Oracle | NumericalOracle:
+    """Return an exact oracle: of the forward pass as it stands, or else with jax.numpy for NumPy; or a numerical one.
+
+    Sets `subject.rebound` where the second way was needed.
+    """
+    failures = []
+    for rebound in (False, True):
+        subject.rebound = rebound
+        try:
+            with jax.enable_x64(True):
+                jax.eval_shape(_traced(subject), _as(np.float64, subject.args))
+        except Exception as error:
+            failures.append(error)
+            continue
+        return Oracle(subject)
+    subject.rebound = False
+    return NumericalOracle(subject, explain(failures[-1], subject.name))
 
 
 def loss_grads(net: Layer, loss: Loss, params: Params, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Params, Any]:
@@ -26,6 +168,52 @@ def loss_grads(net: Layer, loss: Loss, params: Params, x: npt.ArrayLike, y: npt.
         return loss.forward(net.forward(params, x)[0], y64)[0]
 
     with jax.enable_x64(True):
-        params, x64, y64 = jax.tree.map(lambda a: jax.numpy.asarray(a, "float64"), (params, x, y))
+        params, x64, y64 = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (params, x, y))
         dparams, dx = jax.jit(jax.grad(E, argnums=(0, 1)))(params, x64)
         return map_leaves(np.asarray, dparams), np.asarray(dx)
+
+
+class _ByKey:
+    """A subject that is equal to another if their forward passes are."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.key = (subject.key, subject.wrt, subject.rebound) if subject.key is not None else (id(self), (), False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByKey) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(by_key: _ByKey) -> Callable[[Args, Any], Any]:
+    subject = by_key.subject
+    pure = _traced(subject)
+
+    def vjp(args: Mapping[str, Any], dy: Any) -> Any:
+        floating = {name: args[name] for name in subject.wrt}
+        y, pull = jax.vjp(lambda moving: pure({**args, **moving}), floating)
+        return y, pull(dy.astype(y.dtype))[0]
+
+    return jax.jit(vjp)
+
+
+def _traced(subject: Subject) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda args: jnp.asarray(subject.pure(args))
+
+
+def _as(dtype: Any, args: Args) -> Args:
+    return {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in args.items()}
+
+
+def _nudged(args: Args, unit: float, rng: np.random.Generator) -> Args:
+    return {
+        name: a.astype(np.float64) * (1 + unit * _signs(a.shape, rng)) if a.dtype.kind == "f" else a
+        for name, a in args.items()
+    }
+
+
+def _signs(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    return rng.choice([-1.0, 1.0], shape)
