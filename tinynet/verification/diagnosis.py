@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.interventions import Instrumented
+from tinynet.verification.interventions import Activation, Instrumented
 from tinynet.verification.oracle import Exact
 from tinynet.verification.subjects import Args, Subject
 from tinynet.verification.tolerance import K, bound, distance
@@ -205,7 +205,7 @@ def _unsummed(name: str, e: Evidence) -> Iterator[Array]:
 
 def _summed(name: str, e: Evidence) -> Iterator[Array]:
     exact, shape = e.exact.grads[name], np.shape(e.got[name])
-    if exact.size > 1:
+    if exact.size > 1 or shape != exact.shape:
         yield np.full(shape, exact.sum())
         for axis in range(exact.ndim) if exact.ndim > 1 else ():
             for keep in (True, False):
@@ -470,28 +470,26 @@ def _clipped_dy(failing: Sequence[Evidence], wrong: Sequence[str], only: bool) -
 
 
 def _of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool = False) -> Diagnosis | None:
-    """Another derivative at one activation, or another matrix in one product; tried at the two most telling runs."""
-    telling = sorted(failing, key=lambda e: (-len(e.wrong), -e.dy.size))
+    """Another δ at one activation, or another matrix in one product; tried at the two most telling runs."""
+    telling = sorted(failing, key=lambda e: (-len(e.wrong), -min(e.dy.size, 64)))
     runs = [e for e in telling if all(e.exact.grads[n].size for n in wrong)][:2]
     if not runs:
         return None
     try:
         inside = [(e, Instrumented(e.subject, e.args)) for e in runs]
-        places = [i.places(e.args) for e, i in inside]
+        places = [i.places(e.args, e.dy) for e, i in inside]
     except Exception:
         return None
-    for k in range(len(places[0][0])):
-        for fault, factor in _FACTORS.items():
-            predictions = []
-            for (e, instrumented), (activations, _) in zip(inside, places, strict=True):
-                act = activations[k]
-                exact = act.derivative(act.z)
-                M = factor(act.z, act.a, exact, act.derivative)
-                predictions.append([instrumented.vjp(e.args, e.dy, {k: m}) for m in M if not np.allclose(m, exact)])
-            if all(
-                any(_explains(e, wrong, p, only) for p in options)
-                for (e, _), options in zip(inside, predictions, strict=True)
-            ):
+    activations = [
+        [(e, i, acts[k]) for (e, i), (acts, _) in zip(inside, places, strict=True)] for k in range(len(places[0][0]))
+    ]
+    for at in activations:
+        for fault, transform in _WRONG_DELTA.items():
+            if all(any(_gives(e, i, act, δ, wrong, only) for δ in transform(act, e)) for e, i, act in at):
+                return Diagnosis(fault, tuple(wrong), FAULTS[fault])
+    for at in activations:
+        for fault, lines in _LINES_OF_DELTA.items():
+            if all(_lies_on_a_line(e, i, act, lines(act), wrong, only) for e, i, act in at):
                 return Diagnosis(fault, tuple(wrong), FAULTS[fault])
     for j in range(len(places[0][1])):
         for side in (0, 1):
@@ -501,20 +499,38 @@ def _of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool 
     return None
 
 
+def _gives(e: Evidence, inside: Instrumented, act: Activation, δ: Array, wrong: Sequence[str], only: bool) -> bool:
+    if δ.shape != act.δ.shape or np.allclose(δ, act.δ, rtol=1e-12, atol=0):
+        return False
+    return _explains(e, wrong, inside.vjp(e.args, e.dy, {act.place: δ - act.δ}), only)
+
+
+def _lies_on_a_line(
+    e: Evidence,
+    inside: Instrumented,
+    act: Activation,
+    lines: Iterable[tuple[Array, Array]],
+    wrong: Sequence[str],
+    only: bool,
+) -> bool:
+    """Whether δ = A + t B gives the user's gradients for some number t, for one of the pairs (A, B)."""
+    for A, B in lines:
+        start = inside.vjp(e.args, e.dy, {act.place: A - act.δ})
+        end = inside.vjp(e.args, e.dy, {act.place: A + B - act.δ})
+        t = _fit([(np.asarray(e.got[n]), start[n], end[n]) for n in wrong])
+        if t and _explains(e, wrong, {n: start[n] + t * (end[n] - start[n]) for n in start}, only):
+            return True
+    return False
+
+
 def _sigmoid(z: Array) -> Array:
     e = np.exp(-np.abs(z))
     return np.asarray(np.where(z < 0, e, 1) / (1 + e))
 
 
-_Derivative = Callable[[Array], Array]
-
-_FACTORS: dict[str, Callable[[Array, Array, Array, _Derivative], tuple[Array, ...]]] = {
-    "σ′ missing": lambda z, a, s, f: (np.ones_like(z),),
-    "σ′ of the output": lambda z, a, s, f: (f(a),),
-    "σ′ incomplete": lambda z, a, s, f: (a, 1 - a, 1 + a, a * a),
-    "σ′ twice": lambda z, a, s, f: (s * s,),
-    "sign": lambda z, a, s, f: (-s,),
-    "another activation's derivative": lambda z, a, s, f: (
+def _derivatives(z: Array, a: Array) -> tuple[Array, ...]:
+    """The derivatives of the activations in use, by z or, as people write them, by a."""
+    return (
         a * (1 - a),
         1 - a * a,
         1 - np.tanh(z) ** 2,
@@ -522,9 +538,7 @@ _FACTORS: dict[str, Callable[[Array, Array, Array, _Derivative], tuple[Array, ..
         _sigmoid(z),
         (z > 0).astype(z.dtype),
         (a > 0).astype(z.dtype),
-        np.where(z > 0, 1.0, 0.01),
-        np.where(z > 0, 1.0, 0.1),
-        np.where(z > 0, 1.0, 0.2),
+        *(np.where(z > 0, 1.0, slope) for slope in (0.01, 0.1, 0.2, 0.3)),
         np.where(z > 0, 1.0, np.exp(np.minimum(z, 0))),
         _sigmoid(z) * (1 + z * _sigmoid(-z)),
         np.exp(z),
@@ -533,7 +547,50 @@ _FACTORS: dict[str, Callable[[Array, Array, Array, _Derivative], tuple[Array, ..
         1 / (1 + z * z),
         1 / (1 + np.abs(z)) ** 2,
         np.exp(-z * z / 2) / math.sqrt(2 * math.pi),
-    ),
+    )
+
+
+_WRONG_DELTA: dict[str, Callable[[Activation, Evidence], Iterable[Array]]] = {
+    "σ′ missing": lambda act, e: (act.da,),
+    "sign": lambda act, e: (-act.δ,),
+    "σ′ of the output": lambda act, e: (act.da * act.derivative(act.a),),
+    "σ′ incomplete": lambda act, e: (act.da * act.a, act.da * (1 - act.a), act.da * (1 + act.a), act.da * act.a**2),
+    "σ′ twice": lambda act, e: (act.δ * act.derivative(act.z),),
+    "another activation's derivative": lambda act, e: (act.da * d for d in _derivatives(act.z, act.a)),
+    "ignores dy": lambda act, e: (act.derivative(act.z),),
+    "absolute value": lambda act, e: (np.abs(act.δ), np.abs(act.da) * act.derivative(act.z)),
+    "zero": lambda act, e: (np.zeros_like(act.δ),),
+    "scaled by 1/m": lambda act, e: (act.δ / e.m,),
+    "scaled by m": lambda act, e: (act.δ * e.m,),
+    "scaled by 2": lambda act, e: (act.δ * 2,),
+    "scaled by 1/2": lambda act, e: (act.δ / 2,),
+    "scaled by 1/n_out": lambda act, e: (act.δ / act.δ.shape[-1],) if act.δ.ndim else (),
+    "shifted": lambda act, e: (np.roll(act.δ, s, axis) for axis in range(act.δ.ndim) for s in (1, -1)),
+    "reversed": lambda act, e: (np.flip(act.δ, axis) for axis in range(act.δ.ndim)),
+    "transpose": lambda act, e: (act.δ.T,) if act.δ.ndim == 2 else (),
+    "one sample left out": lambda act, e: _rows_of(act.δ, keep=False),
+    "only one sample used": lambda act, e: _rows_of(act.δ, keep=True),
+}
+
+
+def _rows_of(δ: Array, keep: bool) -> Iterator[Array]:
+    for i in (0, -1) if δ.ndim and len(δ) > 1 else ():
+        changed = np.zeros_like(δ) if keep else δ.copy()
+        changed[i] = δ[i] if keep else 0
+        yield changed
+
+
+def _clipping_lines(act: Activation) -> Iterator[tuple[Array, Array]]:
+    """δ cut off at ±t is linear in t between two neighbouring |δ|."""
+    size = np.abs(act.δ)
+    for at in np.unique(size)[-40:-1]:
+        yield np.where(size <= at, act.δ, 0.0), np.where(size > at, np.sign(act.δ), 0.0)
+
+
+_LINES_OF_DELTA: dict[str, Callable[[Activation], Iterable[tuple[Array, Array]]]] = {
+    "scaled by a constant": lambda act: ((np.zeros_like(act.δ), act.δ),),
+    "constant offset": lambda act: ((act.δ, np.ones_like(act.δ)), (act.δ, act.derivative(act.z))),
+    "clipped": _clipping_lines,
 }
 
 

@@ -5,10 +5,10 @@ The forward pass is traced to a list of primitive operations. Two kinds of place
 * *activations*: a value `a` that is computed entry by entry from one array `z`, however it is written;
 * *products*: matrix products, whose operands come back, transposed, in the backward pass.
 
-`Instrumented` evaluates the vector-Jacobian product with another factor in place of f′(z) at an activation, or with
-another matrix in place of an operand of a product, while the forward values stay as they are:
+`Instrumented` tells ∂E/∂a and δ = ∂E/∂z at each activation, and evaluates the vector-Jacobian product with another δ
+there, or with another matrix in place of an operand of a product, while the forward values stay as they are:
 
-    a := stop(a) + M ⊗ (z − stop(z))        has the value a and the derivative M
+    E := Σ dy ⊗ y + Σ C ⊗ z                  passes δ + C back from z
     y := stop(A B) + (A B̃ − stop(A B̃))      has the value A B and, by A, the derivative of A B̃
 """
 
@@ -43,12 +43,21 @@ _Operation = tuple[Any, Mapping[str, Any], tuple[Any, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation of one evaluation: z, a = f(z), and f′ as a function."""
+    """One activation of one evaluation: z, a = f(z), f′ as a function, and the cotangents da = ∂E/∂a, δ = ∂E/∂z.
+
+    Both cotangents are those that pass through this activation; what else uses z is not in them.
+    """
 
     place: int
     z: npt.NDArray[Any]
     a: npt.NDArray[Any]
     derivative: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    da: npt.NDArray[Any]
+
+    @property
+    def δ(self) -> npt.NDArray[Any]:
+        """∂E/∂a ⊗ f′(z)."""
+        return np.asarray(self.da * self.derivative(self.z))
 
 
 @dataclass(frozen=True)
@@ -81,14 +90,17 @@ class Instrumented:
             self._products = [i for i, op in enumerate(self._operations) if op[0].name == "dot_general"]
             self._run = jax.jit(self._evaluate)
             self._vjp = jax.jit(self._pull)
+            self._errors = jax.jit(self._pull_to_activations)
 
-    def places(self, args: Args) -> tuple[list[Activation], list[Product]]:
+    def places(self, args: Args, dy: Any) -> tuple[list[Activation], list[Product]]:
         """Evaluate, and return what stands at each activation and product."""
         with jax.enable_x64(True):
             env = self._run(args)
+            at = {k: jnp.zeros_like(env[out]) for k, (_, out) in enumerate(self._regions)}
+            das = self._errors(args, np.asarray(dy), at)
         activations = [
-            Activation(i, np.asarray(env[root]), np.asarray(env[out]), self._derivative(root, out))
-            for i, (root, out) in enumerate(self._regions)
+            Activation(k, np.asarray(env[root]), np.asarray(env[out]), self._derivative(root, out), np.asarray(das[k]))
+            for k, (root, out) in enumerate(self._regions)
         ]
         products = []
         for place in self._products:
@@ -100,15 +112,13 @@ class Instrumented:
         self,
         args: Args,
         dy: Any,
-        factors: Mapping[int, npt.NDArray[Any]] | None = None,
+        added: Mapping[int, npt.NDArray[Any]] | None = None,
         operands: Mapping[tuple[int, int], npt.NDArray[Any]] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """Return the gradients with `factors` for f′(z) by activation, and `operands` by (product, side)."""
+        """Return the gradients with C `added` to δ by activation, and `operands` by (product, side)."""
         with jax.enable_x64(True):
-            grads = self._vjp(args, np.asarray(dy), dict(factors or {}), dict(operands or {}))
+            grads = self._vjp(args, np.asarray(dy), dict(added or {}), dict(operands or {}))
         return {name: np.asarray(g) for name, g in grads.items()}
-
-    # the operations
 
     def _new(self) -> int:
         self._count += 1
@@ -168,20 +178,20 @@ class Instrumented:
     def _evaluate(
         self,
         args: Mapping[str, Any],
-        factors: Mapping[int, Any] = MappingProxyType({}),
+        offsets: Mapping[int, Any] = MappingProxyType({}),
         operands: Mapping[tuple[int, int], Any] = MappingProxyType({}),
     ) -> dict[int, Any]:
+        """Evaluate every operation; `offsets` are added to the values of activations, by place."""
         env = dict(self._constants) | {self._inputs[name]: jnp.asarray(a) for name, a in args.items()}
-        replaced = {self._regions[place][1]: (self._regions[place][0], M) for place, M in factors.items()}
+        moved = {self._regions[place][1]: e for place, e in offsets.items()}
         for i, operation in enumerate(self._operations):
             self._apply(env, operation)
             for side in (0, 1):
                 if (i, side) in operands:
                     self._replace_operand(env, operation, side, operands[i, side])
             for out in operation[3]:
-                if out in replaced:
-                    z, M = env[replaced[out][0]], replaced[out][1]
-                    env[out] = lax.stop_gradient(env[out]) + M * (z - lax.stop_gradient(z))
+                if out in moved:
+                    env[out] = env[out] + moved[out]
         return env
 
     def _replace_operand(self, env: dict[int, Any], operation: _Operation, side: int, other: Any) -> None:
@@ -197,13 +207,22 @@ class Instrumented:
         env[out] = stop(env[out]) + (moving_a - stop(moving_a)) + (moving_b - stop(moving_b))
 
     def _pull(
-        self, args: Mapping[str, Any], dy: Any, factors: Mapping[int, Any], operands: Mapping[tuple[int, int], Any]
+        self, args: Mapping[str, Any], dy: Any, added: Mapping[int, Any], operands: Mapping[tuple[int, int], Any]
     ) -> Any:
-        def y(moving: Mapping[str, Any]) -> Any:
-            return self._read(self._evaluate({**args, **moving}, factors, operands), self._output)
+        def E(moving: Mapping[str, Any]) -> Any:
+            env = self._evaluate({**args, **moving}, {}, operands)
+            total = jnp.sum(dy * self._read(env, self._output))
+            for place, C in added.items():
+                total += jnp.sum(C * env[self._regions[place][0]])
+            return total
 
-        out, pull = jax.vjp(y, {name: args[name] for name in self._wrt})
-        return pull(jnp.asarray(dy, out.dtype))[0]
+        return jax.grad(E)({name: args[name] for name in self._wrt})
+
+    def _pull_to_activations(self, args: Mapping[str, Any], dy: Any, at: Mapping[int, Any]) -> Any:
+        def E(offsets: Mapping[int, Any]) -> Any:
+            return jnp.sum(dy * self._read(self._evaluate(args, offsets), self._output))
+
+        return jax.grad(E)(dict(at))
 
     def _derivative(self, root: int, out: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
         """f′ of the activation from `root` to `out`, by forward mode through its operations."""

@@ -95,8 +95,23 @@ class Subject(ABC):
         return other
 
     def resized(self, rng: np.random.Generator) -> list[tuple[str, Subject]]:
-        """Return the subject in other widths, as far as it can be reconfigured."""
-        return []
+        """Return the subject in other widths: every size that occurs, but the batch's, becomes another one.
+
+        Whether the target accepts them is for its forward pass to say.
+        """
+        sizes = sorted({n for name, a in self.args.items() for n in a.shape[int(name in self.batched) :]})
+        variants: list[tuple[str, Subject]] = []
+        for label, to in (("square", lambda i: 3), ("width 1", lambda i: 1), ("larger", lambda i: 9 + 4 * i)):
+            new = {n: to(i) for i, n in enumerate(sizes)}
+            args = {}
+            for name, a in self.args.items():
+                batch = a.shape[: int(name in self.batched)]
+                shape = (*batch, *(new[n] for n in a.shape[len(batch) :]))
+                pool = a.ravel() if a.size else np.zeros(1, a.dtype)
+                drawn = rng.choice(pool, shape)
+                args[name] = drawn * (1 + 0.3 * rng.standard_normal(shape)) if a.dtype.kind == "f" else drawn
+            variants.append((label, self.with_args(args)))
+        return variants if sizes else []
 
     def shares_forward(self, other: Subject) -> bool:
         """Whether the two differ in their arrays only."""

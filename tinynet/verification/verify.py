@@ -251,7 +251,7 @@ class _Verification:
         if off > allowed and np.isfinite(off):
             spread = self._oracle().spread(args, np.ones(y.shape), unit_of(np.float64), self.rng)
             allowed = bound(exact.y, spread=float(np.max(spread.y, initial=0)), depth=self.subject.depth)
-        return off / allowed if off else 0.0
+        return _ratio(off, allowed)
 
     def _compare_forward(self, y: Array, exact: Exact, args: Args, fault: str, other: str) -> None:
         ratio = self._ratio_forward(y, exact, args)
@@ -392,6 +392,8 @@ class _Verification:
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape or a.dtype != b.dtype:
             return True
+        if np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+            return False
         return a.dtype.kind == "f" and distance(a, b) > 8 * unit_of(a.dtype) * float(
             np.max(np.abs(scale), initial=0) + np.max(np.abs(np.nan_to_num(a)), initial=0)
         )
@@ -434,14 +436,10 @@ class _Verification:
     def _values(self) -> None:
         """Every entry of every gradient, at several shapes; what is wrong there is diagnosed."""
         plain = [e for probe, subject in self._shapes() if (e := self._evidence(probe, subject)) is not None]
-        empty = self._empty_batch()
         wrong = [e for e in plain if e.wrong]
         if not wrong:
-            if empty is not None and empty.wrong:
-                name = min(empty.wrong)
-                self._report_evidence(
-                    Diagnosis("wrong only on an empty batch", (name,), FAULTS["wrong only on an empty batch"]), [empty]
-                )
+            if not self.findings:
+                self._empty_batch()
             return
         several = [e for e in plain if e.m > 1 and e.dy.ndim]
         if all(e.m == 1 for e in wrong) and several:
@@ -462,10 +460,14 @@ class _Verification:
     def _has_batch(self) -> bool:
         return bool(self.subject.batched) and self.subject.args[self.subject.batched[0]].ndim > 1
 
-    def _empty_batch(self) -> Evidence | None:
+    def _empty_batch(self) -> None:
         if "empty batch" not in self.wanted or not self._has_batch() or isinstance(self.oracle, NumericalOracle):
-            return None
-        return self._evidence("empty batch", self.subject.with_batch(0, self.rng), forgiving=True)
+            return
+        fault = "wrong only on an empty batch"
+        evidence = self._evidence("empty batch", self.subject.with_batch(0, self.rng), forgiving=True)
+        self.findings = [dataclasses.replace(f, fault=fault) for f in self.findings]
+        if evidence is not None and evidence.wrong:
+            self._report_evidence(Diagnosis(fault, tuple(sorted(evidence.wrong)), FAULTS[fault]), [evidence])
 
     def _evidence(
         self,
@@ -542,7 +544,7 @@ class _Verification:
                     spread = self._spread(subject, args, dy, exact, unit, dtype)
                 at_most = float(np.max(spread.grads[name], initial=0))
                 tolerance[name] = bound(want, unit=unit, spread=at_most, depth=subject.depth)
-            ratios[name] = off / tolerance[name] if off else 0.0
+            ratios[name] = _ratio(off, tolerance[name])
             if off > tolerance[name]:
                 wrong.add(name)
         for name in run.grads:
@@ -862,6 +864,10 @@ _ONLY_IN = {
     "tiny": "wrong only for small inputs",
     "zeros and ties": "wrong only at kinks",
 }
+
+
+def _ratio(off: float, allowed: float) -> float:
+    return 0.0 if off == 0 else off / allowed if allowed else float("inf")
 
 
 def _place(probe: Probe) -> int:
