@@ -262,7 +262,7 @@ def statements(
         "(iv) Where the error surface has several local minima, SGD may sometimes avoid them.",
         f"    XOR with a 2-2-1 sigmoid network, the same {len(stuck)} starts from N(0, 1) and rate {XOR_LR:g} for all: "
         f"gradient descent",
-        f"    ends stuck from {stuck.sum()} of them.",
+        f"    ends stuck (E above {XOR_SOLVED:g} to the last epoch) from {stuck.sum()} of them.",
     ]
     for name in list(runs)[1:]:
         lines.append(
@@ -278,7 +278,7 @@ def _verdict(holds: bool) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.3g} µs"
+    return f"{seconds * 1e6:.1f} µs"
 
 
 def draw(runs: dict[str, Run], path: Path) -> None:
@@ -289,14 +289,16 @@ def draw(runs: dict[str, Run], path: Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     loss.set_yscale("log")
+    loss.margins(y=0.12)
     accuracy.set_ylim(0, 102)
+    for axes in (loss, accuracy):
+        axes.set_xscale("log")
     _draw_panel(loss, runs, {name: run.loss for name, run in runs.items()}, "Training loss E")
     _draw_panel(
         accuracy, runs, {name: 100 * run.accuracy for name, run in runs.items()}, "Accuracy on held-out digits, %"
     )
     for axes in (loss, accuracy):
         axes.set_xlabel("gradient evaluations (one a sample)")
-        axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -311,18 +313,19 @@ def draw(runs: dict[str, Run], path: Path) -> None:
 
 
 def _draw_panel(axes: Any, runs: dict[str, Run], values: dict[str, npt.NDArray[Any]], title: str) -> None:
-    """Draw a line a method, each with its name at its end, pushed up where the one below would touch it."""
+    """Draw a line a method, each with its name at its end, pushed down where the one above would touch it."""
     axes.set_title(title, loc="left")
     for name, run in runs.items():
         axes.plot(run.evaluations, values[name], color=COLOURS[name], linewidth=2)
-    below = -math.inf
-    for name in sorted(runs, key=lambda name: float(values[name][-1])):
+    axes.get_ylim()  # settles the limits, and with them transData
+    above = math.inf
+    for name in sorted(runs, key=lambda name: -float(values[name][-1])):
         end = (runs[name].evaluations[-1], values[name][-1])
         height = axes.transAxes.inverted().transform(axes.transData.transform(end))[1]
-        below = max(height, below + 0.11)
+        above = min(height, above - 0.11)
         axes.annotate(
             f"{name}\nη = {runs[name].lr:g}, {runs[name].updates:,} updates",
-            (end[0], below),
+            (end[0], above),
             xycoords=("data", "axes fraction"),
             xytext=(6, 0),
             textcoords="offset points",
