@@ -272,10 +272,9 @@ def _progress_bar(epochs: int, shown: bool) -> Any:
 
 def _shown(row: dict[str, float]) -> dict[str, str]:
     """What the progress bar has room for: the loss, and each metric on the validation data where there are any."""
-    hidden = {"seconds"} | {name.removeprefix("validation_") for name in row if name.startswith("validation_")} - {
-        "loss"
-    }
-    return {name.replace("validation_", "val_"): f"{value:.3g}" for name, value in row.items() if name not in hidden}
+    seen_on_validation = {name for name in row if name != "loss" and f"validation_{name}" in row}
+    shown = {name: value for name, value in row.items() if name != "seconds" and name not in seen_on_validation}
+    return {name.replace("validation_", "val_"): f"{value:.3g}" for name, value in shown.items()}
 
 
 class _NoBar:

@@ -92,7 +92,7 @@ def _read(path: Path | None, target: str | None) -> Table:
             raise ValueError("--target names a column of a CSV file; give the file too")
         return load_digits()
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise ValueError(f"{path}: no file of that name")
     if path.suffix == ".csv":
         return read_csv(path, target)
     if path.suffix == ".npz":
