@@ -132,13 +132,15 @@ def split(table: Table, *, task: Task | None, test_fraction: float, seed: int, s
     classes, codes, counts = np.unique(table.target, return_inverse=True, return_counts=True)
     if task == "classify":
         if len(classes) < 2:
-            raise ValueError(f"{table.name}: every target is {classes[0]!r}; expected at least two classes")
+            raise ValueError(f"{table.name}: every target is {str(classes[0])!r}; expected at least two classes")
         y = np.eye(len(classes))[codes]
         n_test = int(np.ceil(test_fraction * len(y)))
         stratify = codes if counts.min() > 1 and len(classes) <= min(n_test, len(y) - n_test) else None
     else:
         if table.target.dtype.kind not in "fiu":
-            raise ValueError(f"{table.name}: the target is text ({table.target[0]!r}); expected numbers to regress on")
+            raise ValueError(
+                f"{table.name}: the target is text ({str(table.target[0])!r}); expected numbers to regress on"
+            )
         classes, stratify = classes[:0], None
         y = table.target.astype(np.float64)[:, None]
     x_train, x_test, y_train, y_test = train_test_split(

@@ -139,7 +139,7 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             for name, value in row.items():
                 history.setdefault(name, []).append(value)
-            bar.set_postfix({name: f"{value:.4g}" for name, value in row.items() if name != "seconds"}, refresh=False)
+            bar.set_postfix(_shown(row), refresh=False)
             bar.update()
             if tolerance is not None and row["loss"] <= tolerance:
                 stopped = "tolerance"
@@ -266,7 +266,15 @@ def _progress_bar(epochs: int, shown: bool) -> Any:
         from tqdm import tqdm
     except ImportError:
         raise ImportError('fit: progress=True needs tqdm; use pip install "tinynet[train]"') from None
-    return tqdm(total=epochs, unit="epoch")
+    layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
+    return tqdm(total=epochs, unit="epoch", dynamic_ncols=True, bar_format=layout)
+
+
+def _shown(row: dict[str, float]) -> dict[str, str]:
+    """What the progress bar has room for: the loss, and each metric on the validation data where there are any."""
+    seen_on_validation = {name for name in row if name != "loss" and f"validation_{name}" in row}
+    shown = {name: value for name, value in row.items() if name != "seconds" and name not in seen_on_validation}
+    return {name.replace("validation_", "val_"): f"{value:.3g}" for name, value in shown.items()}
 
 
 class _NoBar:

@@ -15,7 +15,9 @@ __all__ = ["add_parser", "run"]
 def add_parser(subparsers: Any) -> None:
     """Add `equations` to the command line."""
     parser = subparsers.add_parser("equations", help="print equations (1)–(26): formula, erratum, code, check")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print the table of README.md")
     parser.set_defaults(run=run)
 
 
@@ -24,6 +26,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([dataclasses.asdict(e) for e in EQUATIONS], ensure_ascii=False, indent=2))
         return 0
+    if args.markdown:
+        print("| | equation | implemented in |", "|---|---|---|", sep="\n")
+        for e in EQUATIONS:
+            print(f"| ({e.number}){'†' if e.erratum else ''} | `{e.formula}` | {', '.join(map(_link, e.code))} |")
+        return 0
     for e in EQUATIONS:
         print(f"{f'({e.number})':>4}  {e.formula}")
         rows = [("erratum", e.erratum)] if e.erratum else []
@@ -31,3 +38,8 @@ def run(args: argparse.Namespace) -> int:
         for name, value in rows:
             print(f"      {name:<8} {value}")
     return 0
+
+
+def _link(code: str) -> str:
+    module, name = code.split(":")
+    return f"[`{name}`]({module.replace('.', '/')}.py)"
