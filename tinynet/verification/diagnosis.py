@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ FAULTS = {
     "wrong only for small inputs": "the values are right for moderate inputs and wrong for small ones",
     "wrong only on an empty batch": "the values are right for every batch but the empty one",
     "wrong only at kinks": "at a kink of the forward pass the value is not between the one-sided slopes",
+    "off-diagonal terms missing": "each output passes its error to its own input only, where it depends on others too",
     "one entry": "one entry is wrong, every other one is right",
     "one row": "one row is wrong, every other one is right",
     "one column": "one column is wrong, every other one is right",
@@ -109,6 +110,8 @@ class Evidence:
     tolerance: Mapping[str, float]
     wrong: frozenset[str]
     vjp: Callable[[Args, Array], Exact]
+    rerun: Callable[[float], Evidence | None] = field(default=lambda _: None, compare=False)
+    """Run again with the input scaled by a factor."""
 
     @property
     def m(self) -> int:
@@ -152,15 +155,20 @@ def diagnose(evidence: Sequence[Evidence]) -> list[Diagnosis]:
     wrong = [name for name in failing[0].subject.wrt if any(name in e.wrong for e in failing)]
     alone = {name: d for name in wrong if (d := _of_one_tensor(name, evidence))}
     if len(alone) < len(wrong):
-        common = _of_dy(failing, wrong) or _of_the_chain(failing, wrong)
+        common = _of_dy(failing, wrong) or _all_rounded(wrong, failing) or _of_the_chain(failing, wrong)
         if common is not None:
             return [common]
     found = _merged([alone[name] for name in wrong if name in alone])
     for name in wrong:
         if name not in alone:
-            inside = _of_dy(failing, [name], only=True) or _of_the_chain(failing, [name], only=True)
-            partial = inside or _of_some_entries(name, failing) or _rounded(name, failing)
-            found.append(partial or Diagnosis("unknown", (name,), FAULTS["unknown"]))
+            found.append(
+                _of_dy(failing, [name], only=True)
+                or _of_some_entries(name, evidence)
+                or _all_rounded([name], failing)
+                or _of_the_chain(failing, [name], only=True)
+                or _saturated(name, evidence)
+                or Diagnosis("unknown", (name,), FAULTS["unknown"])
+            )
     return _merged(found)
 
 
@@ -248,6 +256,18 @@ def _flattened(name: str, e: Evidence) -> Iterator[Array]:
         yield exact.reshape(got.shape)
 
 
+def _diagonal(name: str, e: Evidence) -> Iterator[Array]:
+    """dy ⊗ diag(∂y/∂x): each output's own input only, as for an activation that acts entry by entry."""
+    exact = e.exact.grads[name]
+    if exact.shape == e.dy.shape and 1 < exact.size <= 64:
+        diagonal = np.empty(exact.shape)
+        for index in np.ndindex(exact.shape):
+            dy = np.zeros(exact.shape)
+            dy[index] = 1.0
+            diagonal[index] = e.vjp(e.args, dy).grads[name][index]
+        yield e.dy * diagonal
+
+
 _SPOILT: dict[str, Callable[[str, Evidence], Iterable[Array]]] = {
     "zero": lambda name, e: (np.zeros(np.shape(e.got[name])),),
     "sign": lambda name, e: (-e.exact.grads[name],),
@@ -259,6 +279,7 @@ _SPOILT: dict[str, Callable[[str, Evidence], Iterable[Array]]] = {
     "shifted": _shifts,
     "summed over everything": _summed,
     "wrong shape": _flattened,
+    "off-diagonal terms missing": _diagonal,
 }
 
 
@@ -362,8 +383,8 @@ def _clipped(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
         if got.shape != exact.shape or not exact.size:
             return None
         low, high = float(got.min()), float(got.max())
-        low = low if exact.min() < low else -math.inf
-        high = high if exact.max() > high else math.inf
+        low = low if exact.min() < low - e.tolerance[name] else -math.inf
+        high = high if exact.max() > high + e.tolerance[name] else math.inf
         if not e.reproduces(name, np.clip(exact, low, high)):
             return None
         lows += [low] if math.isfinite(low) else []
@@ -487,15 +508,15 @@ def _of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool 
         for fault, transform in _WRONG_DELTA.items():
             if all(any(_gives(e, i, act, δ, wrong, only) for δ in transform(act, e)) for e, i, act in at):
                 return Diagnosis(fault, tuple(wrong), FAULTS[fault])
-    for at in activations:
-        for fault, lines in _LINES_OF_DELTA.items():
-            if all(_lies_on_a_line(e, i, act, lines(act), wrong, only) for e, i, act in at):
-                return Diagnosis(fault, tuple(wrong), FAULTS[fault])
     for j in range(len(places[0][1])):
         for side in (0, 1):
             found = _of_a_product(inside, places, j, side, wrong, only)
             if found is not None:
                 return found
+    for at in activations:
+        for fault, lines in _LINES_OF_DELTA.items():
+            if all(_lies_on_a_line(e, i, act, lines(act), wrong, only) for e, i, act in at):
+                return Diagnosis(fault, tuple(wrong), FAULTS[fault])
     return None
 
 
@@ -650,37 +671,44 @@ def _fit(triples: Sequence[tuple[Array, Array, Array]]) -> float | None:
 # what remains
 
 
-def _of_some_entries(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
-    """All right but one entry, row or column."""
-    shapes = []
-    for e in failing:
-        got = np.asarray(e.got[name])
-        exact = e.exact.grads[name]
-        if name not in e.wrong or got.shape != exact.shape or exact.size < 2:
-            continue
+def _of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """All right but one entry, row or column, the same at every shape that has it."""
+    fits: dict[str, set[tuple[int, ...]]] = {}
+    for e in evidence:
+        got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+        if got.shape != exact.shape:
+            return None
         bad = np.argwhere(np.abs(got - exact) > e.tolerance[name])
-        spread = [len(set(bad[:, axis])) for axis in range(exact.ndim)]
-        shapes.append((exact, bad, spread))
-    if not shapes:
-        return None
-    if all(len(bad) == 1 for _, bad, _ in shapes):
-        at = [int(i) for i in shapes[-1][1][0]]
-        return Diagnosis("one entry", (name,), f"entry {at} is wrong, every other one is right")
-    for fault, axis in (("one row", 0), ("one column", -1)):
-        fits = [s for s in shapes if s[0].ndim >= 2 and s[0].shape[axis] > 1]
-        if fits and all(spread[axis] == 1 for _, _, spread in fits):
-            i = int(fits[-1][1][0][axis])
-            return Diagnosis(fault, (name,), f"{fault[4:]} {i} is wrong, every other one is right")
+        for fault, axes in (("one entry", range(exact.ndim)), ("one row", [0]), ("one column", [exact.ndim - 1])):
+            if exact.size < 2 or exact.ndim < (1 if fault == "one entry" else 2) or exact.shape[axes[0]] < 2:
+                continue
+            # Counted from the front or from the back: the last row is the last at every shape.
+            at = {tuple(int(i[a]) for a in axes) for i in bad}
+            places = at | {tuple(p - exact.shape[a] for p, a in zip(i, axes, strict=True)) for i in at}
+            fits[fault] = fits.get(fault, places) & (places if len(at) == 1 else set())
+    for fault in ("one entry", "one row", "one column"):
+        if fits.get(fault):
+            place = max(fits[fault])
+            where = list(place) if fault == "one entry" else place[0]
+            return Diagnosis(fault, (name,), f"{fault[4:]} {where} is wrong, every other one is right")
     return None
 
 
-def _rounded(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+def _saturated(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """Right at every shape once the inputs are small: what is wrong depends on how large they are."""
+    fault = "wrong only when saturated"
+    small = [again for e in evidence if (again := e.rerun(0.05)) is not None]
+    if len(small) < len(evidence) or any(name in e.wrong for e in small):
+        return None
+    return Diagnosis(fault, (name,), FAULTS[fault])
+
+
+def _all_rounded(names: Sequence[str], failing: Sequence[Evidence]) -> Diagnosis | None:
     """Errors of the size of float32's rounding, and of no simpler form."""
     for e in failing:
-        if name not in e.wrong:
-            continue
-        got, exact = np.asarray(e.got[name]), e.exact.grads[name]
-        allowed = K * e.subject.depth * 2.0**-24 * max(float(np.max(np.abs(exact), initial=0)), 0.0)
-        if got.shape != exact.shape or distance(got, exact) > allowed:
-            return None
-    return Diagnosis("float32 inside", (name,), FAULTS["float32 inside"])
+        for name in e.wrong & set(names):
+            got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+            allowed = K * e.subject.depth * 2.0**-24 * float(np.max(np.abs(exact), initial=0))
+            if got.shape != exact.shape or distance(got, exact) > allowed:
+                return None
+    return Diagnosis("float32 inside", tuple(names), FAULTS["float32 inside"])

@@ -72,7 +72,7 @@ class NumericalOracle:
 
     The complex step, Im f(x + ih) / h with h = 10⁻²⁰, is exact to rounding where the forward pass is real-analytic and
     takes complex numbers. Central differences at h, h/2, h/4, …, extrapolated (Richardson), give the same to about
-    10⁻¹⁰ with an estimate of their own error. `disagreement` is set where they contradict each other.
+    10⁻⁹ with an estimate of their own error. `disagreement` is set where they contradict each other.
     """
 
     exact = False
@@ -90,7 +90,7 @@ class NumericalOracle:
                 self.disagreement = f"the complex step does not apply to {name}, and differences alone prove nothing"
                 grads[name] = differences
                 continue
-            if np.any(np.abs(step - differences) > 10 * error + 1e-8 * max(1e-300, np.max(np.abs(step), initial=0))):
+            if np.any(np.abs(step - differences) > 10 * error + 1e-6 * max(1e-300, np.max(np.abs(step), initial=0))):
                 self.disagreement = f"the complex step and extrapolated differences disagree about {name}"
             grads[name] = step
         return Exact(y, grads)
@@ -115,10 +115,12 @@ class NumericalOracle:
 
     def _richardson(self, args: Args, dy: Any, name: str) -> tuple[Float, Float]:
         grad, error = np.empty(args[name].shape), np.empty(args[name].shape)
+        scale = 1e-3 * float(np.sqrt(np.mean(args[name] ** 2))) if args[name].size else 0.0
         for index in np.ndindex(grad.shape):
             table: list[list[float]] = []
             for row in range(6):
-                h = 0.1 * 2.0**-row
+                # Small beside the entry itself, so that the steps do not cross a kink at zero.
+                h = 0.05 * max(abs(float(args[name][index])), scale, 1e-30) * 2.0**-row
                 table.append([self._difference(args, dy, name, index, h)])
                 for k in range(row):
                     table[row].append(table[row][k] + (table[row][k] - table[row - 1][k]) / (4.0 ** (k + 1) - 1))
