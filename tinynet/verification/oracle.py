@@ -24,7 +24,7 @@ from tinynet.trees import map_leaves
 from tinynet.verification.subjects import Args, Subject
 from tinynet.verification.tracing import explain
 
-__all__ = ["Exact", "NumericalOracle", "Oracle", "loss_grads", "make_oracle"]
+__all__ = ["Exact", "NumericalOracle", "Oracle", "compiled_backward", "loss_grads", "make_oracle"]
 
 Float = npt.NDArray[np.float64]
 
@@ -175,6 +175,16 @@ def loss_grads(net: Layer, loss: Loss, params: Params, x: npt.ArrayLike, y: npt.
         return map_leaves(np.asarray, dparams), np.asarray(dx)
 
 
+def compiled_backward(subject: Subject, args: Args, dy: Any) -> Mapping[str, npt.NDArray[Any]]:
+    """Run the target's own forward and backward pass under `jax.jit`, in 64-bit mode, and return its gradients.
+
+    Raises:
+        Exception: whatever JAX raises where the backward pass cannot be traced.
+    """
+    with jax.enable_x64(True):
+        return {name: np.asarray(g) for name, g in _jitted_backward(_ByKey(subject))(args, dy).items()}
+
+
 class _ByKey:
     """A subject that is equal to another if their forward passes are."""
 
@@ -200,6 +210,18 @@ def _compiled(by_key: _ByKey) -> Callable[[Args, Any], Any]:
         return y, pull(dy.astype(y.dtype))[0]
 
     return jax.jit(vjp)
+
+
+@functools.lru_cache(maxsize=256)
+def _jitted_backward(by_key: _ByKey) -> Callable[[Args, Any], Any]:
+    subject = by_key.subject
+
+    def backward(args: Args, dy: Any) -> Any:
+        session = subject.session()
+        _, context = session.forward(args)
+        return {n: g for n, g in session.backward(context, dy).items() if n in subject.wrt}
+
+    return jax.jit(backward)
 
 
 def _traced(subject: Subject) -> Callable[[Mapping[str, Any]], Any]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +14,7 @@ from tinynet.layers import Layer, Sequential
 from tinynet.losses import Loss
 from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
 from tinynet.verification.location import line_of_error, line_of_gradient
-from tinynet.verification.oracle import Exact, NumericalOracle, Oracle, make_oracle
+from tinynet.verification.oracle import Exact, NumericalOracle, Oracle, compiled_backward, make_oracle
 from tinynet.verification.report import Finding, Probe, Report, Verdict
 from tinynet.verification.runs import LAYOUTS, Hang, Run, Watchdog, call, leave_no_trace, problem_with
 from tinynet.verification.subjects import (
@@ -769,16 +768,8 @@ class _Verification:
         if "compiled" not in self.wanted or isinstance(self.oracle, NumericalOracle):
             return
         dy = self._dy(subject)
-
-        def backward(args: Args, dy: Any) -> Any:
-            session = subject.session()
-            _, context = session.forward(args)
-            return {n: g for n, g in session.backward(context, dy).items() if n in subject.wrt}
-
         try:
-            with jax.enable_x64(True):
-                grads = jax.jit(backward)(subject.args, dy)
-            run = Run(grads={n: np.asarray(g) for n, g in grads.items()})
+            run = Run(grads=dict(compiled_backward(subject, subject.args, dy)))
         except Exception as error:
             self.coverage.append(Probe("compiled", skipped=f"JAX cannot trace the backward pass: {_told(error)}"))
             return
