@@ -1,0 +1,302 @@
+"""Hypotheses about one gradient: the exact one, spoilt after it was computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from tinynet.verification.diagnosis.evidence import FAULTS, Array, Diagnosis, Evidence
+from tinynet.verification.oracle import Exact
+from tinynet.verification.tolerance import K, distance
+
+__all__ = ["of_one_tensor", "of_some_entries", "rounded_to_float32", "when_saturated"]
+
+
+def of_one_tensor(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    failing = [e for e in evidence if name in e.wrong]
+    for fault, predict in _SPOILT.items():
+        if all(any(e.reproduces(name, p) for p in predict(name, e)) for e in failing):
+            return Diagnosis(fault, (name,), FAULTS[fault])
+    for hypothesis in (_scaled, _offset, _decayed, _clipped, _samples):
+        found = hypothesis(name, failing)
+        if found is not None:
+            return found
+    return None
+
+
+def _transposes(name: str, e: Evidence) -> Iterator[Array]:
+    exact = e.exact.grads[name]
+    if exact.ndim >= 2:
+        yield exact.T
+        if exact.ndim > 2:
+            yield np.swapaxes(exact, -1, -2)
+
+
+def _unsummed(name: str, e: Evidence) -> Iterator[Array]:
+    """What the gradient is the sum of: dy itself is one sample's for a bias; else sample by sample."""
+    got = np.asarray(e.got[name])
+    if got.ndim == e.exact.grads[name].ndim + 1 and got.shape[0] == e.m and name not in e.subject.batched:
+        yield np.stack([_one_sample(e, i).grads[name] for i in range(e.m)])
+
+
+def _summed(name: str, e: Evidence) -> Iterator[Array]:
+    exact, shape = e.exact.grads[name], np.shape(e.got[name])
+    if exact.size > 1 or shape != exact.shape:
+        yield np.full(shape, exact.sum())
+        for axis in range(exact.ndim) if exact.ndim > 1 else ():
+            for keep in (True, False):
+                total = exact.sum(axis=axis, keepdims=keep)
+                yield total
+                if keep:
+                    yield np.broadcast_to(total, exact.shape)
+
+
+def _kept(name: str, e: Evidence) -> Iterator[Array]:
+    got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+    if got.ndim != exact.ndim and [n for n in got.shape if n != 1] == [n for n in exact.shape if n != 1]:
+        yield exact.reshape(got.shape)
+
+
+def _shifts(name: str, e: Evidence) -> Iterator[Array]:
+    exact = e.exact.grads[name]
+    for axis in range(exact.ndim):
+        for step in range(1, exact.shape[axis]):
+            yield np.roll(exact, step, axis)
+        for step in (1, -1):
+            moved = np.roll(exact, step, axis)
+            moved[(slice(None),) * axis + (0 if step == 1 else -1,)] = 0
+            yield moved
+    if exact.ndim > 1:
+        for step in (1, -1):
+            yield np.roll(exact, step)
+
+
+def _flips(name: str, e: Evidence) -> Iterator[Array]:
+    exact = e.exact.grads[name]
+    for axis in range(exact.ndim):
+        yield np.flip(exact, axis)
+    yield np.flip(exact)
+
+
+def _flattened(name: str, e: Evidence) -> Iterator[Array]:
+    got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+    if got.shape != exact.shape and got.size == exact.size:
+        yield exact.reshape(got.shape)
+
+
+def _diagonal(name: str, e: Evidence) -> Iterator[Array]:
+    """dy ⊗ diag(∂y/∂x): each output's own input only, as for an activation that acts entry by entry."""
+    exact = e.exact.grads[name]
+    if exact.shape == e.dy.shape and 1 < exact.size <= 64:
+        diagonal = np.empty(exact.shape)
+        for index in np.ndindex(exact.shape):
+            dy = np.zeros(exact.shape)
+            dy[index] = 1.0
+            diagonal[index] = e.vjp(e.args, dy).grads[name][index]
+        yield e.dy * diagonal
+
+
+_SPOILT: dict[str, Callable[[str, Evidence], Iterable[Array]]] = {
+    "zero": lambda name, e: (np.zeros(np.shape(e.got[name])),),
+    "sign": lambda name, e: (-e.exact.grads[name],),
+    "kept a dimension": _kept,
+    "transpose": _transposes,
+    "not summed over the batch": _unsummed,
+    "absolute value": lambda name, e: (np.abs(e.exact.grads[name]), -np.abs(e.exact.grads[name])),
+    "reversed": _flips,
+    "shifted": _shifts,
+    "summed over everything": _summed,
+    "wrong shape": _flattened,
+    "off-diagonal terms missing": _diagonal,
+}
+
+
+def _scaled(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    """One factor an evidence, and one expression for the factors of all."""
+    factors = []
+    for e in failing:
+        exact, got = e.exact.grads[name], np.asarray(e.got[name], np.float64)
+        scale = float(np.vdot(exact, exact))
+        if got.shape != exact.shape or scale == 0 or not np.isfinite(got).all():
+            return None
+        factor = float(np.vdot(exact, got)) / scale
+        if not e.reproduces(name, factor * exact):
+            return None
+        factors.append(factor)
+    return _explain_factors((name,), factors, failing)
+
+
+def _explain_factors(names: tuple[str, ...], factors: list[float], failing: Sequence[Evidence]) -> Diagnosis | None:
+    def all_are(expression: Callable[[Evidence], float], sign: float = 1.0) -> bool:
+        return all(math.isclose(f, sign * expression(e), rel_tol=1e-9) for f, e in zip(factors, failing, strict=True))
+
+    ignoring = [1 / float(e.dy) for e in failing if e.dy.ndim == 0 and float(e.dy)]
+    if len(ignoring) == len(factors) and all(map(math.isclose, factors, ignoring)):
+        return Diagnosis("ignores dy", names, FAULTS["ignores dy"])
+    expressions: dict[str, Callable[[Evidence], float]] = {
+        "2": lambda e: 2,
+        "1/2": lambda e: 0.5,
+        "m": lambda e: e.m,
+        "1/m": lambda e: 1 / e.m if e.m else 0.0,
+        "n_out": lambda e: e.n_out,
+        "1/n_out": lambda e: 1 / e.n_out,
+        "1/n_in": lambda e: 1 / e.n_in,
+        "n_in": lambda e: e.n_in,
+        "1/(m n_out)": lambda e: 1 / (e.m * e.n_out) if e.m else 0.0,
+        "1/(m n_in)": lambda e: 1 / (e.m * e.n_in) if e.m else 0.0,
+        "m n_out": lambda e: e.m * e.n_out,
+        "2/m": lambda e: 2 / e.m if e.m else 0.0,
+        "1/(2m)": lambda e: 0.5 / e.m if e.m else 0.0,
+        "2/n_out": lambda e: 2 / e.n_out,
+        "1/(m − 1)": lambda e: 1 / (e.m - 1) if e.m > 1 else 0.0,
+        "1/√m": lambda e: e.m**-0.5 if e.m else 0.0,
+        "1/√n_in": lambda e: e.n_in**-0.5,
+        "1/√n_out": lambda e: e.n_out**-0.5,
+    }
+    for text, expression in expressions.items():
+        for sign, prefix in ((1.0, ""), (-1.0, "−")):
+            if all_are(expression, sign):
+                fault = f"scaled by {prefix}{text}"
+                return Diagnosis(
+                    fault, names, FAULTS.get(fault) or f"every entry is {prefix}{text} times the exact value"
+                )
+    constant = factors[0]
+    if len(failing) > 1 and all(math.isclose(f, constant, rel_tol=1e-9) for f in factors):
+        what = f"every entry is {constant:.6g} times the exact value, at every shape"
+        return Diagnosis("scaled by a constant", names, what)
+    norms = [float(np.linalg.norm(np.asarray(e.got[n]))) for n in names for e in failing]
+    if (
+        len(failing) > 1
+        and all(0 < f < 1 for f in factors)
+        and all(math.isclose(n, norms[0], rel_tol=1e-6) for n in norms)
+    ):
+        return Diagnosis("clipped", names, f"the exact gradient is scaled down to the norm {norms[0]:.6g}")
+    return None
+
+
+def _offset(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    offsets = []
+    for e in failing:
+        exact, got = e.exact.grads[name], np.asarray(e.got[name])
+        if got.shape != exact.shape or not exact.size:
+            return None
+        offsets.append(float(np.median(got - exact)))
+        if not offsets[-1] or not e.reproduces(name, exact + offsets[-1]):
+            return None
+    if max(e.exact.grads[name].size for e in failing) < 2:
+        return None
+    if not all(math.isclose(o, offsets[0], rel_tol=1e-6) for o in offsets):
+        return None
+    return Diagnosis("constant offset", (name,), f"{offsets[0]:.6g} was added to every entry")
+
+
+def _decayed(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    rates = []
+    for e in failing:
+        exact, got, p = e.exact.grads[name], np.asarray(e.got[name]), e.args[name]
+        if got.shape != exact.shape or not p.size:
+            return None
+        rates.append(float(np.vdot(p, got - exact) / np.vdot(p, p)))
+        if not rates[-1] or not e.reproduces(name, exact + rates[-1] * p):
+            return None
+    if max(e.args[name].size for e in failing) < 2 or not all(math.isclose(r, rates[0], rel_tol=1e-6) for r in rates):
+        return None
+    return Diagnosis("weight decay", (name,), f"{rates[0]:.6g} times the parameter itself was left in its gradient")
+
+
+def _clipped(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    lows, highs = [], []
+    for e in failing:
+        exact, got = e.exact.grads[name], np.asarray(e.got[name])
+        if got.shape != exact.shape or not exact.size:
+            return None
+        low, high = float(got.min()), float(got.max())
+        low = low if exact.min() < low - e.tolerance[name] else -math.inf
+        high = high if exact.max() > high + e.tolerance[name] else math.inf
+        if not e.reproduces(name, np.clip(exact, low, high)):
+            return None
+        lows += [low] if math.isfinite(low) else []
+        highs += [high] if math.isfinite(high) else []
+    sizes = max(e.exact.grads[name].size for e in failing)
+    if sizes < 3 or any(not math.isclose(v, vs[0], rel_tol=1e-9, abs_tol=1e-300) for vs in (lows, highs) for v in vs):
+        return None
+    if len(lows) + len(highs) < 2 or not (lows or highs):
+        return None
+    bounds = [f"below at {lows[0]:.6g}"] * bool(lows) + [f"above at {highs[0]:.6g}"] * bool(highs)
+    return Diagnosis("clipped", (name,), f"the exact gradient is cut off {' and '.join(bounds)}")
+
+
+def _samples(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    """Gradients of parameters that leave out a sample, or use one."""
+    if name in failing[0].subject.batched or any(e.exact.y.ndim == 0 or e.exact.y.shape[0] != e.m for e in failing):
+        return None
+    failing = [e for e in failing if e.m > 1] or list(failing)
+    for fault in ("one sample left out", "only one sample used"):
+        places: set[int] | None = None
+        for e in failing:
+            if e.m > 64:
+                return None
+            here = set()
+            for i in range(e.m):
+                one = _one_sample(e, i).grads[name]
+                predicted = e.exact.grads[name] - one if fault == "one sample left out" else one
+                if e.reproduces(name, predicted):
+                    here |= {i, i - e.m}
+            places = here if places is None else places & here
+        if places:
+            place = min(places, key=abs)
+            which = {0: "the first", -1: "the last"}.get(place, f"number {place}")
+            rest = "contributes nothing" if fault == "one sample left out" else "alone contributes"
+            return Diagnosis(fault, (name,), f"{which} sample of the batch {rest}")
+    return None
+
+
+def _one_sample(e: Evidence, i: int) -> Exact:
+    dy = np.zeros_like(e.dy)
+    dy[i] = e.dy[i]
+    return e.vjp(e.args, dy)
+
+
+def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """All right but one entry, row or column, the same at every shape that has it."""
+    fits: dict[str, set[tuple[int, ...]]] = {}
+    for e in evidence:
+        got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+        if got.shape != exact.shape:
+            return None
+        bad = np.argwhere(np.abs(got - exact) > e.tolerance[name])
+        for fault, axes in (("one entry", range(exact.ndim)), ("one row", [0]), ("one column", [exact.ndim - 1])):
+            if exact.size < 2 or exact.ndim < (1 if fault == "one entry" else 2) or exact.shape[axes[0]] < 2:
+                continue
+            # Counted from the front or from the back: the last row is the last at every shape.
+            at = {tuple(int(i[a]) for a in axes) for i in bad}
+            places = at | {tuple(p - exact.shape[a] for p, a in zip(i, axes, strict=True)) for i in at}
+            fits[fault] = fits.get(fault, places) & (places if len(at) == 1 else set())
+    for fault in ("one entry", "one row", "one column"):
+        if fits.get(fault):
+            place = max(fits[fault])
+            where = list(place) if fault == "one entry" else place[0]
+            return Diagnosis(fault, (name,), f"{fault[4:]} {where} is wrong, every other one is right")
+    return None
+
+
+def when_saturated(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """Right at every shape once the inputs are small: what is wrong depends on how large they are."""
+    fault = "wrong only when saturated"
+    small = [again for e in evidence if (again := e.rerun(0.05)) is not None]
+    if len(small) < len(evidence) or any(name in e.wrong for e in small):
+        return None
+    return Diagnosis(fault, (name,), FAULTS[fault])
+
+
+def rounded_to_float32(names: Sequence[str], failing: Sequence[Evidence]) -> Diagnosis | None:
+    """Errors of the size of float32's rounding, and of no simpler form."""
+    for e in failing:
+        for name in e.wrong & set(names):
+            got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+            allowed = K * e.subject.depth * 2.0**-24 * float(np.max(np.abs(exact), initial=0))
+            if got.shape != exact.shape or distance(got, exact) > allowed:
+                return None
+    return Diagnosis("float32 inside", tuple(names), FAULTS["float32 inside"])

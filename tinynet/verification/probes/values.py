@@ -1,0 +1,48 @@
+"""Every entry of every gradient, at several shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
+from tinynet.verification.oracle import NumericalOracle
+from tinynet.verification.trial import Trial
+
+__all__ = ["probe_values"]
+
+
+def probe_values(trial: Trial) -> None:
+    """Every entry of every gradient, at several shapes; what is wrong there is diagnosed."""
+    plain = [e for probe, subject in trial.shapes() if (e := trial.evidence(probe, subject)) is not None]
+    wrong = [e for e in plain if e.wrong]
+    if not wrong:
+        if not trial.findings:
+            _empty_batch(trial)
+        return
+    several = [e for e in plain if e.m > 1 and e.dy.ndim]
+    if all(e.m == 1 for e in wrong) and several:
+        only = Diagnosis("wrong only at batch 1", tuple(sorted(set().union(*(e.wrong for e in wrong)))), "")
+        trial.report(dataclasses.replace(only, explanation=FAULTS[only.fault]), wrong)
+        return
+    _diagnosed(trial, plain)
+
+
+def _empty_batch(trial: Trial) -> None:
+    if "empty batch" not in trial.wanted or not trial.has_batch() or isinstance(trial.oracle, NumericalOracle):
+        return
+    fault = "wrong only on an empty batch"
+    evidence = trial.evidence("empty batch", trial.subject.with_batch(0, trial.rng), forgiving=True)
+    trial.findings = [dataclasses.replace(f, fault=fault) for f in trial.findings]
+    if evidence is not None and evidence.wrong:
+        trial.report(Diagnosis(fault, tuple(sorted(evidence.wrong)), FAULTS[fault]), [evidence])
+
+
+def _diagnosed(trial: Trial, plain: Sequence[Evidence]) -> None:
+    raised = [f for f in trial.findings if f.fault in ("raises", "malformed")]
+    diagnoses = diagnose(plain)
+    if raised and all(d.fault != "unknown" for d in diagnoses):
+        # It raises where the shapes do not fit, and the mistake has a name where they do.
+        trial.findings = [f for f in trial.findings if f not in raised]
+    for d in diagnoses:
+        trial.report(d, [e for e in plain if any(n in e.wrong for n in d.gradients)], len(plain))
