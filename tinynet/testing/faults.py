@@ -402,11 +402,11 @@ def _of_values(target: Layer | Loss, samples: list[Call], edits: list[tuple[str,
     paths = list(leaf_paths(right[0]))
     for path in paths:
         for name, description, edit in edits:
-            yield from seeded(name, description, _edited(path, edit))
-            if name == "scaled by 1/m" and path[0] == "params" and not isinstance(target, Sequential):
-                backward = _edited(path, edit)
-                text = f"{description}; in param_grads alone"
-                yield SeededFault(name, gradient_name(path), faulty(target, backward, only="param_grads"), text)
+            for fault in seeded(name, description, _edited(path, edit)):
+                yield fault
+                if name == "scaled by 1/m" and path[0] == "params" and not isinstance(target, Sequential):
+                    alone = faulty(target, _edited(path, edit), only="param_grads")
+                    yield replace(fault, target=alone, description=f"{description}; in param_grads alone")
     if isinstance(target, Sequential):
         return
     backwards = list(_BACKWARDS)
