@@ -1,0 +1,155 @@
+import ast
+import inspect
+import textwrap
+import traceback
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+from tinynet.testing import mutate_backward
+
+# The mutants that compute the same: what stands in their description, why they do, and how many there are.
+EQUIVALENT = {
+    tn.Linear: ("'b': Δ.sum(axis=0).T}", "the transpose of a vector is itself", 1),
+    tn.SquaredError: (
+        "if r.ndim and r.shape[-1] else 0 → m = r.size // r.shape[-1]",
+        "the condition asks whether there is a sample; where there is none, forward has raised",
+        7,
+    ),
+}
+TARGETS = {
+    tn.Linear: [((4, 3), {"width": 4}), ((3, 3), {"width": 3}), ((4, 3), {"width": 4, "leading": (2, 3)})],
+    tn.Sigmoid: [((), {"width": 4})],
+    tn.Sequential: [
+        ((tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), {"width": 4}),
+        ((tn.Sigmoid(), tn.Linear(3, 3), tn.Linear(3, 3)), {"width": 3}),
+        ((tn.Sigmoid(), tn.Sigmoid()), {"width": 3}),
+    ],
+    tn.SquaredError: [
+        (("sum",), {"width": 3}),
+        (("mean",), {"width": 3}),
+        (("mean",), {"width": 3, "leading": (2, 4)}),
+    ],
+}
+every_class = pytest.mark.parametrize("cls", TARGETS, ids=lambda cls: cls.__name__)
+
+
+def verdict(mutant, cls, cases_of):
+    """Say what jax.vjp finds: "killed", "another function" or "survived"."""
+    for args, where in TARGETS[cls]:
+        suspect = mutant.cls(*args)
+        for case in cases_of(cls(*args), **where):
+            try:
+                y, cache = case.forward(suspect)
+                if not np.allclose(y, case.forward(case.right)[0], rtol=1e-12 if y.dtype == "f8" else 1e-5, atol=0):
+                    return "another function"
+                if case.wrong(case.backward(suspect, cache)):
+                    return "killed"
+                if isinstance(suspect, tn.Loss) and not np.array_equal(
+                    suspect.backward(cache), suspect.backward(cache, 1)
+                ):
+                    return "killed"
+            except Exception:  # whatever a mutant raises shows that it is wrong
+                return "killed"
+    return "survived"
+
+
+@every_class
+def test_a_comparison_with_jax_kills_every_mutant_but_the_equivalent(cls, cases_of):
+    survived = [m.description for m in mutate_backward(cls) if verdict(m, cls, cases_of) != "killed"]
+    text, _, count = EQUIVALENT.get(cls, ("", "", 0))
+    assert [description for description in survived if text not in description] == []
+    assert len(survived) == count
+
+
+def test_derivatives_that_forward_computes_for_the_cache_are_mutated_too(cases_of):
+    mutants = [m for m in mutate_backward(tn.Sigmoid, forward=True) if m.method == "forward"]
+    verdicts = {m.description.split(" ", 1)[1]: verdict(m, tn.Sigmoid, cases_of) for m in mutants}
+    assert verdicts["e /= d → e *= d"] == "killed"
+    assert verdicts["e /= d → (deleted)"] == "killed"
+    assert verdicts["a /= d → a *= d"] == "another function"
+    assert "survived" not in verdicts.values()
+
+
+@every_class
+def test_mutants_differ_in_source_from_the_original_and_from_each_other(cls):
+    mutants = mutate_backward(cls, forward=True)
+    sources = [
+        (m.method, ast.dump(ast.parse(textwrap.dedent(inspect.getsource(vars(m.cls)[m.method]))))) for m in mutants
+    ]
+    originals = [
+        (name, ast.dump(ast.parse(textwrap.dedent(inspect.getsource(f)))))
+        for name, f in vars(cls).items()
+        if inspect.isfunction(f) and f.__module__ == cls.__module__ and name in {m.method for m in mutants}
+    ]
+    assert len(set(sources)) == len(mutants) > 0
+    assert not set(sources) & set(originals)
+
+
+@every_class
+def test_a_mutant_takes_the_place_of_the_original(cls):
+    for mutant in mutate_backward(cls):
+        args = TARGETS[cls][0][0]
+        assert repr(mutant.cls(*args)) == repr(cls(*args))
+        assert isinstance(mutant.cls(*args), cls)
+        assert mutant.method in vars(mutant.cls)
+        assert " → " in mutant.description
+
+
+@every_class
+def test_argument_checks_and_their_messages_are_left_alone(cls):
+    for mutant in mutate_backward(cls, forward=True):
+        source = inspect.getsource(vars(mutant.cls)[mutant.method])
+        original = inspect.getsource(getattr(cls, mutant.method))
+        for kept in ("check_same_shape(", "check_features(", "check_floating(", "_check_params(", "raise "):
+            assert source.count(kept) == original.count(kept)
+
+
+def test_the_mutant_of_a_method_that_forward_shares_keeps_the_forward_pass(cases_of):
+    case = cases_of(tn.SquaredError("mean"), width=3)[0]
+    mutants = [m for m in mutate_backward(tn.SquaredError) if m.method == "_scale"]
+    assert mutants
+    for mutant in mutants:
+        assert case.forward(mutant.cls("mean"))[0] == case.forward(case.right)[0]
+
+
+def test_a_traceback_shows_the_mutated_line():
+    mutant = next(
+        m for m in mutate_backward(tn.Linear) if m.description.endswith("return (dz @ params['W'].T, dparams)")
+    )
+    layer = mutant.cls(4, 3)
+    params = layer.init(np.random.default_rng(0))
+    with pytest.raises(ValueError, match="mismatch") as error:
+        layer.backward(params, np.ones((2, 4), np.float32), np.ones((2, 3), np.float32))
+    assert "return (dz @ params['W'].T, dparams)" in "".join(traceback.format_exception(error.value))
+
+
+class Shifted(tn.Linear):
+    """A layer whose backward pass calls `super()` and writes into an array of its own."""
+
+    def backward(self, params, a, dz):
+        dx = np.zeros(a.shape, a.dtype)
+        np.add.at(dx, slice(None), super().backward(params, a, dz)[0])
+        return dx, self.param_grads(params, a, dz)
+
+
+def test_super_and_writes_into_own_arrays_are_understood():
+    mutants = mutate_backward(Shifted)
+    layer = Shifted(4, 3)
+    params = layer.init(np.random.default_rng(0))
+    a, dz = np.ones((2, 4), np.float32), np.ones((2, 3), np.float32)
+    deleted = next(m for m in mutants if m.description.endswith("(deleted)"))
+    assert not deleted.cls(4, 3).backward(params, a, dz)[0].any()
+    doubled = next(m for m in mutants if m.description.endswith("np.ones(a.shape, a.dtype)"))
+    right = layer.backward(params, a, dz)[0]
+    np.testing.assert_allclose(doubled.cls(4, 3).backward(params, a, dz)[0], right + 1, rtol=1e-6)
+
+
+def test_a_class_that_is_no_layer_or_has_no_source_is_refused():
+    with pytest.raises(TypeError, match="expected a subclass"):
+        mutate_backward(dict)
+    scope = {"tn": tn}
+    exec("class Typed(tn.Sigmoid):\n    def backward(self, params, cache, dy):\n        return dy, {}\n", scope)
+    with pytest.raises(OSError, match="has no source"):
+        mutate_backward(scope["Typed"])
