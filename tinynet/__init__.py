@@ -1,14 +1,23 @@
 """tinynet: neural networks whose gradients are derived by hand and proven against JAX."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tinynet.gradients import value_and_grads
 from tinynet.layers import Layer, Linear, Sequential, Sigmoid
 from tinynet.losses import Loss, SquaredError
 from tinynet.optimizers import SGD, Optimizer
 from tinynet.training import DivergenceError, FitResult, fit
 
+if TYPE_CHECKING:
+    from tinynet.bridges.jax import to_custom_vjp
+    from tinynet.bridges.torch import to_torch
+    from tinynet.files import FileError, load, save
+
 __all__ = [
     "SGD",
     "DivergenceError",
+    "FileError",
     "FitResult",
     "Layer",
     "Linear",
@@ -18,6 +27,25 @@ __all__ = [
     "Sigmoid",
     "SquaredError",
     "fit",
+    "load",
+    "save",
+    "to_custom_vjp",
+    "to_torch",
     "value_and_grads",
 ]
 __version__ = "0.1.0"
+
+_LATE = {
+    "FileError": "files",
+    "load": "files",
+    "save": "files",
+    "to_custom_vjp": "bridges.jax",
+    "to_torch": "bridges.torch",
+}
+"""Public names whose modules are imported when they are first asked for, so that `import tinynet` stays quick."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(f"tinynet.{_LATE[name]}"), name)
+    raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
