@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 from pathlib import Path
@@ -34,10 +35,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
     except OSError as error:
         reason = f"{error.strerror or error} (not written; a file that was there before is unchanged)"
         raise OSError(error.errno, reason, os.fspath(path)) from error
+    _sync_folder(target.parent)
 
 
 def _prefix(target: Path) -> str:
@@ -45,26 +46,26 @@ def _prefix(target: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself outlive a power cut, where folders can be flushed (not on Windows)."""
-    if os.name == "posix":
+    """Make the renaming itself outlive a power cut, where a folder can be opened (not on Windows)."""
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_leftovers(target: Path) -> None:
     """Remove the temporary files of processes of this host that are no more."""
-    if os.name != "posix" or not target.parent.is_dir():
+    if os.name != "posix":
         return
-    prefix = _prefix(target)
-    for name in os.listdir(target.parent):
-        if name.startswith(prefix) and name.endswith(".tmp"):
-            process = name.removeprefix(prefix).split(".")[0]
-            if process.isdecimal() and not _is_alive(int(process)):
-                with contextlib.suppress(OSError):
-                    (target.parent / name).unlink()
+    temporary = re.compile(re.escape(_prefix(target)) + r"([0-9]+)\.[0-9a-f]+\.tmp")
+    with contextlib.suppress(OSError):  # whatever keeps us from tidying up, the writing itself will meet or not
+        for name in os.listdir(target.parent):
+            if (match := temporary.fullmatch(name)) and not _is_alive(int(match[1])):
+                (target.parent / name).unlink()
 
 
 def _is_alive(process: int) -> bool:

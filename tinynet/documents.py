@@ -31,9 +31,19 @@ MAX_DEPTH = 64
 """How deep values may nest."""
 
 DTYPES = {
-    **{"float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16", "bool": "BOOL"},
-    **{"int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64"},
-    **{"uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64"},
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "bfloat16": "BF16",
+    "bool": "BOOL",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
 }
 """What an array may hold, by NumPy's name and by safetensors'."""
 
