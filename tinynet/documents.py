@@ -25,7 +25,7 @@ import numpy.typing as npt
 from tinynet import initializers, layers, losses, optimizers
 from tinynet.arrays import is_array
 
-__all__ = ["DTYPES", "MAX_DEPTH", "Arrays", "Known", "decode", "encode", "known_names"]
+__all__ = ["DTYPES", "MAX_DEPTH", "Arrays", "Known", "decode", "encode", "known_names", "own_names"]
 
 MAX_DEPTH = 64
 """How deep values may nest."""
@@ -89,6 +89,16 @@ def encode(value: Any) -> tuple[Any, Arrays]:
     if again != document:
         raise ValueError("cannot be rebuilt from its fields: a class changes what it is given")
     return document, arrays
+
+
+def own_names(value: Any) -> list[Any]:
+    """Return the classes, enumerations and functions in `value` that are not tinynet's, for `known_names`.
+
+    Raises:
+        As `encode`.
+    """
+    public = known_names()
+    return [thing for name, thing in _encode(value)[2].items() if name not in public]
 
 
 def _encode(value: Any) -> tuple[Any, Arrays, Known]:
