@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
     from tinynet.files import FileError, load, save
+    from tinynet.interrupts import Interrupted
 
 __all__ = [
     "SGD",
     "DivergenceError",
     "FileError",
     "FitResult",
+    "Interrupted",
     "Layer",
     "Linear",
     "Loss",
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 
 _LATE = {
     "FileError": "files",
+    "Interrupted": "interrupts",
     "load": "files",
     "save": "files",
     "to_custom_vjp": "bridges.jax",

@@ -131,14 +131,14 @@ def check_params(owner: str, net: Layer, params: Params) -> None:
     budget = sum(np.size(leaf) for leaf in leaves(params)) + SLACK
     if _integers(net) > budget:
         raise ValueError(f"{owner}: the integers in the fields of the network are too large for its parameters")
-    check_like(owner, "params", params, net.init(_FrugalGenerator(budget)), "the network")
+    check_like(owner, "params", params, net.init(_FrugalGenerator(np.random.PCG64(0), budget)), "the network")
 
 
 class _FrugalGenerator(np.random.Generator):
     """A generator that refuses to draw more than twice a budget of numbers."""
 
-    def __init__(self, budget: int) -> None:
-        super().__init__(np.random.PCG64(0))
+    def __init__(self, bits: np.random.BitGenerator, budget: int = SLACK) -> None:
+        super().__init__(bits)
         self._left = 2 * budget
 
     def _spend(self, size: Any) -> None:
