@@ -261,7 +261,7 @@ def main() -> int:
         path = Path(folder) / "net.safetensors"
         saved = []
         for net, params, extra in nets:
-            tn.save(path, net, params, extra)
+            tn.save(path, net, params, extra=extra)
             assert same(tn.load(path), (net, params))
             saved.append(path.read_bytes())
         forbid(path)

@@ -164,7 +164,7 @@ def test_every_public_class_with_fields_is_known_by_its_name():
 
 def test_extras_travel_with_the_network(path):
     extra = {"loss": tn.SquaredError("mean"), "optimizer": tn.SGD(0.1, 0.9), "classes": ["a", "b"], "mean": np.ones(4)}
-    tn.save(path, NET, params(), extra)
+    tn.save(path, NET, params(), extra=extra)
     loaded = read(path)["extra"]
     assert_same(loaded.pop("mean"), extra.pop("mean"))
     assert loaded == extra
@@ -174,7 +174,7 @@ def test_the_same_value_gives_the_same_bytes_in_every_process(path):
     code = (
         "import sys, numpy as np, tinynet as tn\n"
         "net = tn.Linear(3, 2)\n"
-        "tn.save(sys.argv[1], net, net.init(np.random.default_rng(0)), {'b': 1, 'a': np.ones(2)})\n"
+        "tn.save(sys.argv[1], net, net.init(np.random.default_rng(0)), extra={'b': 1, 'a': np.ones(2)})\n"
     )
     contents = set()
     for _ in range(2):

@@ -116,7 +116,7 @@ def test_feature_names_are_kept_and_compared():
 
 def test_the_network_is_an_ordinary_one_to_save(tmp_path, digits):
     model = Classifier(epochs=1, random_state=0).fit(*digits)
-    tn.save(tmp_path / "net", model.net_, model.params_, {"classes": model.classes_})
+    tn.save(tmp_path / "net", model.net_, model.params_, extra={"classes": model.classes_})
     net, params = tn.load(tmp_path / "net")
     assert np.array_equal(net.forward(params, digits[0])[0].argmax(axis=1), model.predict(digits[0]))
 

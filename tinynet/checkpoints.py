@@ -23,7 +23,7 @@ from tinynet.layers import Layer
 
 __all__ = ["Checkpoint", "check_run", "fingerprint", "load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
 
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Checkpoint:
     extra: Any = None
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: StrPath, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the one that was there stays until the new one is whole.
 
     Raises:
@@ -70,7 +70,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write(path, {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)})
 
 
-def load_checkpoint(path: Path, *, classes: Iterable[Any] = ()) -> Checkpoint:
+def load_checkpoint(path: StrPath, *, classes: Iterable[Any] = ()) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
@@ -96,7 +96,7 @@ def load_checkpoint(path: Path, *, classes: Iterable[Any] = ()) -> Checkpoint:
     return checkpoint
 
 
-def check_run(path: Path, checkpoint: Checkpoint, net: Layer, run: Mapping[str, Any]) -> None:
+def check_run(path: StrPath, checkpoint: Checkpoint, net: Layer, run: Mapping[str, Any]) -> None:
     """Raise unless the run that wrote the checkpoint is the one that wants to go on from it.
 
     Raises:

@@ -25,7 +25,7 @@ from tinynet.documents import DTYPES, Arrays, decode, encode, known_names
 from tinynet.layers import Layer
 from tinynet.trees import check_like, leaves
 
-__all__ = ["MAX_HEADER", "FileError", "load", "read", "save", "write"]
+__all__ = ["MAX_HEADER", "FileError", "check_params", "load", "read", "save", "write"]
 
 MAX_HEADER = 2**22
 """The longest header that is read, in bytes: some 30,000 arrays."""
@@ -34,7 +34,7 @@ FORMAT = 1
 SLACK = 2**20
 """How many numbers more than its file has a network may take, so that no small file asks for much memory."""
 
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 
 class FileError(ValueError):
@@ -44,12 +44,12 @@ class FileError(ValueError):
         path: the file.
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: StrPath, reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
         self.path = path
 
 
-def save(path: Path, net: Layer, params: Params, extra: Any = None) -> None:
+def save(path: StrPath, net: Layer, params: Params, *, extra: Any = None) -> None:
     """Write a network and its parameters, to be read by `load`.
 
     Args:
@@ -69,7 +69,7 @@ def save(path: Path, net: Layer, params: Params, extra: Any = None) -> None:
     write(path, {"net": net, "params": params, "extra": extra})
 
 
-def load(path: Path, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:
+def load(path: StrPath, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:
     """Return (net, params) of a file that `save` or a checkpoint wrote; the arrays are NumPy's.
 
     Args:
@@ -92,7 +92,7 @@ def load(path: Path, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:
     return value["net"], value["params"]
 
 
-def write(path: Path, value: Any) -> None:
+def write(path: StrPath, value: Any) -> None:
     """Write any value that `tinynet.documents` can hold; `save` is this for a network.
 
     Raises:
@@ -105,7 +105,7 @@ def write(path: Path, value: Any) -> None:
     write_atomically(path, data)
 
 
-def read(path: Path, *, classes: Iterable[Any] = ()) -> Any:
+def read(path: StrPath, *, classes: Iterable[Any] = ()) -> Any:
     """Return the value that `write` or `save` wrote.
 
     Raises:
@@ -167,6 +167,8 @@ def _integers(value: Any) -> int:
     """The sum of all integers in the fields of a network, down to the layers inside it."""
     if isinstance(value, int):
         return abs(value)
+    if isinstance(value, dict):
+        return sum(map(_integers, value.values()))
     if isinstance(value, (tuple, list)):
         return sum(map(_integers, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -230,7 +232,7 @@ def _checksum(document: Any, arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _contents(path: Path) -> bytes:
+def _contents(path: StrPath) -> bytes:
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make us wait, a device has no end
         raise FileError(path, "not a regular file")
     with open(path, "rb") as file:
