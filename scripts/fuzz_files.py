@@ -34,31 +34,22 @@ from tinynet.trees import leaves
 
 SECONDS, BYTES = 2, 256 * 2**20
 DAMAGE = ("flip", "cut", "insert", "delete", "overwrite", "splice", "random")
+# fmt: off
 HOSTILE: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 3, 2**31, 2**63, 10**9, 10**18, 10**400, 1.5, -0.0, 1e308),
-    *(float("nan"), float("inf"), "", "x" * 5000, "\ud800", "\0", "../../etc/passwd", "/dev/zero", "os.system"),
-    *(
-        [],
-        {},
-        [[]],
-        {"dict": {}},
-        {"tuple": []},
-        {"tuple": {}},
-        {"float": "nan"},
-        {"float": "x"},
-        {"array": "params.0.W"},
-    ),
-    *({"array": "nothing"}, {"array": 7}, {"array": None}, {"a": 1, "b": 2}, {"function": "glorot_uniform"}),
-    *({"object": ["os.system", {"command": "touch /tmp/harm"}]}, {"object": ["subprocess:Popen", {"args": "sh"}]}),
-    *({"object": ["Layer", {}]}, {"object": ["Sequential", {}]}, {"object": ["Sequential", {"layers": 5}]}),
-    *({"object": ["Linear", {"n_in": 10**6, "n_out": 10**6}]}, {"object": ["Linear", {"n_in": 1, "n_out": 10**9}]}),
-    *({"object": ["Linear", {"n_in": 4}]}, {"object": ["Linear", {"n_in": [], "n_out": {"dict": {}}}]}, {"object": []}),
-    *({"object": ["SGD", {"lr": 10**400}]}, {"object": ["__class__", {}]}, {"object": ["Sigmoid", {"__init__": 1}]}),
-    *(
-        {"object": ["Sequential", {"layers": {"tuple": [{"object": ["Sigmoid", {}]}] * 1000}}]},
-        {"enum": ["Mode", "A"]},
-    ),
+    None, True, False, 0, -1, 1, 3, 2**31, 2**63, 10**9, 10**18, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf"),
+    "", "x" * 5000, "\ud800", "\0", "../../etc/passwd", "/dev/zero", "os.system",
+    [], {}, [[]], {"dict": {}}, {"tuple": []}, {"tuple": {}}, {"float": "nan"}, {"float": "x"}, {"a": 1, "b": 2},
+    {"array": "params.0.W"}, {"array": "nothing"}, {"array": 7}, {"array": None},
+    {"function": "glorot_uniform"}, {"function": "eval"}, {"enum": ["Mode", "A"]},
+    {"object": []}, {"object": ["__class__", {}]}, {"object": ["Layer", {}]},
+    {"object": ["os.system", {"command": "touch harm"}]}, {"object": ["subprocess:Popen", {"args": "sh"}]},
+    {"object": ["Linear", {"n_in": 4}]}, {"object": ["Linear", {"n_in": [], "n_out": {"dict": {}}}]},
+    {"object": ["Linear", {"n_in": 10**6, "n_out": 10**6}]}, {"object": ["Linear", {"n_in": 1, "n_out": 10**9}]},
+    {"object": ["SGD", {"lr": 10**400}]}, {"object": ["Sigmoid", {"__init__": 1}]},
+    {"object": ["Sequential", {}]}, {"object": ["Sequential", {"layers": 5}]},
+    {"object": ["Sequential", {"layers": {"tuple": [{"object": ["Sigmoid", {}]}] * 1000}}]},
 )
+# fmt: on
 
 
 def originals() -> list[tuple[tn.Layer, Any, Any]]:
@@ -201,19 +192,8 @@ def header(data: bytes, kind: str, rng: random.Random) -> bytes:
             text = json.dumps({"__metadata__": {"tinynet": f'{{"format": 1, "sha256": "", "content": {content}}}'}})
             text = text if rng.random() < 0.8 else content
         case "metadata":
-            entries["__metadata__"] = rng.choice(
-                (
-                    {},
-                    None,
-                    [],
-                    "x",
-                    {"tinynet": 1},
-                    {"tinynet": ""},
-                    {"tinynet": "null"},
-                    {"tinynet": "NaN"},
-                    {"tinynet": "[]"},
-                )
-            )
+            texts = ({"tinynet": text} for text in (1, "", "null", "NaN", "[]"))
+            entries["__metadata__"] = rng.choice(({}, None, [], "x", *texts))
             text = json.dumps(entries)
         case _:
             lengths = (0, 1, end - 9, end, len(data), 2**22, 2**22 + 1, 2**32, 2**63, 2**64 - 1)
@@ -232,18 +212,7 @@ def same(a: tuple[tn.Layer, Any], b: tuple[tn.Layer, Any]) -> bool:
     )
 
 
-FORGED = (
-    "document",
-    "document",
-    "document",
-    "network",
-    "arrays",
-    "shapes",
-    "duplicate",
-    "nesting",
-    "metadata",
-    "length",
-)
+FORGED = ("document",) * 3 + ("network", "arrays", "shapes", "duplicate", "nesting", "metadata", "length")
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 from enum import Enum
@@ -278,6 +279,7 @@ def test_damage_is_named(path):
         assert str(caught.value).startswith(str(path))
         assert caught.value.path == path
         assert isinstance(caught.value, ValueError)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # as from a worker process
 
 
 def test_a_foreign_file_is_named(path):

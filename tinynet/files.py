@@ -42,11 +42,15 @@ class FileError(ValueError):
 
     Attributes:
         path: the file.
+        reason: what is the matter with it.
     """
 
     def __init__(self, path: StrPath, reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
-        self.path = path
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{os.fspath(self.path)}: {self.reason}"
 
 
 def save(path: StrPath, net: Layer, params: Params, *, extra: Any = None) -> None:

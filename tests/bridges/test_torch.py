@@ -109,6 +109,25 @@ def test_parameters_of_any_layout_keep_their_values(layout):
     np.testing.assert_allclose(module(inputs()).detach().numpy(), inputs().numpy() @ W.T)
 
 
+def test_parameters_whose_paths_read_alike_are_kept_apart():
+    @dataclass(frozen=True)
+    class Twice(tn.Layer):
+        def init(self, rng, dtype=np.float32):
+            return {"a": {"b": np.ones(1, dtype)}, "a_b": np.full(1, 2, dtype)}
+
+        def forward(self, params, x):
+            return x * params["a"]["b"] + params["a_b"], (x, params)
+
+        def backward(self, params, cache, dy):
+            x, params = cache
+            return dy * params["a"]["b"], {"a": {"b": (dy * x).sum(axis=0)}, "a_b": dy.sum(axis=0)}
+
+    module = tn.to_torch(Twice())
+    assert module.params() == {"a": {"b": [1]}, "a_b": [2]}
+    module(torch.full((3, 1), 5.0)).sum().backward()
+    assert {name: p.grad.item() for name, p in module.named_parameters()} == {"a_b": 15, "a_b_": 3}
+
+
 def test_a_state_dict_goes_round_and_the_module_copies():
     module, other = tn.to_torch(NET, params()), tn.to_torch(NET, params(), seed=0)
     torch.nn.init.ones_(getattr(module, "2_W"))

@@ -11,7 +11,7 @@ import torch
 
 from tinynet.arrays import Array, Params
 from tinynet.layers import Layer
-from tinynet.trees import check_like, leaves, leaves_with_paths
+from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 
 __all__ = ["TorchLayer", "to_torch"]
 
@@ -47,9 +47,12 @@ class TorchLayer(torch.nn.Module):
     def __init__(self, layer: Layer, params: Params) -> None:
         super().__init__()
         self.layer = layer
-        self._like = params
+        self._like = map_leaves(lambda _: None, params)
         for path, array in leaves_with_paths(params):
-            self.register_parameter(_name(path), torch.nn.Parameter(_shared(array)))
+            name = _name(path)
+            while name in dict(self.named_parameters()):
+                name += "_"
+            self.register_parameter(name, torch.nn.Parameter(_shared(array)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = _Apply.apply(self.layer, self._like, x, *self.parameters())
@@ -93,8 +96,9 @@ class _Apply(torch.autograd.Function):
             dx, dparams = ctx.layer.backward(ctx.params, ctx.cache, array)
         else:
             dparams = ctx.layer.param_grads(ctx.params, ctx.cache, array)
-        dweights = [torch.from_numpy(_apart(dw, array)) for dw in leaves(dparams)]
-        return None, None, None if dx is None else torch.from_numpy(_apart(dx, array)), *dweights
+        held = (array, *leaves(ctx.params), *leaves(ctx.cache))
+        dweights = [torch.from_numpy(_apart(dw, *held)) for dw in leaves(dparams)]
+        return None, None, None if dx is None else torch.from_numpy(_apart(dx, *held)), *dweights
 
 
 def _name(path: str) -> str:
@@ -118,7 +122,7 @@ def _apart(array: Array, *others: Any) -> Array:
 
 
 def _fill(like: Params, weights: Iterator[Array]) -> Params:
-    """The tree `like` with `weights` for its leaves, in their order."""
+    """A tree of the structure of `like` with `weights` for its leaves, in their order."""
     if isinstance(like, dict):
         return {key: _fill(like[key], weights) for key in sorted(like)}
     if isinstance(like, (tuple, list)):
