@@ -1,5 +1,6 @@
 """tinynet: neural networks whose gradients are derived by hand and proven against JAX."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinynet.gradients import value_and_grads
@@ -9,14 +10,20 @@ from tinynet.optimizers import SGD, Optimizer
 from tinynet.training import DivergenceError, FitResult, fit
 
 if TYPE_CHECKING:
+    from tinynet.bridges.jax import to_custom_vjp
+    from tinynet.bridges.torch import to_torch
+    from tinynet.files import FileError, load, save
+    from tinynet.interrupts import Interrupted
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
     "SGD",
     "DivergenceError",
+    "FileError",
     "Finding",
     "FitResult",
     "GradientError",
+    "Interrupted",
     "Layer",
     "Linear",
     "Loss",
@@ -29,20 +36,34 @@ __all__ = [
     "check",
     "check_vjp",
     "fit",
+    "load",
+    "save",
+    "to_custom_vjp",
+    "to_torch",
     "value_and_grads",
     "verify",
 ]
 __version__ = "0.1.0"
 
-# What imports JAX is imported when it is first asked for.
-_LATER = dict.fromkeys(
-    ("Finding", "GradientError", "Report", "TargetError", "check", "check_vjp", "verify"), "tinynet.verification"
-)
+_LATE = {
+    "FileError": "files",
+    "Finding": "verification",
+    "GradientError": "verification",
+    "Interrupted": "interrupts",
+    "Report": "verification",
+    "TargetError": "verification",
+    "check": "verification",
+    "check_vjp": "verification",
+    "load": "files",
+    "save": "files",
+    "to_custom_vjp": "bridges.jax",
+    "to_torch": "bridges.torch",
+    "verify": "verification",
+}
+"""Public names whose modules are imported when they are first asked for, so that `import tinynet` stays quick."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LATER[name]), name)
+    if name in _LATE:
+        return getattr(import_module(f"tinynet.{_LATE[name]}"), name)
+    raise AttributeError(f"module 'tinynet' has no attribute {name!r}")

@@ -134,7 +134,12 @@ def faulty(
         methods = {"forward": loss_forward, "backward": loss_backward}
     else:
         methods = {"forward": layer_forward, "backward": layer_backward, "param_grads": layer_param_grads}
-    named = {"__module__": __name__, "__qualname__": f"Faulty{base.__name__}", "__doc__": f"A wrong {base.__name__}."}
+    named = {
+        "__module__": __name__,
+        "__qualname__": f"Faulty{base.__name__}",
+        "__doc__": f"A wrong {base.__name__}.",
+        "_forward_of": getattr(base, "_forward_of", base),
+    }
     return instance_of(type(f"Faulty{base.__name__}", (base,), named | methods), right)
 
 

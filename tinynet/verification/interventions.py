@@ -14,6 +14,7 @@ there, or with another matrix in place of an operand of a product, while the for
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -26,9 +27,10 @@ import numpy.typing as npt
 from jax import lax
 from jax.extend import core
 
+from tinynet.verification.oracle import ByKey
 from tinynet.verification.subjects import Args, Subject
 
-__all__ = ["Activation", "Instrumented", "Product"]
+__all__ = ["Activation", "Instrumented", "Product", "instrumented"]
 
 _ELEMENTWISE = frozenset(
     """
@@ -240,3 +242,19 @@ class Instrumented:
                 return np.asarray(jax.jvp(f, (jnp.asarray(z),), (jnp.ones_like(z),))[1])
 
         return derivative
+
+
+def instrumented(subject: Subject, args: Args) -> Instrumented:
+    """Lay open a forward pass; once for each set of shapes where it is known to be the same function.
+
+    Raises:
+        Exception: whatever JAX raises where the forward pass cannot be traced or holds operations unknown here.
+    """
+    shapes = tuple((name, a.shape, a.dtype.str) for name, a in sorted(args.items()))
+    return _by_shapes(ByKey(subject), shapes)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_shapes(by_key: ByKey, shapes: tuple[tuple[str, tuple[int, ...], str], ...]) -> Instrumented:
+    args = {name: np.zeros(shape, dtype) for name, shape, dtype in shapes}
+    return Instrumented(by_key.subject, args)

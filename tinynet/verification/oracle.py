@@ -24,7 +24,7 @@ from tinynet.trees import map_leaves
 from tinynet.verification.subjects import Args, Subject
 from tinynet.verification.tracing import explain
 
-__all__ = ["Exact", "NumericalOracle", "Oracle", "compiled_backward", "loss_grads", "make_oracle"]
+__all__ = ["ByKey", "Exact", "NumericalOracle", "Oracle", "compiled_backward", "loss_grads", "make_oracle"]
 
 Float = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Oracle:
     exact = True
 
     def __init__(self, subject: Subject) -> None:
-        self._vjp = _compiled(_ByKey(subject))
+        self._vjp = _compiled(ByKey(subject))
 
     def __call__(self, args: Args, dy: Any) -> Exact:
         """Return y and the gradients of every array of `wrt`, of E with ∂E/∂y = dy, computed in float64."""
@@ -182,10 +182,10 @@ def compiled_backward(subject: Subject, args: Args, dy: Any) -> Mapping[str, npt
         Exception: whatever JAX raises where the backward pass cannot be traced.
     """
     with jax.enable_x64(True):
-        return {name: np.asarray(g) for name, g in _jitted_backward(_ByKey(subject))(args, dy).items()}
+        return {name: np.asarray(g) for name, g in _jitted_backward(ByKey(subject))(args, dy).items()}
 
 
-class _ByKey:
+class ByKey:
     """A subject that is equal to another if their forward passes are."""
 
     def __init__(self, subject: Subject) -> None:
@@ -193,14 +193,14 @@ class _ByKey:
         self.key = (subject.key, subject.wrt, subject.rebound) if subject.key is not None else (id(self), (), False)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByKey) and self.key == other.key
+        return isinstance(other, ByKey) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(by_key: _ByKey) -> Callable[[Args, Any], Any]:
+def _compiled(by_key: ByKey) -> Callable[[Args, Any], Any]:
     subject = by_key.subject
     pure = _traced(subject)
 
@@ -213,7 +213,7 @@ def _compiled(by_key: _ByKey) -> Callable[[Args, Any], Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _jitted_backward(by_key: _ByKey) -> Callable[[Args, Any], Any]:
+def _jitted_backward(by_key: ByKey) -> Callable[[Args, Any], Any]:
     subject = by_key.subject
 
     def backward(args: Args, dy: Any) -> Any:

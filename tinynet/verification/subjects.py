@@ -159,7 +159,7 @@ class LayerSubject(Subject):
         self.depth = _depth(layer)
         cls = type(layer)
         self.code = tuple(getattr(cls, n) for n in ("backward", "param_grads") if n in cls.__dict__)
-        self.key = ("layer", layer, _structure(params)) if _hashable(layer) else None
+        self.key = _forward_key(params, layer)
 
     def session(self) -> Session:
         return _LayerSession(_fresh(self.layer), self.like)
@@ -219,7 +219,7 @@ class LossSubject(Subject):
     def __init__(self, loss: Loss, y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         self.loss, self.name, self.args = loss, _short(loss), {"y_hat": y_hat, "y": y}
         self.code = (type(loss).backward,)
-        self.key = ("loss", loss) if _hashable(loss) else None
+        self.key = _forward_key((), loss)
 
     def session(self) -> Session:
         return _LossSession(_fresh(self.loss))
@@ -272,7 +272,7 @@ class NetworkSubject(LayerSubject):
         self.loss, self.name = loss, f"{_short(net)} with {_short(loss)}"
         self.args["y"] = y
         self.depth += 1
-        self.key = ("network", net, loss, _structure(params)) if _hashable(net) and _hashable(loss) else None
+        self.key = _forward_key(params, net, loss)
 
     def session(self) -> Session:
         return _NetworkSession(_fresh(self.layer), _fresh(self.loss), self.like)
@@ -617,13 +617,29 @@ def _short(target: Any) -> str:
     return text if len(text) <= 60 else f"{type(target).__name__}(…)"
 
 
-def _hashable(target: Any) -> bool:
+def _forward_key(params: Any, *targets: Any) -> Any:
+    """What a forward pass is a function of besides its arrays; None where that cannot be known.
+
+    An object that compares by identity may change behind an equal hash; a frozen dataclass of plain values may not.
+    """
     try:
-        hash(target)
+        key = (_structure(params), tuple(map(_configuration, targets)))
+        hash(key)
     except TypeError:
-        return False
-    # An object that compares by identity may change behind an equal hash; a frozen dataclass may not.
-    return is_dataclass(target)
+        return None
+    return key
+
+
+def _configuration(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_configuration, value))
+    if not isinstance(value, (Layer, Loss)):
+        return value
+    if not is_dataclass(value):
+        raise TypeError
+    # A class that is wrong on purpose says whose forward pass it has.
+    cls = getattr(type(value), "_forward_of", type(value))
+    return (cls, *(_configuration(getattr(value, f.name)) for f in fields(value)))
 
 
 def _fresh(target: Any) -> Any:

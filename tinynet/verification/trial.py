@@ -149,11 +149,6 @@ class Trial:
                 self.add(self.finding(Diagnosis(fault, (name,), explanation), probe=probe))
                 continue
             got = np.asarray(got, np.float64)
-            if not np.isfinite(got).all():
-                malformed = True
-                explanation = f"{int((~np.isfinite(got)).sum())} of {got.size} entries are infinite or NaN"
-                self.add(self.finding(Diagnosis("non-finite", (name,), explanation), probe=probe))
-                continue
             off = distance(got, want) if got.shape == want.shape else float("inf")
             if tolerance[name] < off < float("inf"):
                 if spread is None:

@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from tinynet.verification.diagnosis.chain import of_the_chain
 from tinynet.verification.diagnosis.cotangent import of_dy
 from tinynet.verification.diagnosis.evidence import FAULTS, Diagnosis, Evidence
-from tinynet.verification.diagnosis.tensor import of_one_tensor, of_some_entries, rounded_to_float32, when_saturated
+from tinynet.verification.diagnosis.tensor import (
+    not_finite,
+    of_one_tensor,
+    of_some_entries,
+    rounded_to_float32,
+    when_saturated,
+    without_memory,
+)
 
 __all__ = ["FAULTS", "Diagnosis", "Evidence", "diagnose"]
 
@@ -25,12 +32,16 @@ def diagnose(evidence: Sequence[Evidence]) -> list[Diagnosis]:
     """Name the faults of plain runs (finite, deterministic, of contiguous arrays); every wrong gradient is in one."""
     failing = [e for e in evidence if e.wrong]
     wrong = [name for name in failing[0].subject.wrt if any(name in e.wrong for e in failing)]
+    found = [d for name in wrong if (d := not_finite(name, failing))]
+    wrong = [name for name in wrong if not any(name in d.gradients for d in found)]
+    if not wrong:
+        return _merged(found)
     alone = {name: d for name in wrong if (d := of_one_tensor(name, evidence))}
     if len(alone) < len(wrong):
         common = of_dy(failing, wrong) or rounded_to_float32(wrong, failing) or of_the_chain(failing, wrong)
         if common is not None:
-            return [common]
-    found = _merged([alone[name] for name in wrong if name in alone])
+            return _merged([*found, common])
+    found += [alone[name] for name in wrong if name in alone]
     for name in wrong:
         if name not in alone:
             found.append(
@@ -38,6 +49,7 @@ def diagnose(evidence: Sequence[Evidence]) -> list[Diagnosis]:
                 or of_some_entries(name, evidence)
                 or rounded_to_float32([name], failing)
                 or of_the_chain(failing, [name], only=True)
+                or without_memory(name, evidence)
                 or when_saturated(name, evidence)
                 or Diagnosis("unknown", (name,), FAULTS["unknown"])
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.diagnosis.evidence import FAULTS, Array, Diagnosis, Evidence, explains, fit
-from tinynet.verification.interventions import Activation, Instrumented
+from tinynet.verification.interventions import Activation, Instrumented, instrumented
 
 __all__ = ["of_the_chain"]
 
@@ -21,7 +21,7 @@ def of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool =
     if not runs:
         return None
     try:
-        inside = [(e, Instrumented(e.subject, e.args)) for e in runs]
+        inside = [(e, instrumented(e.subject, e.args)) for e in runs]
         places = [i.places(e.args, e.dy) for e, i in inside]
     except Exception:
         return None
@@ -39,8 +39,9 @@ def of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool =
                 return found
     for at in activations:
         for fault, lines in _LINES_OF_DELTA.items():
-            if all(_lies_on_a_line(e, i, act, lines(act), wrong, only) for e, i, act in at):
-                return Diagnosis(fault, tuple(wrong), FAULTS[fault])
+            steps = [_step_along_a_line(e, i, act, lines(act), wrong, only) for e, i, act in at]
+            if len(steps) > 1 and all(t and math.isclose(t, steps[0] or 0.0, rel_tol=1e-6) for t in steps):
+                return Diagnosis(fault, tuple(wrong), f"{FAULTS[fault]}, at an activation inside ({steps[0]:.6g})")
     return None
 
 
@@ -50,22 +51,22 @@ def _gives(e: Evidence, inside: Instrumented, act: Activation, δ: Array, wrong:
     return explains(e, wrong, inside.vjp(e.args, e.dy, {act.place: δ - act.δ}), only)
 
 
-def _lies_on_a_line(
+def _step_along_a_line(
     e: Evidence,
     inside: Instrumented,
     act: Activation,
     lines: Iterable[tuple[Array, Array]],
     wrong: Sequence[str],
     only: bool,
-) -> bool:
-    """Whether δ = A + t B gives the user's gradients for some number t, for one of the pairs (A, B)."""
+) -> float | None:
+    """The t for which δ = A + t B gives the user's gradients, for one of the pairs (A, B)."""
     for A, B in lines:
         start = inside.vjp(e.args, e.dy, {act.place: A - act.δ})
         end = inside.vjp(e.args, e.dy, {act.place: A + B - act.δ})
         t = fit([(np.asarray(e.got[n]), start[n], end[n]) for n in wrong])
         if t and explains(e, wrong, {n: start[n] + t * (end[n] - start[n]) for n in start}, only):
-            return True
-    return False
+            return t
+    return None
 
 
 def _sigmoid(z: Array) -> Array:
@@ -77,6 +78,9 @@ def _derivatives(z: Array, a: Array) -> tuple[Array, ...]:
     """The derivatives of the activations in use, by z or, as people write them, by a."""
     return (
         a * (1 - a),
+        a,
+        1 - a,
+        1 + a,
         1 - a * a,
         1 - np.tanh(z) ** 2,
         _sigmoid(z) * _sigmoid(-z),
@@ -99,9 +103,9 @@ _WRONG_DELTA: dict[str, Callable[[Activation, Evidence], Iterable[Array]]] = {
     "σ′ missing": lambda act, e: (act.da,),
     "sign": lambda act, e: (-act.δ,),
     "σ′ of the output": lambda act, e: (act.da * act.derivative(act.a),),
-    "σ′ incomplete": lambda act, e: (act.da * act.a, act.da * (1 - act.a), act.da * (1 + act.a), act.da * act.a**2),
-    "σ′ twice": lambda act, e: (act.δ * act.derivative(act.z),),
-    "another activation's derivative": lambda act, e: (act.da * d for d in _derivatives(act.z, act.a)),
+    "another activation's derivative": lambda act, e: (
+        act.da * d for d in (*_derivatives(act.z, act.a), act.derivative(act.z) ** 2)
+    ),
     "ignores dy": lambda act, e: (act.derivative(act.z),),
     "absolute value": lambda act, e: (np.abs(act.δ), np.abs(act.da) * act.derivative(act.z)),
     "zero": lambda act, e: (np.zeros_like(act.δ),),
@@ -149,18 +153,18 @@ def _of_a_product(
 ) -> Diagnosis | None:
     """The operand transposed, or moved along its own gradient as an update moves it."""
     transposed, updated = True, True
-    for (e, instrumented), (_, products) in zip(inside, places, strict=True):
+    for (e, inner), (_, products) in zip(inside, places, strict=True):
         operand = products[j].operands[side]
         key = (products[j].place, side)
         name = next((n for n in e.subject.wrt if _is_matrix(operand, e.args[n])), None)
         if name is None:
             return None
         square = operand.ndim == 2 and operand.shape[0] == operand.shape[1]
-        transposed &= square and explains(e, wrong, instrumented.vjp(e.args, e.dy, None, {key: operand.T}), only)
+        transposed &= square and explains(e, wrong, inner.vjp(e.args, e.dy, None, {key: operand.T}), only)
         if updated:
             gradient = e.exact.grads[name]
             direction = gradient if operand.shape == gradient.shape and _same(operand, e.args[name]) else gradient.T
-            moved = instrumented.vjp(e.args, e.dy, None, {key: operand + direction})
+            moved = inner.vjp(e.args, e.dy, None, {key: operand + direction})
             step = fit([(np.asarray(e.got[n]), e.exact.grads[n], moved[n]) for n in wrong])
             updated = step is not None and step != 0
             if updated and step is not None:

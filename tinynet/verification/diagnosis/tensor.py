@@ -11,7 +11,23 @@ from tinynet.verification.diagnosis.evidence import FAULTS, Array, Diagnosis, Ev
 from tinynet.verification.oracle import Exact
 from tinynet.verification.tolerance import K, distance
 
-__all__ = ["of_one_tensor", "of_some_entries", "rounded_to_float32", "when_saturated"]
+__all__ = [
+    "not_finite",
+    "of_one_tensor",
+    "of_some_entries",
+    "rounded_to_float32",
+    "when_saturated",
+    "without_memory",
+]
+
+
+def not_finite(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    """An infinity or a NaN where the exact value is finite."""
+    bad = [~np.isfinite(np.asarray(e.got[name], np.float64)) for e in failing if name in e.wrong]
+    if not any(b.any() for b in bad):
+        return None
+    worst = max(bad, key=lambda b: int(b.sum()))
+    return Diagnosis("non-finite", (name,), f"{int(worst.sum())} of {worst.size} entries are infinite or NaN")
 
 
 def of_one_tensor(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
@@ -19,8 +35,8 @@ def of_one_tensor(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     for fault, predict in _SPOILT.items():
         if all(any(e.reproduces(name, p) for p in predict(name, e)) for e in failing):
             return Diagnosis(fault, (name,), FAULTS[fault])
-    for hypothesis in (_scaled, _offset, _decayed, _clipped, _samples):
-        found = hypothesis(name, failing)
+    for hypothesis in (_scaled, _offset, _decayed, _clipped, _clipped_to_norm, _samples):
+        found = hypothesis(name, failing if hypothesis not in (_clipped, _clipped_to_norm) else evidence)
         if found is not None:
             return found
     return None
@@ -30,6 +46,7 @@ def _transposes(name: str, e: Evidence) -> Iterator[Array]:
     exact = e.exact.grads[name]
     if exact.ndim >= 2:
         yield exact.T
+        yield exact.T.reshape(exact.shape)
         if exact.ndim > 2:
             yield np.swapaxes(exact, -1, -2)
 
@@ -166,13 +183,6 @@ def _explain_factors(names: tuple[str, ...], factors: list[float], failing: Sequ
     if len(failing) > 1 and all(math.isclose(f, constant, rel_tol=1e-9) for f in factors):
         what = f"every entry is {constant:.6g} times the exact value, at every shape"
         return Diagnosis("scaled by a constant", names, what)
-    norms = [float(np.linalg.norm(np.asarray(e.got[n]))) for n in names for e in failing]
-    if (
-        len(failing) > 1
-        and all(0 < f < 1 for f in factors)
-        and all(math.isclose(n, norms[0], rel_tol=1e-6) for n in norms)
-    ):
-        return Diagnosis("clipped", names, f"the exact gradient is scaled down to the norm {norms[0]:.6g}")
     return None
 
 
@@ -206,26 +216,42 @@ def _decayed(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
     return Diagnosis("weight decay", (name,), f"{rates[0]:.6g} times the parameter itself was left in its gradient")
 
 
-def _clipped(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
-    lows, highs = [], []
+def _clipped(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """Every entry cut off at the same bounds, at the shapes where something is cut off and at those where nothing is."""
+    failing = [e for e in evidence if name in e.wrong]
+    if any(np.shape(e.got[name]) != e.exact.grads[name].shape or not e.exact.grads[name].size for e in failing):
+        return None
+    low = high = None
     for e in failing:
-        exact, got = e.exact.grads[name], np.asarray(e.got[name])
-        if got.shape != exact.shape or not exact.size:
-            return None
-        low, high = float(got.min()), float(got.max())
-        low = low if exact.min() < low - e.tolerance[name] else -math.inf
-        high = high if exact.max() > high + e.tolerance[name] else math.inf
-        if not e.reproduces(name, np.clip(exact, low, high)):
-            return None
-        lows += [low] if math.isfinite(low) else []
-        highs += [high] if math.isfinite(high) else []
-    sizes = max(e.exact.grads[name].size for e in failing)
-    if sizes < 3 or any(not math.isclose(v, vs[0], rel_tol=1e-9, abs_tol=1e-300) for vs in (lows, highs) for v in vs):
+        got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+        if exact.min() < got.min() - e.tolerance[name]:
+            low = float(got.min())
+        if exact.max() > got.max() + e.tolerance[name]:
+            high = float(got.max())
+    if low is None and high is None:
         return None
-    if len(lows) + len(highs) < 2 or not (lows or highs):
+    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    if sum(e.exact.grads[name].size for e in failing) < 4 or len(evidence) < 2:
         return None
-    bounds = [f"below at {lows[0]:.6g}"] * bool(lows) + [f"above at {highs[0]:.6g}"] * bool(highs)
-    return Diagnosis("clipped", (name,), f"the exact gradient is cut off {' and '.join(bounds)}")
+    if not all(e.reproduces(name, np.clip(e.exact.grads[name], *bounds)) for e in evidence):
+        return None
+    told = [f"below at {low:.6g}"] if low is not None else []
+    told += [f"above at {high:.6g}"] if high is not None else []
+    return Diagnosis("clipped", (name,), f"the exact gradient is cut off {' and '.join(told)}")
+
+
+def _clipped_to_norm(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """The tensor scaled down where its norm is above a bound, and left alone where it is below."""
+    norms = [float(np.linalg.norm(np.asarray(e.got[name]))) for e in evidence if name in e.wrong]
+    bound_ = norms[0]
+    if len(evidence) < 3 or not bound_ or not all(math.isclose(n, bound_, rel_tol=1e-9) for n in norms):
+        return None
+    for e in evidence:
+        exact = e.exact.grads[name]
+        norm = float(np.linalg.norm(exact))
+        if not e.reproduces(name, exact * min(1.0, bound_ / norm) if norm else exact):
+            return None
+    return Diagnosis("clipped", (name,), f"the exact gradient is scaled down to a norm of {bound_:.6g}")
 
 
 def _samples(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
@@ -261,25 +287,57 @@ def _one_sample(e: Evidence, i: int) -> Exact:
 
 def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     """All right but one entry, row or column, the same at every shape that has it."""
-    fits: dict[str, set[tuple[int, ...]]] = {}
-    for e in evidence:
-        got, exact = np.asarray(e.got[name]), e.exact.grads[name]
-        if got.shape != exact.shape:
-            return None
-        bad = np.argwhere(np.abs(got - exact) > e.tolerance[name])
-        for fault, axes in (("one entry", range(exact.ndim)), ("one row", [0]), ("one column", [exact.ndim - 1])):
-            if exact.size < 2 or exact.ndim < (1 if fault == "one entry" else 2) or exact.shape[axes[0]] < 2:
+    for fault, axes_of in _PARTS.items():
+        places: set[tuple[int, ...]] | None = None
+        untouched = []
+        for e in evidence:
+            got, exact = np.asarray(e.got[name]), e.exact.grads[name]
+            if got.shape != exact.shape:
+                return None
+            axes = axes_of(exact.ndim)
+            if exact.size < 2 or not axes or (fault != "one entry" and exact.shape[axes[0]] < 2):
+                continue
+            lengths = tuple(exact.shape[a] for a in axes)
+            at = {tuple(int(i[a]) for a in axes) for i in np.argwhere(np.abs(got - exact) > e.tolerance[name])}
+            if len(at) > 1:
+                places = set()
+                break
+            if not at:
+                untouched.append(lengths)
                 continue
             # Counted from the front or from the back: the last row is the last at every shape.
-            at = {tuple(int(i[a]) for a in axes) for i in bad}
-            places = at | {tuple(p - exact.shape[a] for p, a in zip(i, axes, strict=True)) for i in at}
-            fits[fault] = fits.get(fault, places) & (places if len(at) == 1 else set())
-    for fault in ("one entry", "one row", "one column"):
-        if fits.get(fault):
-            place = max(fits[fault])
+            (place,) = at
+            here = {place, tuple(p - n for p, n in zip(place, lengths, strict=True))}
+            places = here if places is None else places & here
+        fits = [p for p in places or () if not any(_has(lengths, p) for lengths in untouched)]
+        if fits:
+            place = max(fits)
             where = list(place) if fault == "one entry" else place[0]
             return Diagnosis(fault, (name,), f"{fault[4:]} {where} is wrong, every other one is right")
     return None
+
+
+_PARTS: dict[str, Callable[[int], list[int]]] = {
+    "one entry": lambda ndim: list(range(ndim)),
+    "one row": lambda ndim: [0] if ndim > 1 else [],
+    "one column": lambda ndim: [ndim - 1] if ndim > 1 else [],
+}
+
+
+def _has(lengths: tuple[int, ...], place: tuple[int, ...]) -> bool:
+    return all(-n <= p < n for p, n in zip(place, lengths, strict=True))
+
+
+def without_memory(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
+    """Blind to the input it is given: the values are those of another forward pass."""
+    for e in evidence:
+        again = e.rerun(1.5)
+        if name not in e.wrong or again is None:
+            continue
+        moved = distance(again.exact.grads[name], e.exact.grads[name]) > 1e3 * e.tolerance[name]
+        if not moved or not np.array_equal(np.asarray(again.got[name]), np.asarray(e.got[name])):
+            return None
+    return Diagnosis("stale cache", (name,), "the values do not change with the input: they are another forward pass's")
 
 
 def when_saturated(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:

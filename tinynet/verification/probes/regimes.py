@@ -46,6 +46,7 @@ def probe_regimes(trial: Trial) -> None:
         remaining = beyond_kinks(trial, evidence) if probe == "zeros and ties" else _beyond_rounding(trial, evidence)
         if remaining:
             trial.report(Diagnosis(_ONLY_IN[probe], tuple(sorted(remaining)), FAULTS[_ONLY_IN[probe]]), [evidence])
+            return
 
 
 def beyond_kinks(trial: Trial, e: Evidence) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,11 @@ __all__ = ["probe_state"]
 
 
 def probe_state(trial: Trial) -> None:
-    """The same call twice; B after A; forward A, forward B, backward A; backward twice; nothing written, shared."""
+    """Repeated calls, other calls in between, writes into what was handed in, memory that is shared."""
     if "state" not in trial.wanted:
         return
-    A = trial.subject
-    B = A.with_args({n: _other(trial, n, a) for n, a in A.args.items()})
-    dy = trial.dy(A)
-    runs = [call(A, A.args, dy, trial.watchdog) for _ in range(3)]
+    A, dy = trial.subject, _usual_dy(trial)
+    runs = [call(A, A.args, dy, trial.watchdog) for _ in range(4)]
     if any(r.error for r in runs):
         return  # the values say what is wrong
     exact = trial.the_oracle()(A.args, dy)
@@ -32,58 +31,110 @@ def probe_state(trial: Trial) -> None:
     if runs[0].mutated:
         return  # a second call would start from what the first one wrote
     _repeats(trial, runs, exact, "the same call, on a fresh copy of the target,")
-
     session = A.session()
-    again = [call(A, A.args, dy, trial.watchdog, session=session) for _ in range(3)]
+    again = [call(A, A.args, dy, trial.watchdog, session=session) for _ in range(4)]
     _repeats(trial, again, exact, "the same call on the same target")
     twice = call(A, A.args, dy, trial.watchdog, session=session, context=again[-1].context)
     _repeats(trial, [again[-1], twice], exact, "backward twice after one forward")
     _shared_results(trial, [*again, twice], "state")
-
-    for order in ("forward A, backward A, forward B, backward B", "forward A, forward B, backward A"):
-        session = A.session()
-        if order.endswith("backward B"):
-            call(A, A.args, dy, trial.watchdog, session=session)
-            run, at = call(B, B.args, dy, trial.watchdog, session=session), B
-        elif session.keeps_one_cache:
-            continue
-        else:
-            first = call(A, A.args, dy, trial.watchdog, session=session)
-            call(B, B.args, dy, trial.watchdog, session=session)
-            run, at = call(A, A.args, dy, trial.watchdog, session=session, context=first.context), A
-        alone = call(at, at.args, dy, trial.watchdog)
-        changed = [n for n in A.wrt if _differ(run.grads.get(n), alone.grads.get(n), exact.grads[n])]
-        if run.error is None and alone.error is None and changed:
-            _stateful(trial, "stale cache", changed, f"{FAULTS['stale cache']}: {order}", run, alone)
+    _in_between(trial, dy, exact)
+    _after_another(trial, dy)
     trial.coverage.append(Probe("state"))
 
 
 def _repeats(trial: Trial, runs: Sequence[Run], exact: Exact, what: str) -> None:
-    first, second, last = runs[0], runs[1], runs[-1]
+    """The same call several times: what differs is added to by each call, or changes of itself."""
+    first = runs[0]
     for run in runs:
         if run.error is not None:
             text = f"{what} raises {type(run.error).__name__} the second time: {run.error}"
             _stateful(trial, "stale cache", list(trial.subject.wrt), text, run, first)
-    changed = [n for n in trial.subject.wrt if _differ(second.grads.get(n), first.grads.get(n), exact.grads[n])]
-    changed += [
-        n
-        for n in trial.subject.wrt
-        if n not in changed and _differ(last.grads.get(n), first.grads.get(n), exact.grads[n])
-    ]
+    names = trial.subject.wrt
+    changed = [n for n in names if any(_differ(r.grads.get(n), first.grads.get(n), exact.grads[n]) for r in runs[1:])]
     if not changed:
         return
-    # What each call adds, if it adds: the first result, or the exact one.
-    grows = [
-        any(
-            not _differ(_minus(second.grads[n], first.grads[n]), step, exact.grads[n])
-            for step in (np.asarray(first.grads[n]), exact.grads[n])
-        )
-        for n in changed
-    ]
-    if all(grows):
-        _stateful(trial, "accumulates", changed, f"{FAULTS['accumulates']}: {what}", second, first)
-    fault = "mutates its cache" if what.startswith("backward") else "not deterministic"
-    _stateful(trial, fault, changed, f"{what} gives another result" + _how(fault), second, first)
+    if what.startswith("backward"):
+        text = f"{what} gives another result: the first backward pass wrote into the cache"
+        _stateful(trial, "mutates its cache", changed, text, runs[1], first)
+    if all(_grows([r.grads[n] for r in runs]) for n in changed):
+        _stateful(trial, "accumulates", changed, f"{FAULTS['accumulates']}: {what}", runs[1], first)
+    _stateful(trial, "not deterministic", changed, f"{what} gives another result each time", runs[1], first)
+
+
+def _grows(results: Sequence[Any]) -> bool:
+    """Whether each result is the one before, times a constant, plus another: the steps between them are proportional."""
+    arrays = [np.asarray(r) for r in results]
+    if any(a.shape != arrays[0].shape or a.dtype.kind != "f" for a in arrays):
+        return False
+    steps = [b - a for a, b in pairwise(arrays)]
+    size = float(np.vdot(steps[0], steps[0]))
+    if not size:
+        return False
+    rate = float(np.vdot(steps[0], steps[1])) / size
+    slack = 1e-9 * max(float(np.max(np.abs(a), initial=0)) for a in arrays)
+    return rate > 0 and all(distance(b, rate * a) <= slack for a, b in pairwise(steps))
+
+
+def _in_between(trial: Trial, dy: Array, exact: Exact) -> None:
+    """Forward A, forward B, backward A: the cache handed back is A's, whatever came after."""
+    A, session = trial.subject, trial.subject.session()
+    if session.keeps_one_cache:
+        return
+    B = _another(trial)
+    first = call(A, A.args, dy, trial.watchdog, session=session)
+    call(B, B.args, dy, trial.watchdog, session=session)
+    late = call(A, A.args, dy, trial.watchdog, session=session, context=first.context)
+    if first.error is None and late.error is None:
+        changed = [n for n in A.wrt if _differ(late.grads.get(n), first.grads.get(n), exact.grads[n])]
+        if changed:
+            text = f"{FAULTS['stale cache']}: forward A, forward B, backward A"
+            _stateful(trial, "stale cache", changed, text, late, first)
+
+
+def _after_another(trial: Trial, dy: Array) -> None:
+    """B after A: wrong for B, and what A's input, or its parameters, would give."""
+    A, session = trial.subject, trial.subject.session()
+    B = _another(trial)
+    right = call(A, A.args, dy, trial.watchdog, session=session)
+    run = call(B, B.args, dy, trial.watchdog, session=session)
+    if right.error is not None or run.error is not None:
+        return
+    oracle = trial.the_oracle()
+    exact, tolerance = oracle(B.args, dy), {}
+    for n, g in exact.grads.items():
+        spread = oracle.spread(B.args, dy, unit_of(np.float64), trial.rng).grads[n]
+        tolerance[n] = bound(g, spread=float(np.max(spread, initial=0)), depth=A.depth)
+    wrong = [n for n in A.wrt if _off(run.grads.get(n), exact.grads[n]) > tolerance[n]]
+    if not wrong:
+        return
+    batched = {n: A.args[n] for n in A.batched}
+    for mixed in (A.args, {**B.args, **batched}, {**A.args, **{n: B.args[n] for n in A.batched}}):
+        stale = oracle(mixed, dy).grads
+        if all(_off(run.grads.get(n), stale[n]) <= bound(stale[n], depth=2 * A.depth) + tolerance[n] for n in wrong):
+            expected = Run(grads=dict(exact.grads))
+            text = f"{FAULTS['stale cache']}: forward A, backward A, forward B, backward B gives A's again"
+            _stateful(trial, "stale cache", wrong, text, run, expected)
+
+
+def _another(trial: Trial) -> Subject:
+    """The subject with another input and, a little, other parameters."""
+    A, rng = trial.subject, trial.rng
+    args = {
+        n: a * (1 + (0.5 if n in A.batched else 0.1) * rng.standard_normal(a.shape)) if a.dtype.kind == "f" else a
+        for n, a in A.args.items()
+    }
+    return A.with_args(args)
+
+
+def _usual_dy(trial: Trial) -> Array:
+    """A random cotangent; 1 for a scalar, which is what a loss is nearly always asked for."""
+    dy = trial.dy(trial.subject)
+    return dy if dy.ndim else np.ones(())
+
+
+def _off(got: Any, exact: Array) -> float:
+    array = np.asarray(got, np.float64) if hasattr(got, "dtype") and got.dtype.kind in "fiu" else np.empty(0)
+    return distance(array, exact) if array.shape == exact.shape else float("inf")
 
 
 def _stateful(trial: Trial, fault: str, names: Sequence[str], explanation: str, run: Run, other: Run) -> None:
@@ -114,12 +165,6 @@ def _differ(a: Any, b: Any, scale: Array) -> bool:
     )
 
 
-def _other(trial: Trial, name: str, a: Array) -> Array:
-    if name in trial.subject.batched and a.dtype.kind == "f" and a.ndim:
-        return a * (1 + 0.5 * trial.rng.standard_normal(a.shape))
-    return a
-
-
 def _shared_results(trial: Trial, runs: Sequence[Run], probe: str) -> None:
     for name in trial.subject.wrt:
         results = [g for r in runs if isinstance(g := r.grads.get(name), np.ndarray) and g.size]
@@ -127,12 +172,3 @@ def _shared_results(trial: Trial, runs: Sequence[Run], probe: str) -> None:
         if pairs and not trial.kept_by_design(name):
             explanation = "the gradient shares memory with that of an earlier call: an internal buffer is handed out"
             trial.add(trial.finding(Diagnosis("shares memory", (name,), explanation), probe=probe))
-
-
-def _minus(a: Any, b: Any) -> Any:
-    a, b = np.asarray(a), np.asarray(b)
-    return a - b if a.shape == b.shape and a.dtype.kind == "f" else a
-
-
-def _how(fault: str) -> str:
-    return ": the first backward pass wrote into the cache" if fault == "mutates its cache" else " each time"

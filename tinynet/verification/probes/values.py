@@ -20,7 +20,7 @@ def probe_values(trial: Trial) -> None:
         if not trial.findings:
             _empty_batch(trial)
         return
-    several = [e for e in plain if e.m > 1 and e.dy.ndim]
+    several = [e for e in plain if e.m > 1]
     if all(e.m == 1 for e in wrong) and several:
         only = Diagnosis("wrong only at batch 1", tuple(sorted(set().union(*(e.wrong for e in wrong)))), "")
         trial.report(dataclasses.replace(only, explanation=FAULTS[only.fault]), wrong)

@@ -1,0 +1,139 @@
+"""The scikit-learn estimators: its own checks, and the work people do with estimators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import tinynet as tn
+from tinynet.sklearn import Classifier, Regressor
+
+
+@parametrize_with_checks([Classifier(), Regressor()])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X / 16, y
+
+
+def test_the_digits_are_learnt_in_a_pipeline_under_cross_validation(digits):
+    pipeline = make_pipeline(StandardScaler(), Classifier(epochs=20, random_state=0))
+    assert cross_val_score(pipeline, *digits, cv=3).mean() >= 0.92
+
+
+def test_a_grid_search_finds_that_a_learning_rate_of_0_learns_nothing():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    names = y.map(dict(enumerate(("setosa", "versicolor", "virginica"))))
+    pipeline = make_pipeline(StandardScaler(), Classifier(epochs=30, random_state=0))
+    grid = {"classifier__lr": [0.0, 1.0], "classifier__hidden_sizes": [(), (8,), (8, 8)]}
+    search = GridSearchCV(pipeline, grid, cv=3, error_score="raise").fit(X, names)
+    assert search.best_params_["classifier__lr"] == 1.0
+    assert search.best_score_ >= 0.9
+    assert set(search.predict(X)) == {"setosa", "versicolor", "virginica"}
+
+
+def test_a_regression_explains_the_diabetes_data_about_as_well_as_a_linear_one():
+    X, y = load_diabetes(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), Regressor(random_state=0, epochs=30, lr=0.005))
+    assert cross_val_score(pipeline, X, (y - y.mean()) / y.std(), cv=3).mean() >= 0.4
+
+
+@pytest.mark.parametrize(("kind", "target"), [(Classifier, "y"), (Regressor, "Y")])
+def test_five_partial_fits_equal_one_fit_of_five_epochs(digits, kind, target):
+    X, y = digits[0][:200], digits[1][:200]
+    y = y if target == "y" else np.c_[y, y**2] / 10
+    options = {"shuffle": False, "momentum": 0.9, "lr": 0.01, "random_state": 3, "batch_size": 32}
+    whole, parts = kind(epochs=5, **options).fit(X, y), kind(**options)
+    for call in range(5):
+        parts.partial_fit(X, y, *([np.arange(10)] if kind is Classifier and call == 0 else []))
+    for a, b in zip(whole.params_[::2], parts.params_[::2], strict=True):
+        np.testing.assert_allclose(a["W"], b["W"], rtol=1e-12)
+    np.testing.assert_allclose(whole.loss_curve_, parts.loss_curve_, rtol=1e-12)
+    assert whole.n_iter_ == parts.n_iter_ == 5
+
+
+def test_partial_fit_goes_on_from_fit_and_learns_classes_that_come_late(digits):
+    X, y = digits
+    model = Classifier(random_state=0)
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        model.partial_fit(X, y)
+    model.partial_fit(X[y < 5], y[y < 5], classes=range(10))
+    for _ in range(10):
+        model.partial_fit(X, y)
+    assert model.score(X, y) >= 0.95
+    with pytest.raises(ValueError, match=r"y has the class 11; expected one of \[0, 1"):
+        model.partial_fit(X[:1], [11])
+    with pytest.raises(ValueError, match="the first call was given"):
+        model.partial_fit(X, y, classes=[1, 2])
+    fitted = Classifier(epochs=2, random_state=0).fit(X, y)
+    before = fitted.loss_curve_[-1]
+    assert fitted.partial_fit(X, y).loss_curve_[-1] < before
+    assert fitted.n_iter_ == 3
+
+
+def test_probabilities_add_up_to_1_even_where_every_unit_is_saturated(digits):
+    model = Classifier(epochs=3, random_state=0).fit(*digits)
+    np.testing.assert_allclose(model.predict_proba(digits[0]).sum(axis=1), 1)
+    assert np.array_equal(model.classes_[model.predict_proba(digits[0]).argmax(axis=1)], model.predict(digits[0]))
+    model.params_[2]["b"][:] = -1e4
+    assert np.all(model.predict_proba(digits[0][:3]) == 0.1)
+
+
+def test_the_dtype_of_the_data_is_that_of_the_network(digits):
+    for dtype in (np.float32, np.float64):
+        model = Classifier(epochs=1, random_state=0).fit(digits[0].astype(dtype), digits[1])
+        assert model.params_[0]["W"].dtype == dtype
+        assert model.predict_proba(digits[0]).dtype == dtype
+
+
+def test_a_column_of_targets_is_taken_with_a_warning(digits):
+    for model in (Classifier(epochs=1), Regressor(epochs=1, lr=1e-4)):
+        with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+            model.fit(digits[0], digits[1][:, None])
+        assert model.predict(digits[0]).shape == digits[1].shape
+
+
+def test_feature_names_are_kept_and_compared():
+    X = pd.DataFrame({"length": [0.0, 1.0, 2.0], "width": [1.0, 0.0, 1.0]})
+    model = Regressor(epochs=1).fit(X, [0.0, 1.0, 2.0])
+    assert model.feature_names_in_.tolist() == ["length", "width"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(X[["width", "length"]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X.to_numpy())
+
+
+def test_the_network_is_an_ordinary_one_to_save(tmp_path, digits):
+    model = Classifier(epochs=1, random_state=0).fit(*digits)
+    tn.save(tmp_path / "net", model.net_, model.params_, extra={"classes": model.classes_})
+    net, params = tn.load(tmp_path / "net")
+    assert np.array_equal(net.forward(params, digits[0])[0].argmax(axis=1), model.predict(digits[0]))
+
+
+def test_bad_arguments_are_named(digits):
+    with pytest.raises(NotFittedError):
+        Classifier().predict(digits[0])
+    for options, error, message in [
+        ({"hidden_sizes": 30}, TypeError, r"Classifier: hidden_sizes is 30; expected one int a layer, as \(30,\)"),
+        ({"hidden_sizes": (0,)}, ValueError, "Linear: n_out is 0; expected at least 1"),
+        ({"epochs": 0}, ValueError, "epochs is 0; expected at least 1"),
+        ({"lr": -1}, ValueError, "SGD: lr is -1; expected"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0; expected at least 1"),
+    ]:
+        with pytest.raises(error, match=message):
+            Classifier(**options).fit(*digits)
+    with pytest.raises(ValueError, match="Regressor: batch_size is 0; expected at least 1"):
+        Regressor(batch_size=0).partial_fit(*digits)
+    with pytest.raises(tn.DivergenceError, match="the loss became"), np.errstate(all="ignore"):
+        Regressor(lr=1e6).partial_fit(*digits)

@@ -1,0 +1,78 @@
+"""Writing a file so that a reader finds the old one or the new one, whole, and never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+
+__all__ = ["write_atomically"]
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`: to a temporary file in its folder, flushed to the disk, then renamed.
+
+    Whatever goes wrong, the file that was there before still is, and the temporary file is gone. Only a process that
+    is killed outright leaves its temporary file behind; the next write to the same path removes it. Of two writers
+    the one that renames last wins, with a whole file. A symbolic link stays, and the file it points to is replaced.
+
+    Raises:
+        OSError: the file could not be written; names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    _remove_leftovers(target)
+    temporary = target.with_name(f"{_prefix(target)}{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = f"{error.strerror or error} (not written; a file that was there before is unchanged)"
+        raise OSError(error.errno, reason, os.fspath(path)) from error
+    _sync_folder(target.parent)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.{socket.gethostname()}."
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself outlive a power cut, where a folder can be opened (not on Windows)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporary files of processes of this host that are no more."""
+    if os.name != "posix":
+        return
+    temporary = re.compile(re.escape(_prefix(target)) + r"([0-9]+)\.[0-9a-f]+\.tmp")
+    with contextlib.suppress(OSError):  # whatever keeps us from tidying up, the writing itself will meet or not
+        for name in os.listdir(target.parent):
+            if (match := temporary.fullmatch(name)) and not _is_alive(int(match[1])):
+                (target.parent / name).unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Bridges: a layer with its hand-derived backward inside other frameworks."""
