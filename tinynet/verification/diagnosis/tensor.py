@@ -217,7 +217,7 @@ def _decayed(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
 
 
 def _clipped(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
-    """Every entry cut off at the same bounds, at the shapes where something is cut off and at those where nothing is."""
+    """Every entry cut off at the same bounds, at every shape."""
     failing = [e for e in evidence if name in e.wrong]
     if any(np.shape(e.got[name]) != e.exact.grads[name].shape or not e.exact.grads[name].size for e in failing):
         return None

@@ -12,7 +12,8 @@ from tinynet.verification.diagnosis import FAULTS, Diagnosis
 from tinynet.verification.oracle import Exact
 from tinynet.verification.report import Probe
 from tinynet.verification.runs import Run, call
-from tinynet.verification.tolerance import distance, unit_of
+from tinynet.verification.subjects import Subject
+from tinynet.verification.tolerance import bound, distance, unit_of
 from tinynet.verification.trial import Array, Stop, Trial
 
 __all__ = ["probe_state"]
@@ -62,7 +63,7 @@ def _repeats(trial: Trial, runs: Sequence[Run], exact: Exact, what: str) -> None
 
 
 def _grows(results: Sequence[Any]) -> bool:
-    """Whether each result is the one before, times a constant, plus another: the steps between them are proportional."""
+    """Whether each result is a multiple of the one before, plus another: the steps are then proportional."""
     arrays = [np.asarray(r) for r in results]
     if any(a.shape != arrays[0].shape or a.dtype.kind != "f" for a in arrays):
         return False
