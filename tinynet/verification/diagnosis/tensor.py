@@ -287,18 +287,24 @@ def _one_sample(e: Evidence, i: int) -> Exact:
 
 def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     """All right but one entry, row or column, the same at every shape that has it."""
+    if any(np.shape(e.got[name]) != e.exact.grads[name].shape for e in evidence):
+        return None
+    bad = [np.argwhere(np.abs(np.asarray(e.got[name]) - e.exact.grads[name]) > e.tolerance[name]) for e in evidence]
+    shapes = [e.exact.grads[name].shape for e in evidence]
+    if all(len(b) == 1 for b, shape in zip(bad, shapes, strict=True) if math.prod(shape) > 1) and max(map(len, bad)):
+        entry = [int(i) for i in next(b[0] for b in bad if len(b))]
+        return Diagnosis("one entry", (name,), f"entry {entry} is wrong, every other one is right")
     for fault, axes_of in _PARTS.items():
+        if fault != "one entry" and max(map(len, bad)) < 2:
+            continue
         places: set[tuple[int, ...]] | None = None
         untouched = []
-        for e in evidence:
-            got, exact = np.asarray(e.got[name]), e.exact.grads[name]
-            if got.shape != exact.shape:
-                return None
-            axes = axes_of(exact.ndim)
-            if exact.size < 2 or not axes or (fault != "one entry" and exact.shape[axes[0]] < 2):
+        for here, shape in zip(bad, shapes, strict=True):
+            axes = axes_of(len(shape))
+            if math.prod(shape) < 2 or not axes or (fault != "one entry" and shape[axes[0]] < 2):
                 continue
-            lengths = tuple(exact.shape[a] for a in axes)
-            at = {tuple(int(i[a]) for a in axes) for i in np.argwhere(np.abs(got - exact) > e.tolerance[name])}
+            lengths = tuple(shape[a] for a in axes)
+            at = {tuple(int(i[a]) for a in axes) for i in here}
             if len(at) > 1:
                 places = set()
                 break
@@ -307,8 +313,8 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
                 continue
             # Counted from the front or from the back: the last row is the last at every shape.
             (place,) = at
-            here = {place, tuple(p - n for p, n in zip(place, lengths, strict=True))}
-            places = here if places is None else places & here
+            both = {place, tuple(p - n for p, n in zip(place, lengths, strict=True))}
+            places = both if places is None else places & both
         fits = [p for p in places or () if not any(_has(lengths, p) for lengths in untouched)]
         if fits:
             place = max(fits)

@@ -45,7 +45,10 @@ def probe_regimes(trial: Trial) -> None:
             continue
         remaining = beyond_kinks(trial, evidence) if probe == "zeros and ties" else _beyond_rounding(trial, evidence)
         if remaining:
-            trial.report(Diagnosis(_ONLY_IN[probe], tuple(sorted(remaining)), FAULTS[_ONLY_IN[probe]]), [evidence])
+            names = sorted(remaining)
+            infinite = not all(np.isfinite(np.asarray(evidence.got[n], np.float64)).all() for n in names)
+            fault = "non-finite" if infinite and probe != "saturated" else _ONLY_IN[probe]
+            trial.report(Diagnosis(fault, tuple(names), FAULTS[fault]), [evidence])
             return
 
 
@@ -70,9 +73,9 @@ def beyond_kinks(trial: Trial, e: Evidence) -> set[str]:
         every = np.stack([*(s[name] for s in sides), want])
         slack = 1e-5 * float(np.max(np.abs(every), initial=0))
         low, high = every.min(axis=0) - slack, every.max(axis=0) + slack
-        off = np.abs(got - want) > e.tolerance[name]
+        off = ~(np.abs(got - want) <= e.tolerance[name])
         kink = (high - low) > 4 * slack
-        if np.any(off & ~kink) or np.any((got < low) | (got > high)):
+        if np.any(off & ~kink) or not np.all((low <= got) & (got <= high)):
             remaining.add(name)
         elif name in e.subject.batched:
             i = tuple(np.argwhere(off)[0])

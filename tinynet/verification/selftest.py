@@ -1,0 +1,94 @@
+"""The verifier verified: seeded faults in several targets, how many it finds and how many it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import tinynet as tn
+from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.testing import SeededFault, seeded_faults
+from tinynet.verification.report import Report
+from tinynet.verification.verify import verify
+
+__all__ = ["TARGETS", "Outcome", "Score", "self_test", "tabulate"]
+
+TARGETS: tuple[Layer | Loss, ...] = (
+    tn.Linear(4, 3),
+    tn.Linear(3, 3),
+    tn.Sigmoid(),
+    tn.SquaredError(),
+    tn.SquaredError("mean"),
+    tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 3), tn.Sigmoid(), tn.Linear(3, 2)),
+)
+"""What the faults are seeded into."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One seeded fault, and what the verifier said of it."""
+
+    seeded: SeededFault
+    report: Report
+
+    @property
+    def found(self) -> bool:
+        """Whether the verdict is FAIL."""
+        return self.report.verdict == "FAIL"
+
+    @property
+    def named(self) -> bool:
+        """Whether a finding bears the fault's name."""
+        return any(f.fault == self.seeded.name for f in self.report.findings)
+
+    @property
+    def misnamed(self) -> bool:
+        """Whether it was given another name, and not its own."""
+        return not self.named and any(f.fault != "unknown" for f in self.report.findings)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of the faults of one name were seeded, found, named and named wrongly."""
+
+    name: str
+    seeded: int
+    found: int
+    named: int
+    misnamed: int
+
+
+def self_test(
+    targets: Sequence[Layer | Loss] = TARGETS,
+    *,
+    every: bool = False,
+    progress: Callable[[list[SeededFault]], Iterator[SeededFault]] = iter,
+) -> list[Outcome]:
+    """Verify every seeded fault of every target.
+
+    Args:
+        targets: right layers and losses.
+        every: all variants of a fault; otherwise the first for each name, gradient and target.
+        progress: wraps the list of faults, as `tqdm` does.
+    """
+    faults: list[SeededFault] = []
+    for target in targets:
+        seen: set[tuple[str, str]] = set()
+        for fault in seeded_faults(target):
+            if every or (fault.name, fault.gradient) not in seen:
+                seen.add((fault.name, fault.gradient))
+                faults.append(fault)
+    return [Outcome(fault, verify(fault.target)) for fault in progress(faults)]
+
+
+def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:
+    """Count the outcomes by fault, in the order in which they first occur; the last row counts all."""
+    names = list(dict.fromkeys(o.seeded.name for o in outcomes))
+    rows = [_score(name, [o for o in outcomes if o.seeded.name == name]) for name in names]
+    return [*rows, _score("all", outcomes)]
+
+
+def _score(name: str, outcomes: Sequence[Outcome]) -> Score:
+    counts = (sum(getattr(o, kind) for o in outcomes) for kind in ("found", "named", "misnamed"))
+    return Score(name, len(outcomes), *counts)
