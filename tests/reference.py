@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tinynet as tn
-from tinynet.trees import leaves_with_paths, map_leaves
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 BOUND = 32
 """Units of max|g| that a gradient may be off, tensor by tensor."""
@@ -43,6 +43,21 @@ def _value_and_grad(net, loss, params, x, y):
     return jax.value_and_grad(E, argnums=(0, 1))(params, x)
 
 
+def spread(net, loss, params, x, y, draws=4):
+    """How far the exact (dparams, dx) move, at most, when every number that goes in moves by ±1 unit of its dtype."""
+    rng = np.random.default_rng(0)
+    exact = grads_by_jax(net, loss, params, x, y)[1:]
+
+    def moved(_):
+        def nudge(a):
+            return a * (1 + UNIT[a.dtype] * rng.choice([-1.0, 1.0], a.shape))
+
+        nudged = grads_by_jax(net, loss, *map_leaves(nudge, (params, x, y)))[1:]
+        return map_leaves(lambda a, b: np.max(np.abs(a - b), initial=0), nudged, exact)
+
+    return map_leaves(lambda *moves: max(moves), *map(moved, range(draws)))
+
+
 def vjp_by_jax(layer, params, x, dy):
     """(y, dx, dparams) with ∂E/∂y = dy, by `jax.vjp` of the layer's forward pass in float64."""
     with jax.enable_x64(True):
@@ -69,10 +84,23 @@ def units(got, exact):
 
 def assert_within(got, exact, bound=BOUND):
     """Assert that each tensor of the tree `got` is within `bound` units of its counterpart in `exact`."""
-    for (path, mine), (path_exact, g) in zip(leaves_with_paths(got), leaves_with_paths(exact), strict=True):
-        assert path == path_exact
+    for path, mine, g in _pairs(got, exact):
         off = units(mine, g)
         assert off <= bound, f"{path or 'the array'} is {off:.1f} units off, the bound is {bound}"
+
+
+def assert_within_spread(got, exact, spread, bound=BOUND):
+    """Assert the same, where inputs off by a rounding move the exact gradient further: within `bound` such moves."""
+    for (path, mine, g), move in zip(_pairs(got, exact), leaves(spread), strict=True):
+        off = units(mine, g)
+        moves = np.max(np.abs(mine - g), initial=0) / move if move else np.inf
+        assert off <= bound or moves <= bound, f"{path} is {off:.1f} units off, and {moves:.1f} times its spread"
+
+
+def _pairs(got, exact):
+    for (path, mine), (path_exact, g) in zip(leaves_with_paths(got), leaves_with_paths(exact), strict=True):
+        assert path == path_exact
+        yield path, mine, g
 
 
 def assert_identical(got, expected):
