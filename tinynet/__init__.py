@@ -1,22 +1,29 @@
 """tinynet: neural networks whose gradients are derived by hand and proven against JAX."""
 
 from tinynet.gradients import value_and_grads
-from tinynet.layers import Layer, Linear, Sequential, Sigmoid
+from tinynet.layers import GELU, Layer, LeakyReLU, Linear, ReLU, Sequential, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from tinynet.losses import Loss, SquaredError
 from tinynet.optimizers import SGD, Optimizer
 from tinynet.training import DivergenceError, FitResult, fit
 
 __all__ = [
+    "GELU",
     "SGD",
     "DivergenceError",
     "FitResult",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "Loss",
     "Optimizer",
+    "ReLU",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Softmax",
+    "Softplus",
     "SquaredError",
+    "Tanh",
     "fit",
     "value_and_grads",
 ]

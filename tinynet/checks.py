@@ -5,9 +5,19 @@ They run on every call of a layer, so the good case is one or two comparisons.
 
 from __future__ import annotations
 
+import math
+
 from tinynet.arrays import Array, describe, is_array, is_floating
 
-__all__ = ["check_features", "check_floating", "check_positive_int", "check_same_shape"]
+__all__ = [
+    "check_choice",
+    "check_features",
+    "check_floating",
+    "check_last_axis",
+    "check_number",
+    "check_positive_int",
+    "check_same_shape",
+]
 
 
 def check_floating(owner: object, name: str, x: Array) -> None:
@@ -23,6 +33,13 @@ def check_features(owner: object, x: Array, n: int) -> None:
     check_floating(owner, "x", x)
     if x.shape[-1:] != (n,):
         raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (..., {n})")
+
+
+def check_last_axis(owner: object, name: str, x: Array) -> None:
+    """Raise unless `x` is a floating-point array of shape (..., K), K ≥ 1."""
+    check_floating(owner, name, x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{owner}: {name} has shape {tuple(x.shape)}; expected (..., K) with K of at least 1")
 
 
 def check_same_shape(owner: object, name: str, x: Array, expected: tuple[int, ...], of: str) -> None:
@@ -42,6 +59,25 @@ def check_positive_int(owner: object, name: str, n: object) -> None:
         raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
     if n < 1:
         raise ValueError(f"{owner}: {name} is {n}; expected at least 1")
+
+
+def check_number(owner: object, name: str, value: object, low: float = -math.inf, below: float = math.inf) -> float:
+    """Return `value` as a float; raise unless it is a finite number with low ≤ value < below."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{owner}: {name} is {value!r}; expected a number") from None
+    if not low <= number < below or number == -math.inf:
+        expected = "a finite number" if low == -below else f"{low:g} <= {name} < {below:g}"
+        raise ValueError(f"{owner}: {name} is {value!r}; expected {expected}")
+    return number
+
+
+def check_choice(owner: object, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        expected = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{owner}: {name} is {value!r}; expected {expected}")
 
 
 def _size(shape: tuple[int, ...]) -> int:
