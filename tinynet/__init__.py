@@ -2,15 +2,17 @@
 
 from tinynet.gradients import value_and_grads
 from tinynet.layers import GELU, Layer, LeakyReLU, Linear, ReLU, Sequential, Sigmoid, SiLU, Softmax, Softplus, Tanh
-from tinynet.losses import Loss, SquaredError
+from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
 from tinynet.optimizers import SGD, Optimizer
 from tinynet.training import DivergenceError, FitResult, fit
 
 __all__ = [
     "GELU",
     "SGD",
+    "BinaryCrossEntropy",
     "DivergenceError",
     "FitResult",
+    "Huber",
     "Layer",
     "LeakyReLU",
     "Linear",
@@ -21,6 +23,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "SoftmaxCrossEntropy",
     "Softplus",
     "SquaredError",
     "Tanh",
