@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 
-from tinynet.arrays import Array, describe, is_array, is_floating
+from tinynet.arrays import Array, Params, describe, has_values, is_array, is_floating
 
 __all__ = [
     "check_choice",
     "check_features",
     "check_floating",
+    "check_images",
+    "check_indices",
     "check_last_axis",
+    "check_natural",
     "check_number",
+    "check_param",
     "check_positive_int",
     "check_same_shape",
 ]
@@ -33,6 +37,25 @@ def check_features(owner: object, x: Array, n: int) -> None:
     check_floating(owner, "x", x)
     if x.shape[-1:] != (n,):
         raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (..., {n})")
+
+
+def check_images(owner: object, x: Array, channels: int | None, kernel: int, padding: int) -> None:
+    """Raise unless `x` is floating and (..., channels, height, width), and padded as large as the kernel."""
+    check_floating(owner, "x", x)
+    if x.ndim < 3 or channels not in (None, x.shape[-3]):
+        expected = "channels" if channels is None else channels
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (..., {expected}, height, width)")
+    if min(x.shape[-2:]) + 2 * padding < kernel:
+        least = kernel - 2 * padding
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected height and width of at least {least}")
+
+
+def check_indices(owner: object, x: Array, n: int) -> None:
+    """Raise unless `x` is an array of integers from 0 to n − 1; inside `jax.jit` their range cannot be seen."""
+    if not is_array(x) or x.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: x is {describe(x)}; expected an array of integers from 0 to {n - 1}")
+    if has_values(x) and x.size and not 0 <= x.min() <= x.max() < n:
+        raise ValueError(f"{owner}: x has values from {x.min()} to {x.max()}; expected 0 to {n - 1}")
 
 
 def check_last_axis(owner: object, name: str, x: Array) -> None:
@@ -59,6 +82,23 @@ def check_positive_int(owner: object, name: str, n: object) -> None:
         raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
     if n < 1:
         raise ValueError(f"{owner}: {name} is {n}; expected at least 1")
+
+
+def check_natural(owner: object, name: str, n: object) -> None:
+    """Raise unless `n` is an int of at least 0."""
+    if n != 0 or isinstance(n, bool):
+        check_positive_int(owner, name, n)
+
+
+def check_param(owner: object, params: Params, name: str, shape: tuple[int, ...]) -> Array:
+    """Return `params[name]`; raise ValueError unless it is there and has the `shape`."""
+    try:
+        p = params[name]
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f'{owner}: params is {params!r:.60}; expected a dict with "{name}"') from None
+    if p.shape != shape:
+        raise ValueError(f"{owner}: params have {name} {tuple(p.shape)}; expected {name} {shape}")
+    return p
 
 
 def check_number(owner: object, name: str, value: object, low: float = -math.inf, below: float = math.inf) -> float:
