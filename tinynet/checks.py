@@ -15,6 +15,7 @@ __all__ = [
     "check_floating",
     "check_images",
     "check_indices",
+    "check_instance",
     "check_last_axis",
     "check_natural",
     "check_number",
@@ -56,6 +57,13 @@ def check_indices(owner: object, x: Array, n: int) -> None:
         raise TypeError(f"{owner}: x is {describe(x)}; expected an array of integers from 0 to {n - 1}")
     if has_values(x) and x.size and not 0 <= x.min() <= x.max() < n:
         raise ValueError(f"{owner}: x has values from {x.min()} to {x.max()}; expected 0 to {n - 1}")
+
+
+def check_instance(owner: object, name: str, value: object, kind: type) -> None:
+    """Raise TypeError unless `value` is an instance of `kind`; giving the class itself is the usual slip."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else describe(value)
+        raise TypeError(f"{owner}: {name} is {given}; expected an instance of tinynet.{kind.__name__}")
 
 
 def check_last_axis(owner: object, name: str, x: Array) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, describe
+from tinynet.arrays import Array, Cache, Params
+from tinynet.checks import check_instance
 from tinynet.layers.layer import Layer
 
 __all__ = ["Residual"]
@@ -39,9 +40,7 @@ class Residual(Layer):
     f: Layer
 
     def __post_init__(self) -> None:
-        if not isinstance(self.f, Layer):
-            given = f"the class {self.f.__name__}" if isinstance(self.f, type) else describe(self.f)
-            raise TypeError(f"Residual: f is {given}; expected an instance of tinynet.Layer")
+        check_instance("Residual", "f", self.f, Layer)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return self.f.init(rng, dtype)

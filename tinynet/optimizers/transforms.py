@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinynet.arrays import Array, Params, describe, namespace
-from tinynet.checks import check_number
+from tinynet.arrays import Array, Params, namespace
+from tinynet.checks import check_instance, check_number
 from tinynet.optimizers.learning_rate import in_dtype_of
 from tinynet.optimizers.optimizer import Optimizer
 from tinynet.trees import leaves, map_leaves
@@ -35,7 +35,7 @@ class ClipByGlobalNorm(Optimizer):
     max_norm: float
 
     def __post_init__(self) -> None:
-        _check_optimizer("ClipByGlobalNorm", self.optimizer)
+        check_instance("ClipByGlobalNorm", "optimizer", self.optimizer, Optimizer)
         object.__setattr__(self, "max_norm", check_number("ClipByGlobalNorm", "max_norm", self.max_norm, 0.0))
         if self.max_norm == 0:
             raise ValueError("ClipByGlobalNorm: max_norm is 0; expected 0 < max_norm")
@@ -68,7 +68,7 @@ class WeightDecay(Optimizer):
     decay: float
 
     def __post_init__(self) -> None:
-        _check_optimizer("WeightDecay", self.optimizer)
+        check_instance("WeightDecay", "optimizer", self.optimizer, Optimizer)
         object.__setattr__(self, "decay", check_number("WeightDecay", "decay", self.decay, 0.0))
 
     def init(self, params: Params) -> Any:
@@ -88,9 +88,3 @@ def global_norm(tree: Params) -> Array:
     largest = xp.max(xp.stack([abs(g).max() for g in parts]))
     unit = xp.where(largest > 0, largest, 1)
     return largest * xp.sqrt(sum(((g / unit) ** 2).sum() for g in parts))
-
-
-def _check_optimizer(owner: str, optimizer: object) -> None:
-    if not isinstance(optimizer, Optimizer):
-        given = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else describe(optimizer)
-        raise TypeError(f"{owner}: optimizer is {given}; expected an instance of tinynet.Optimizer")
