@@ -3,13 +3,38 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tinynet import initializers
 from tinynet.gradients import value_and_grads
-from tinynet.layers import Layer, Linear, Sequential, Sigmoid
-from tinynet.losses import Loss, SquaredError
-from tinynet.optimizers import SGD, Optimizer
+from tinynet.layers import (
+    GELU,
+    AvgPool2d,
+    Conv2d,
+    Dropout,
+    Embedding,
+    Flatten,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
+from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
+from tinynet.schedules import CosineDecay, ExponentialDecay, Warmup
+from tinynet.summarizing import summary
+from tinynet.tracing import trace
 from tinynet.training import DivergenceError, FitResult, fit
 
 if TYPE_CHECKING:
+    from tinynet import plot
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
     from tinynet.files import FileError, load, save
@@ -17,29 +42,59 @@ if TYPE_CHECKING:
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
+    "GELU",
     "SGD",
+    "Adam",
+    "AdamW",
+    "AvgPool2d",
+    "BinaryCrossEntropy",
+    "ClipByGlobalNorm",
+    "Conv2d",
+    "CosineDecay",
     "DivergenceError",
+    "Dropout",
+    "Embedding",
+    "ExponentialDecay",
     "FileError",
     "Finding",
     "FitResult",
+    "Flatten",
     "GradientError",
+    "Huber",
     "Interrupted",
     "Layer",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "Loss",
+    "MaxPool2d",
+    "Nesterov",
     "Optimizer",
+    "ReLU",
     "Report",
+    "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Softplus",
     "SquaredError",
+    "Tanh",
     "TargetError",
+    "Warmup",
+    "WeightDecay",
     "check",
     "check_vjp",
     "fit",
+    "initializers",
     "load",
+    "plot",
     "save",
+    "summary",
     "to_custom_vjp",
     "to_torch",
+    "trace",
     "value_and_grads",
     "verify",
 ]
@@ -64,6 +119,8 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("tinynet.plot")
     if name in _LATE:
         return getattr(import_module(f"tinynet.{_LATE[name]}"), name)
     raise AttributeError(f"module 'tinynet' has no attribute {name!r}")

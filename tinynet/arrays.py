@@ -11,7 +11,22 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-__all__ = ["Array", "Cache", "Params", "describe", "is_array", "is_floating", "namespace", "owned_copy", "rows"]
+import numpy as np
+
+__all__ = [
+    "Array",
+    "Cache",
+    "Params",
+    "add_to_rows",
+    "add_to_slice",
+    "describe",
+    "has_values",
+    "is_array",
+    "is_floating",
+    "namespace",
+    "owned_copy",
+    "rows",
+]
 
 Array: TypeAlias = Any
 """A `numpy.ndarray`, a `jax.Array` or a JAX tracer."""
@@ -56,6 +71,27 @@ def rows(x: Array) -> Array:
 def owned_copy(x: Array) -> Array:
     """Copy `x`, so that augmented assignment may overwrite it."""
     return namespace(x).array(x, copy=True)
+
+
+def add_to_slice(x: Array, index: Any, values: Array) -> Array:
+    """Return `x` with x[index] += values, `index` made of slices; `x` is given away."""
+    if namespace(x) is not np:
+        return x.at[index].add(values)
+    x[index] += values
+    return x
+
+
+def add_to_rows(x: Array, indices: Array, values: Array) -> Array:
+    """Return `x` with x[i] += v for each i of `indices` and v of `values`, repeated ones too; `x` is given away."""
+    if namespace(x) is not np:
+        return x.at[indices].add(values)
+    np.add.at(x, indices, values)
+    return x
+
+
+def has_values(x: Array) -> bool:
+    """Whether the entries of `x` can be looked at without waiting for a device or a compiler: whether NumPy owns it."""
+    return namespace(x) is np
 
 
 def describe(x: object) -> str:

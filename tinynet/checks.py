@@ -5,9 +5,24 @@ They run on every call of a layer, so the good case is one or two comparisons.
 
 from __future__ import annotations
 
-from tinynet.arrays import Array, describe, is_array, is_floating
+import math
 
-__all__ = ["check_features", "check_floating", "check_positive_int", "check_same_shape"]
+from tinynet.arrays import Array, Params, describe, has_values, is_array, is_floating
+
+__all__ = [
+    "check_choice",
+    "check_features",
+    "check_floating",
+    "check_images",
+    "check_indices",
+    "check_instance",
+    "check_last_axis",
+    "check_natural",
+    "check_number",
+    "check_param",
+    "check_positive_int",
+    "check_same_shape",
+]
 
 
 def check_floating(owner: object, name: str, x: Array) -> None:
@@ -23,6 +38,39 @@ def check_features(owner: object, x: Array, n: int) -> None:
     check_floating(owner, "x", x)
     if x.shape[-1:] != (n,):
         raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (..., {n})")
+
+
+def check_images(owner: object, x: Array, channels: int | None, kernel: int, padding: int) -> None:
+    """Raise unless `x` is floating and (..., channels, height, width), and padded as large as the kernel."""
+    check_floating(owner, "x", x)
+    if x.ndim < 3 or channels not in (None, x.shape[-3]):
+        expected = "channels" if channels is None else channels
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (..., {expected}, height, width)")
+    if min(x.shape[-2:]) + 2 * padding < kernel:
+        least = kernel - 2 * padding
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected height and width of at least {least}")
+
+
+def check_indices(owner: object, x: Array, n: int) -> None:
+    """Raise unless `x` is an array of integers from 0 to n − 1; inside `jax.jit` their range cannot be seen."""
+    if not is_array(x) or x.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: x is {describe(x)}; expected an array of integers from 0 to {n - 1}")
+    if has_values(x) and x.size and not 0 <= x.min() <= x.max() < n:
+        raise ValueError(f"{owner}: x has values from {x.min()} to {x.max()}; expected 0 to {n - 1}")
+
+
+def check_instance(owner: object, name: str, value: object, kind: type) -> None:
+    """Raise TypeError unless `value` is an instance of `kind`; giving the class itself is the usual slip."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else describe(value)
+        raise TypeError(f"{owner}: {name} is {given}; expected an instance of tinynet.{kind.__name__}")
+
+
+def check_last_axis(owner: object, name: str, x: Array) -> None:
+    """Raise unless `x` is a floating-point array of shape (..., K), K ≥ 1."""
+    check_floating(owner, name, x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{owner}: {name} has shape {tuple(x.shape)}; expected (..., K) with K of at least 1")
 
 
 def check_same_shape(owner: object, name: str, x: Array, expected: tuple[int, ...], of: str) -> None:
@@ -42,6 +90,42 @@ def check_positive_int(owner: object, name: str, n: object) -> None:
         raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
     if n < 1:
         raise ValueError(f"{owner}: {name} is {n}; expected at least 1")
+
+
+def check_natural(owner: object, name: str, n: object) -> None:
+    """Raise unless `n` is an int of at least 0."""
+    if n != 0 or isinstance(n, bool):
+        check_positive_int(owner, name, n)
+
+
+def check_param(owner: object, params: Params, name: str, shape: tuple[int, ...]) -> Array:
+    """Return `params[name]`; raise ValueError unless it is there and has the `shape`."""
+    try:
+        p = params[name]
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f'{owner}: params is {params!r:.60}; expected a dict with "{name}"') from None
+    if p.shape != shape:
+        raise ValueError(f"{owner}: params have {name} {tuple(p.shape)}; expected {name} {shape}")
+    return p
+
+
+def check_number(owner: object, name: str, value: object, low: float = -math.inf, below: float = math.inf) -> float:
+    """Return `value` as a float; raise unless it is a finite number with low ≤ value < below."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{owner}: {name} is {value!r}; expected a number") from None
+    if not low <= number < below or number == -math.inf:
+        expected = "a finite number" if low == -below else f"{low:g} <= {name} < {below:g}"
+        raise ValueError(f"{owner}: {name} is {value!r}; expected {expected}")
+    return number
+
+
+def check_choice(owner: object, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        expected = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{owner}: {name} is {value!r}; expected {expected}")
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -1,8 +1,41 @@
 """Layers: one idea a file, each a pure function with its derivation beside it."""
 
 from tinynet.layers.activations import Sigmoid
+from tinynet.layers.conv2d import Conv2d
+from tinynet.layers.dropout import Dropout
+from tinynet.layers.embedding import Embedding
+from tinynet.layers.flatten import Flatten
+from tinynet.layers.gelu import GELU
 from tinynet.layers.layer import Layer
+from tinynet.layers.layer_norm import LayerNorm
 from tinynet.layers.linear import Linear
+from tinynet.layers.pooling import AvgPool2d, MaxPool2d
+from tinynet.layers.relu import LeakyReLU, ReLU
+from tinynet.layers.residual import Residual
 from tinynet.layers.sequential import Sequential
+from tinynet.layers.silu import SiLU
+from tinynet.layers.softmax import Softmax
+from tinynet.layers.softplus import Softplus
+from tinynet.layers.tanh import Tanh
 
-__all__ = ["Layer", "Linear", "Sequential", "Sigmoid"]
+__all__ = [
+    "GELU",
+    "AvgPool2d",
+    "Conv2d",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "Layer",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]

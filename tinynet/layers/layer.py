@@ -19,12 +19,23 @@ class Layer(ABC):
     arrays and gradients come out as one; what `backward` needs of the forward pass travels in `cache`. So a layer has
     no state, two forward passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
 
+    Randomness and mode. A network is a pure function, and `net` itself is the network that evaluates. `net.sample(rng)`
+    is the network of one training step: the same layers, each with its random numbers drawn. So
+
+        value_and_grads(net.sample(rng), loss, params, x, y)
+
+    trains, `net.forward` evaluates, and a sampled layer can be verified like any other.
+
     A new layer is one file: the class, its derivation in the docstring, and one line in the verification cases.
     """
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         """Draw the parameters; `{}` where there are none."""
         return {}
+
+    def sample(self, rng: np.random.Generator) -> Layer:
+        """Return the layer with its randomness drawn, for one training step; itself where it has none."""
+        return self
 
     @abstractmethod
     def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tinynet.arrays import Array, Params, rows
 from tinynet.checks import check_features, check_positive_int, check_same_shape
-from tinynet.initializers import glorot_uniform
+from tinynet.initializers import Initializer, glorot_uniform
 from tinynet.layers.layer import Layer
 
 __all__ = ["Linear"]
@@ -29,7 +29,7 @@ class Linear(Layer):
     E adds up over the samples, so the gradients of W and b, which all samples share, are sums over the rows; with
     samples as rows, δ aᵀ summed is ΔᵀA, and Wᵀδ is ΔW.
 
-    Source: equations (18), (22)–(26). W is drawn by `glorot_uniform`, b starts at 0.
+    Source: equations (18), (22)–(26). W is drawn by `initializer`, a keyword; b starts at 0.
 
     Raises:
         TypeError, ValueError: a width is not a positive int; x, dz or a parameter has another shape or is not floating.
@@ -37,13 +37,14 @@ class Linear(Layer):
 
     n_in: int
     n_out: int
+    initializer: Initializer = field(default=glorot_uniform, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         check_positive_int("Linear", "n_in", self.n_in)
         check_positive_int("Linear", "n_out", self.n_out)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
-        W = glorot_uniform(rng, (self.n_out, self.n_in), dtype)
+        W = self.initializer(rng, (self.n_out, self.n_in), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:

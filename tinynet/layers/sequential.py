@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,10 @@ class Sequential(Layer):
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return tuple(layer.init(rng, dtype) for layer in self.layers)
+
+    def sample(self, rng: np.random.Generator) -> Layer:
+        layers = tuple(layer.sample(rng) for layer in self.layers)
+        return self if all(map(operator.is_, layers, self.layers)) else Sequential(*layers)
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
         self._check_params(params)

@@ -1,0 +1,97 @@
+"""Each picture shows the numbers it is given; matplotlib is imported only for it."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+RNG = np.random.default_rng(0)
+
+
+def rendered(figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=40)
+    return file.getvalue()
+
+
+def test_import_tinynet_imports_neither_matplotlib_nor_jax():
+    code = "import tinynet, sys; assert not {'matplotlib', 'jax', 'scipy', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    with pytest.raises(AttributeError, match=r"module 'tinynet' has no attribute 'plots'"):
+        tn.plots  # noqa: B018
+
+
+def test_learning_curves_draw_training_beside_validation():
+    history = {
+        "loss": np.array([1.0, 0.1, 0.01]),
+        "validation_loss": np.array([1.0, 0.2, 0.1]),
+        "accuracy": np.array([0.5, 0.8, 0.9]),
+        "seconds": np.arange(3.0),
+    }
+    figure = tn.plot.learning_curves(history)
+    loss, accuracy = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
+    np.testing.assert_array_equal(
+        [line.get_ydata() for line in loss.lines], [history["loss"], history["validation_loss"]]
+    )
+    assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
+    assert rendered(figure)
+    with pytest.raises(ValueError, match=r"expected a loss or a metric"):
+        tn.plot.learning_curves({"seconds": np.ones(3)})
+
+
+def test_weights_draw_an_image_a_unit_on_one_scale():
+    W = RNG.normal(size=(7, 12))
+    figure = tn.plot.weights(W, shape=(3, 4))
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    np.testing.assert_array_equal(np.stack([image.get_array() for image in images]), W.reshape(7, 3, 4))
+    assert {image.get_clim() for image in images} == {(-np.abs(W).max(), np.abs(W).max())}
+    assert rendered(figure)
+    assert len([axes for axes in tn.plot.weights(RNG.normal(size=(3, 2, 5, 5))).axes if axes.images]) == 6
+    assert rendered(tn.plot.weights(np.zeros((1, 4))))
+    with pytest.raises(ValueError, match=r"W has shape \(7, 12\); expected n_in = 3 · 3; use shape="):
+        tn.plot.weights(W)
+    with pytest.raises(ValueError, match=r"expected \(n_out, n_in\) or"):
+        tn.plot.weights(W[0])
+
+
+def test_layers_over_time_show_vanishing_sigmoid_gradients():
+    layers = [layer for _ in range(4) for layer in (tn.Linear(8, 8), tn.Sigmoid())]
+    net = tn.Sequential(*layers)
+    params, x = net.init(RNG, np.float64), RNG.normal(size=(16, 8))
+    trace = tn.trace(net, tn.SquaredError("mean"), params, x, np.ones((16, 8)))
+    figure = tn.plot.layers_over_time([trace, trace], steps=[0, 10])
+    activations, gradients = figure.axes
+    assert [line.get_label() for line in activations.lines] == ["a1", "a2", "a3", "a4"]
+    assert [line.get_label() for line in gradients.lines] == ["dW1", "dW2", "dW3", "dW4"]
+    sizes = [line.get_ydata()[0] for line in gradients.lines]
+    np.testing.assert_allclose(sizes[0], np.sqrt(np.mean(trace["dW1"] ** 2)))
+    assert sizes == sorted(sizes)
+    assert gradients.get_yscale() == "log"
+    assert rendered(figure)
+    with pytest.raises(ValueError, match=r"steps has 3 entries; expected 1, one a trace"):
+        tn.plot.layers_over_time([trace], steps=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"traces has 0 of them"):
+        tn.plot.layers_over_time([])
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_decision_surface_draws_the_network_all_over_the_plane(outputs):
+    net = tn.Linear(2, outputs)
+    params, x = net.init(RNG, np.float64), RNG.normal(size=(30, 2))
+    y = np.eye(3)[np.arange(30) % 3] if outputs == 3 else x[:, :1]
+    figure = tn.plot.decision_surface(net, params, x, y, points=20)
+    image = figure.axes[0].images[0]
+    left, right, bottom, _ = image.get_extent()
+    assert left < x[:, 0].min() < x[:, 0].max() < right
+    if outputs == 1:
+        corner, _ = net.forward(params, np.array([[left, bottom]]))
+        np.testing.assert_allclose(image.get_array()[0, 0], corner[0, 0])
+    assert sum(len(dots.get_offsets()) for dots in figure.axes[0].collections) == 30
+    assert rendered(figure)
+    with pytest.raises(ValueError, match=r"expected \(m, 2\) and \(m, K\)"):
+        tn.plot.decision_surface(net, params, x[:, :1], y)

@@ -1,0 +1,137 @@
+"""Convolution of images, as matrix products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinynet.arrays import Array, Params, add_to_slice, namespace
+from tinynet.checks import check_images, check_natural, check_param, check_positive_int, check_same_shape
+from tinynet.initializers import Initializer, glorot_uniform
+from tinynet.layers.layer import Layer
+from tinynet.layers.windows import count, reach
+
+__all__ = ["Conv2d"]
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """Slide a square kernel over images: z_o(r, s) = Σ_c Σ_i Σ_j W_ocij a_c(r t + i, s t + j) + b_o, t the stride.
+
+    As everywhere in deep learning the kernel is not flipped: mathematically it is a cross-correlation.
+
+    Args:
+        n_in, n_out: channels of the input and of the output.
+        kernel: height and width K of the kernel.
+        stride: t, from one window to the next. Pixels that fill no window are left out.
+        padding: rows and columns of zeros put around each image.
+        initializer: draws W, a keyword; b starts at 0.
+
+    Shapes:
+        a (the input x) (..., n_in, H, W), W (n_out, n_in, K, K), b (n_out,), z (..., n_out, R, S) with
+        R = ⌊(H + 2 padding − K) / t⌋ + 1 and S likewise; every leading axis counts samples.
+
+    Derivation, with a padded. For each row i of the kernel let A_i be the matrix with a row for each (j, c) and a
+    column for each (r, s), A_i[jc, rs] = a_c(r t + i, s t + j), and W_i[o, jc] = W_ocij. Then
+        Z = Σ_i W_i A_i + b                                        (18), one product a row of the kernel
+        ∂E/∂W_i = Δ A_iᵀ, summed over the samples                  (24)
+        ∂E/∂b_o = Σ_rs Δ_o(r, s), summed over the samples          (26)
+        ∂E/∂A_i = W_iᵀ Δ                                           in (22)
+    and ∂E/∂a adds up each entry of the ∂E/∂A_i where it was taken from. The A_i of all i are rows of one array, a
+    shifted by each j: only the K columns of the kernel are copied, not its K² pixels.
+
+    Source: Y. LeCun et al., Backpropagation applied to handwritten zip code recognition, Neural Computation 1 (1989);
+    as matrix products, K. Chellapilla, S. Puri, P. Simard, High performance convolutional neural networks for document
+    processing, 2006.
+
+    Raises:
+        TypeError, ValueError: a size is not a positive int; x, dz or a parameter has another shape or is not floating;
+            a padded image is smaller than the kernel.
+    """
+
+    n_in: int
+    n_out: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    initializer: Initializer = field(default=glorot_uniform, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("n_in", "n_out", "kernel", "stride"):
+            check_positive_int("Conv2d", name, getattr(self, name))
+        check_natural("Conv2d", "padding", self.padding)
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
+        W = self.initializer(rng, (self.n_out, self.n_in, self.kernel, self.kernel), dtype)
+        return {"W": W, "b": np.zeros(self.n_out, dtype)}
+
+    def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        check_images(self, x, self.n_in, self.kernel, self.padding)
+        W = self._rows(params)
+        b = check_param(self, params, "b", (self.n_out,))
+        A = self._gather(x)
+        rows, columns = self._size(x)
+        z = W[0] @ self._seen(A, 0, rows)
+        for i in range(1, self.kernel):
+            z += W[i] @ self._seen(A, i, rows)  # (18)
+        z += b[:, None]  # (18)
+        return z.reshape(*x.shape[:-3], self.n_out, rows, columns), (x, A)
+
+    def backward(self, params: Params, cache: tuple[Array, Array], dz: Array) -> tuple[Array, Params]:
+        x, A = cache
+        dparams = self.param_grads(params, cache, dz)
+        rows, columns = self._size(x)
+        W, Δ = self._rows(params), self._flat(dz)
+        dA = namespace(dz).zeros(A.shape, dtype=dz.dtype)
+        for i in range(self.kernel):
+            part = (W[i].T @ Δ).reshape(*A.shape[:-2], rows, columns)  # (22)
+            dA = add_to_slice(dA, (..., reach(i, rows, self.stride), slice(None)), part)
+        return self._scatter(dA, x), dparams
+
+    def param_grads(self, params: Params, cache: tuple[Array, Array], dz: Array) -> Params:
+        x, A = cache
+        rows, columns = self._size(x)
+        check_same_shape(self, "dz", dz, (*x.shape[:-3], self.n_out, rows, columns), "the output")
+        Δ = self._flat(dz)
+        samples = tuple(range(Δ.ndim - 2))
+        products = [Δ @ self._seen(A, i, rows).swapaxes(-1, -2) for i in range(self.kernel)]
+        dW = namespace(dz).stack([p.sum(axis=samples) for p in products])  # (24)
+        dW = dW.reshape(self.kernel, self.n_out, self.kernel, self.n_in).transpose(1, 3, 0, 2)
+        return {"W": dW, "b": Δ.sum(axis=(*samples, -1))}  # (26)
+
+    def _size(self, x: Array) -> tuple[int, int]:
+        rows, columns = (count(n + 2 * self.padding, self.kernel, self.stride) for n in x.shape[-2:])
+        return rows, columns
+
+    def _rows(self, params: Params) -> Array:
+        """W (n_out, n_in, K, K) as (K, n_out, K · n_in): W_i for each row i of the kernel."""
+        W = check_param(self, params, "W", (self.n_out, self.n_in, self.kernel, self.kernel))
+        return W.transpose(2, 0, 3, 1).reshape(self.kernel, self.n_out, -1)
+
+    def _flat(self, dz: Array) -> Array:
+        """Δ (..., n_out, R · S)."""
+        return dz.reshape(*dz.shape[:-2], dz.shape[-2] * dz.shape[-1])
+
+    def _gather(self, x: Array) -> Array:
+        """A (..., K · n_in, H + 2 padding, S): the padded images as each column of the kernel sees them."""
+        xp, p = namespace(x), self.padding
+        a = xp.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)]) if p else x
+        _, columns = self._size(x)
+        return xp.concatenate([a[..., reach(j, columns, self.stride)] for j in range(self.kernel)], axis=-3)
+
+    def _seen(self, A: Array, i: int, rows: int) -> Array:
+        """A_i (..., K · n_in, R · S); with a stride of 1 a view."""
+        a = A[..., reach(i, rows, self.stride), :]
+        return a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1])
+
+    def _scatter(self, dA: Array, x: Array) -> Array:
+        """The transpose of `_gather`."""
+        p, (height, width) = self.padding, x.shape[-2:]
+        _, columns = self._size(x)
+        da = namespace(dA).zeros((*x.shape[:-2], height + 2 * p, width + 2 * p), dtype=dA.dtype)
+        for j in range(self.kernel):
+            part = dA[..., j * self.n_in : (j + 1) * self.n_in, :, :]
+            da = add_to_slice(da, (..., reach(j, columns, self.stride)), part)
+        return da[..., p : p + height, p : p + width]

@@ -1,0 +1,59 @@
+"""The Gaussian error linear unit, exact and with its tanh approximation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tinynet.arrays import Array, Params
+from tinynet.checks import check_choice, check_floating, check_same_shape
+from tinynet.layers.layer import Layer
+from tinynet.special import expit, ndtr, normal_density
+
+__all__ = ["GELU"]
+
+_C = math.sqrt(8 / math.pi)
+
+
+@dataclass(frozen=True)
+class GELU(Layer):
+    """Gaussian error linear unit a = f(z) = z Φ(z), entry by entry, Φ the normal distribution function.
+
+    Args:
+        approximate: "none" for f itself; "tanh" for f̃(z) = ½ z (1 + tanh(√(2/π) (z + 0.044715 z³))).
+
+    Shapes:
+        z (the input x and the cache), a and δ are all of one shape.
+
+    Derivation. As Φ′ = φ, the normal density,
+        f′(z) = Φ(z) + z φ(z)
+    As ½ (1 + tanh u) = σ(2u), f̃(z) = z σ(v) with v = √(8/π) (z + 0.044715 z³), and by (2)
+        f̃′(z) = σ(v) + z σ(v) σ(−v) v′ = σ(v) · (1 + z v′ σ(−v)),    v′ = √(8/π) (1 + 3 · 0.044715 z²)
+        δ = ∂E/∂z = ∂E/∂a ⊗ f′(z)                                                 (20)
+
+    Source: D. Hendrycks, K. Gimpel, Gaussian error linear units (GELUs), 2016. Range of a: [−0.17, ∞).
+
+    Raises:
+        ValueError: approximate is neither; da has another shape than a.
+        TypeError: x or da is not floating.
+    """
+
+    approximate: Literal["none", "tanh"] = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("GELU", "approximate", self.approximate, ("none", "tanh"))
+
+    def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
+        check_floating(self, "x", z)
+        if self.approximate == "none":
+            return z * ndtr(z), z
+        return z * expit(_C * z * (1 + 0.044715 * z * z)), z
+
+    def backward(self, params: Params, z: Array, da: Array) -> tuple[Array, Params]:
+        check_same_shape(self, "da", da, z.shape, "the output")
+        if self.approximate == "none":
+            return da * (ndtr(z) + z * normal_density(z)), {}  # (20)
+        v = _C * z * (1 + 0.044715 * z * z)
+        dv = _C * (1 + 3 * 0.044715 * z * z)
+        return da * (expit(v) * (1 + z * dv * expit(-v))), {}  # (20)

@@ -1,0 +1,50 @@
+"""Cross-entropy of yes-or-no answers, on logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinynet.arrays import Array, namespace
+from tinynet.checks import check_floating, check_same_shape
+from tinynet.losses.loss import Loss, Reduction
+from tinynet.special import expit
+
+__all__ = ["BinaryCrossEntropy"]
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """Binary cross-entropy of logits, E = −Σ_i Σ_k [y_ik log σ(z_ik) + (1 − y_ik) log σ(−z_ik)].
+
+    The network's output ŷ is the logits z; its probabilities are σ(z), so the last layer is affine.
+
+    Shapes:
+        z (the argument y_hat) and y (..., K), equal; every leading axis counts samples, m of them; E is a scalar.
+        y holds probabilities, 0 ≤ y ≤ 1.
+
+    Derivation. As −log σ(z) = log(1 + e^−z) = max(−z, 0) + log(1 + e^−|z|), and that for −z,
+        E_ik = (1 − y) max(z, 0) + y max(−z, 0) + log(1 + e^−|z|)
+    in which nothing overflows and nothing cancels. As σ′(z) = σ(z) σ(−z) by (2),
+        ∂E/∂z_ik = −y σ(−z) + (1 − y) σ(z), which is σ(z) − y but keeps its digits where σ(z) is near y
+    With reduction="mean" both are divided by m, as in (17).
+
+    Source: C. M. Bishop, Pattern Recognition and Machine Learning, 2006, equations (4.90), (4.91).
+
+    Raises:
+        ValueError: reduction is neither; z and y differ in shape; the mean over no samples is asked for.
+        TypeError: z or y is not a floating-point array.
+    """
+
+    reduction: Reduction = "sum"
+
+    def forward(self, z: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
+        check_floating(self, "y_hat", z)
+        check_same_shape(self, "y", y, z.shape, "y_hat")
+        xp = namespace(z)
+        E = ((1 - y) * xp.maximum(z, 0) + y * xp.maximum(-z, 0) + xp.log1p(xp.exp(xp.minimum(z, -z)))).sum()
+        E *= self.scale(z)
+        return E, (z, y)
+
+    def backward(self, cache: tuple[Array, Array], dE: Array | float = 1.0) -> Array:
+        z, y = cache
+        return ((1 - y) * expit(z) - y * expit(-z)) * (dE * self.scale(z))

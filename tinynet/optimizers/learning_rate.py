@@ -1,0 +1,39 @@
+"""The learning rate: a number, or a schedule step -> number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinynet.arrays import Array, namespace
+from tinynet.checks import check_number
+
+__all__ = ["LearningRate", "Schedule", "check_learning_rate", "first_step", "in_dtype_of", "learning_rate_at"]
+
+Schedule: TypeAlias = Callable[[Any], Any]
+"""step -> η, where step counts the updates before this one, from 0: an int32 scalar, traced under `jax.jit`."""
+
+LearningRate: TypeAlias = float | Schedule
+
+
+def check_learning_rate(owner: str, lr: Any) -> LearningRate:
+    """Return `lr`, a number as a float; raise unless it is a finite number of at least 0 or can be called."""
+    return lr if callable(lr) else check_number(owner, "lr", lr, 0.0, math.inf)
+
+
+def first_step() -> Array:
+    """Return the step count before the first update, an array so that it can be a leaf of the state."""
+    return np.zeros((), np.int32)
+
+
+def learning_rate_at(lr: LearningRate, step: Array) -> Any:
+    """Return η at `step`."""
+    return lr(step) if callable(lr) else lr
+
+
+def in_dtype_of(p: Array, number: Any) -> Any:
+    """Return `number` in the dtype of `p`, so that a schedule's float64 does not widen it; a Python float cannot."""
+    return number if type(number) is float else namespace(p).asarray(number, dtype=p.dtype)

@@ -1,0 +1,39 @@
+"""The contract of an optimizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from tinynet.arrays import Params, namespace, owned_copy
+from tinynet.trees import map_leaves
+
+__all__ = ["Optimizer", "zeros_like"]
+
+
+class Optimizer(ABC):
+    """A rule (params, grads, state) -> (params, state).
+
+    A subclass writes `init` and `step`; `update` is the pure face of `step`.
+    """
+
+    @abstractmethod
+    def init(self, params: Params) -> Any:
+        """Return the state before the first update: a pytree."""
+
+    @abstractmethod
+    def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
+        """Do as `update`, on arrays that the caller gives away: NumPy arrays are overwritten."""
+
+    def update(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
+        """Return (params, state) after one update; nothing that was handed in is changed.
+
+        Raises:
+            ValueError: params, grads and state differ in structure.
+        """
+        return self.step(*(map_leaves(owned_copy, tree) for tree in (params, grads, state)))
+
+
+def zeros_like(params: Params) -> Params:
+    """Return zeros of the structure, shapes and dtypes of `params`."""
+    return map_leaves(lambda p: namespace(p).zeros_like(p), params)
