@@ -654,7 +654,7 @@ def _ints(layer: Any) -> list[int]:
     values = [getattr(layer, f.name) for f in fields(layer)] if is_dataclass(layer) else list(vars(layer).values())
     parts = [n for value in values for n in (value if isinstance(value, tuple) else (value,))]
     nested = [n for value in parts if isinstance(value, Layer) for n in _ints(value)]
-    return [n for n in parts if isinstance(n, int) and not isinstance(n, bool) and n > 0] + nested
+    return [n for n in parts if isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 4096] + nested
 
 
 def _width_fields(layer: Any) -> tuple[str, ...]:
