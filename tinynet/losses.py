@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from tinynet.arrays import Array, Cache
+from tinynet.arrays import Array, Cache, namespace
 from tinynet.checks import check_floating, check_same_shape
 
 __all__ = ["Loss", "Reduction", "SquaredError"]
@@ -30,6 +30,14 @@ class Loss(ABC):
     @abstractmethod
     def backward(self, cache: Cache, dE: Array | float = 1.0) -> Array:
         """Return ∂E/∂ŷ, scaled by `dE`."""
+
+    def each(self, y_hat: Array, y: Array) -> Array:
+        """Return the losses of the m samples one by one, shape (m,), before they join; weights need them.
+
+        This way works for every loss whose samples add up; a subclass may write a faster one.
+        """
+        one = [self.forward(y_hat[i : i + 1], y[i : i + 1])[0] for i in range(len(y_hat))]
+        return namespace(y_hat).stack(one)
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,16 @@ class SquaredError(Loss):
         check_floating(self, "y_hat", y_hat)
         check_same_shape(self, "y", y, y_hat.shape, "y_hat")
         r = y_hat - y
-        E = (r * r).sum()
+        E = namespace(r).vdot(r, r)
         E *= 0.5 * self._scale(r)  # (4), (17)
         return E, r
 
     def backward(self, r: Array, dE: Array | float = 1.0) -> Array:
         return r * (dE * self._scale(r))  # (7), (17), (21)
+
+    def each(self, y_hat: Array, y: Array) -> Array:
+        r = y_hat - y
+        return (r * r).reshape(len(r), -1).sum(axis=1) * (0.5 * self._scale(r[:1]))  # (4)
 
     def _scale(self, r: Array) -> float:
         if self.reduction == "sum":

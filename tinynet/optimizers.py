@@ -27,6 +27,13 @@ class Optimizer(ABC):
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         """Do as `update`, on arrays that the caller gives away: NumPy arrays are overwritten."""
 
+    def scaled(self) -> tuple[float, Optimizer]:
+        """Return (c, rule): a step of `rule` on the gradient of c·E is a step of this on the gradient of E.
+
+        Scaling E is cheaper than scaling its gradient where c is not 1.
+        """
+        return 1.0, self
+
     def update(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         """Return (params, state) after one update; nothing that was handed in is changed.
 
@@ -60,6 +67,11 @@ class SGD(Optimizer):
     def init(self, params: Params) -> Any:
         return map_leaves(lambda p: namespace(p).zeros_like(p), params) if self.momentum else ()
 
+    def scaled(self) -> tuple[float, Optimizer]:
+        if type(self) is not SGD or self.momentum:
+            return 1.0, self
+        return self.lr, SGD(1.0)  # η ∇E = ∇(η E)
+
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         def accumulate(v: Array, g: Array) -> Array:
             v *= self.momentum
@@ -67,7 +79,7 @@ class SGD(Optimizer):
             return v
 
         def descend(p: Array, g: Array) -> Array:
-            p -= self.lr * g  # w ← w − η ∇w
+            p -= g if self.lr == 1 else self.lr * g  # w ← w − η ∇w
             return p
 
         if not self.momentum:

@@ -34,6 +34,10 @@ class Layer(ABC):
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Array, Params]:
         """Return (dx, dparams) = (∂E/∂x, ∂E/∂params), given dy = ∂E/∂y; `dparams` has the structure of `params`."""
 
+    def sample(self, rng: np.random.Generator) -> Layer:
+        """Return the layer for one training step: itself, unless it is random; training draws one a batch."""
+        return self
+
     def param_grads(self, params: Params, cache: Cache, dy: Array) -> Params:
         """Return `dparams` alone: the first layer of a network needs no `dx`."""
         return self.backward(params, cache, dy)[1]

@@ -43,6 +43,11 @@ class Sequential(Layer):
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return tuple(layer.init(rng, dtype) for layer in self.layers)
 
+    def sample(self, rng: np.random.Generator) -> Layer:
+        sampled = [layer.sample(rng) for layer in self.layers]
+        changed = any(new is not old for new, old in zip(sampled, self.layers, strict=True))
+        return Sequential(*sampled) if changed else self
+
     def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
         self._check_params(params)
         caches = []
