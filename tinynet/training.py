@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params, describe
-from tinynet.batches import Batch, Samples, Stream, as_array, cast, samples
+from tinynet.batches import Batch, Samples, Stream, cast, samples
 from tinynet.callbacks import EarlyStopping, Epoch, EpochCallback, Step, StepCallback
 from tinynet.checks import check_positive_int
-from tinynet.engines import Carry, Engine, Losses, OnStep
+from tinynet.engines import Carry, Engine, Losses
 from tinynet.engines.numpy import NumpyEngine
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -144,7 +144,7 @@ def fit(
         watched["validation_"] = x_val, y_val
 
     work = 6.0 * sum(p.size for p in leaves(params)) * data.largest
-    runner = _engine(engine, net, loss, optimizer, work, threads, mesh)
+    runner = _engine(engine, net, loss, optimizer, dtype, work, threads, mesh)
     history: dict[str, list[float]] = {}
     stopped: Stopped = "epochs"
     best: tuple[float, Params] | None = None
@@ -236,12 +236,14 @@ def _is_optax(optimizer: object) -> bool:
     return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
 
 
-def _engine(name: str, net: Layer, loss: Loss, optimizer: Any, work: float, threads: int | None, mesh: Any) -> Engine:
+def _engine(
+    name: str, net: Layer, loss: Loss, optimizer: Any, dtype: Any, work: float, threads: int | None, mesh: Any
+) -> Engine:
     if name == "numpy":
         return NumpyEngine(net, loss, optimizer, work, threads)
     from tinynet.engines.jax import JaxEngine
 
-    return JaxEngine(net, loss, optimizer, mesh)
+    return JaxEngine(net, loss, optimizer, mesh, dtype)
 
 
 def _source(
