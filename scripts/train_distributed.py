@@ -71,7 +71,7 @@ def main() -> int:
         accuracy = np.mean(y_hat.argmax(axis=1) == data.y_test.argmax(axis=1))
         print(f"{jax.device_count()} devices in {jax.process_count()} processes: {accuracy:.2%} on held-out rows")
         if args.save:
-            _save(args.save, {path: leaf for path, leaf in leaves_with_paths(result.params)})
+            _save(args.save, dict(leaves_with_paths(result.params)))
     jax.distributed.shutdown()
     return 0
 

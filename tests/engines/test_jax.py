@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gradient descent": {"batch_size": None},
     "momentum": {"optimizer": tn.SGD(0.5, 0.9)},
     "sample weights": {"sample_weight": np.linspace(0, 2, 23)},
-    "step by step": {"step_callbacks": [lambda step: None]},
+    "step by step": {"step_callbacks": [lambda _: None]},
 }
 
 

@@ -190,7 +190,7 @@ def _split_over_devices(mesh: Any, a: Array) -> Array:
 
 
 def _same_on_all_devices(mesh: Any, tree: tuple[Carry, Array]) -> tuple[Carry, Array]:
-    return tree if mesh is None else _constrained(tree, _sharding(mesh))  # type: ignore[no-any-return]
+    return tree if mesh is None else _constrained(tree, _sharding(mesh))
 
 
 def _sharding(mesh: Any, *axes: str) -> NamedSharding:
