@@ -19,6 +19,8 @@ Batch: TypeAlias = tuple[Array, Array, Array | None]
 """x, y and the weights of the samples, or None for equal ones."""
 
 _RELEASE_EVERY = 64 * 2**20
+_MAPPED_AROUND = 2 * 2**20
+"""A row read out of order may map the whole huge page around it."""
 _CHECK_AT_ONCE = 16 * 2**20
 
 
@@ -41,8 +43,8 @@ class Batches:
             if mapped:
                 x, y = _checked("x", cast(x, self.dtype), i), _checked("y", cast(y, self.dtype), i)
             yield x, y, None if self.weights is None else self._take(self.weights, i)
-            unreleased += x.nbytes + y.nbytes if mapped else 0
-            if unreleased >= _RELEASE_EVERY:
+            unreleased += x.nbytes + y.nbytes if self.order is None else len(x) * _MAPPED_AROUND
+            if mapped and unreleased >= _RELEASE_EVERY:
                 _release(mapped)
                 unreleased = 0
         _release(mapped)
