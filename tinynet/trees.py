@@ -6,6 +6,7 @@ The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from tinynet.arrays import describe, is_array
@@ -30,7 +31,7 @@ def map_leaves(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
         for t in rest:
             if not isinstance(t, (tuple, list)) or len(t) != len(tree):
                 raise ValueError(f"trees differ in structure: {_outline(tree)} against {_outline(t)}")
-        return type(tree)([map_leaves(f, *parts) for parts in zip(tree, *rest, strict=True)])
+        return type(tree)(map(partial(map_leaves, f), tree, *rest))
     return f(tree, *rest)
 
 

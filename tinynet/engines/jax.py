@@ -141,7 +141,7 @@ class _Program:
 
         def step(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
             rows, drawn = inputs
-            batch = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), data)
+            batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
             return self._step(carry, batch, drawn)
 
         return jax.lax.scan(step, carry, (order, draws))
