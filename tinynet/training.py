@@ -109,7 +109,8 @@ def fit(
         shuffle: whether each epoch meets the samples in a new random order; an iterable keeps its own.
         seed: of the initial parameters, of the order of the samples and of layers that draw random numbers.
         engine: "numpy", or "jax" to compile an epoch at a time.
-        threads: of NumPy's matrix products; None to choose by the size of the work. What held before is restored.
+        threads: for engine="numpy", how many to use; None to choose by the size of the work. They share the samples of
+            a batch where every layer is `samplewise`, and the matrix products elsewhere. What held before is restored.
         mesh: a `jax.sharding.Mesh` with an axis "data" to spread each batch over; engine="jax" only.
         tolerance: stop after an epoch whose loss is at most this.
         validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.

@@ -10,7 +10,8 @@ import pytest
 import threadpoolctl
 
 import tinynet as tn
-from tinynet.engines.threads import ALL_THREADS_FROM, blas_threads
+from tinynet.engines.numpy import NumpyEngine
+from tinynet.engines.threads import PRODUCT_WORK, SHARE_WORK, blas_threads, shares
 from tinynet.trees import leaves
 
 NET = tn.Sequential(tn.Linear(5, 4), tn.Sigmoid(), tn.Linear(4, 2), tn.Sigmoid())
@@ -83,12 +84,51 @@ def test_threads_are_restored_after_an_exception() -> None:
 def test_large_work_and_the_argument_choose_the_threads() -> None:
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         n = len(blas_limits())
-        with blas_threads(ALL_THREADS_FROM, None):
+        with blas_threads(PRODUCT_WORK, None):
             assert blas_limits() == [2] * n
-        with blas_threads(ALL_THREADS_FROM, 1):
+        with blas_threads(PRODUCT_WORK, 1):
             assert blas_limits() == [1] * n
         with blas_threads(0, 2):
             assert blas_limits() == [2] * n
+
+
+@pytest.mark.parametrize("threads", [2, 3, 40])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_threads_that_share_a_batch_equal_one(threads: int, reduction: Any, weighted: bool) -> None:
+    x, y = data()
+    options: dict[str, Any] = {"optimizer": tn.SGD(0.1, 0.5), "epochs": 3, "batch_size": 9}
+    if weighted:
+        options["sample_weight"] = np.linspace(0, 2, 23)
+    one, several = (tn.fit(NET, tn.SquaredError(reduction), x, y, threads=n, **options) for n in (1, threads))
+    for p, q in zip(leaves(one.params), leaves(several.params), strict=True):
+        np.testing.assert_allclose(p, q, rtol=1e-12)
+    np.testing.assert_allclose(one.history["loss"], several.history["loss"], rtol=1e-13)
+
+
+def test_threads_that_share_a_batch_report_divergence_without_a_warning() -> None:
+    x, y = data()
+    with pytest.raises(tn.DivergenceError):
+        tn.fit(tn.Sequential(tn.Linear(5, 2)), tn.SquaredError(), x, y, optimizer=tn.SGD(1e9), epochs=99, threads=2)
+
+
+def test_a_layer_that_joins_samples_is_never_split() -> None:
+    class Centred(tn.Linear):
+        def forward(self, params: Any, x: Any) -> Any:
+            return super().forward(params, x - x.mean(axis=0))
+
+    x, y = data()
+    net = tn.Sequential(Centred(5, 4), tn.Sigmoid(), tn.Linear(4, 2))
+    one, two = (tn.fit(net, tn.SquaredError(), x, y, optimizer=tn.SGD(0.1), epochs=3, threads=n) for n in (1, 2))
+    np.testing.assert_allclose(leaves(one.params)[0], leaves(two.params)[0], rtol=1e-12)
+    assert not net.samplewise()
+
+
+def test_large_steps_are_shared_and_small_ones_are_not() -> None:
+    assert shares(SHARE_WORK / 2, None) == 1
+    assert shares(100 * SHARE_WORK, None) >= 1
+    assert shares(0, 3) == 3
+    assert NumpyEngine(NET, tn.SquaredError(), tn.SGD(0.1), work=0.0)._shares == 1
 
 
 @pytest.mark.parametrize("threads", [0, 1.5, "all"])

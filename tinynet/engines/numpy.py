@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Params
+from tinynet.arrays import Array, Params
 from tinynet.batches import Batch
 from tinynet.engines import Carry, Losses, OnStep
-from tinynet.engines.threads import blas_threads
+from tinynet.engines.threads import blas_threads, shares
 from tinynet.gradients import value_and_grads
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -30,7 +35,7 @@ class NumpyEngine:
     Args:
         net, loss, optimizer: what to train, on what and how.
         work: floating-point operations in a step, about.
-        threads: threads of the matrix products; None to choose by `work`.
+        threads: how many threads to use; None to choose by `work`.
     """
 
     net: Layer
@@ -39,9 +44,18 @@ class NumpyEngine:
     work: float = 0.0
     threads: int | None = None
 
+    @cached_property
+    def _is_random(self) -> bool:
+        return self.net.sample(np.random.default_rng(0)) is not self.net
+
+    @cached_property
+    def _shares(self) -> int:
+        can_share = self.net.samplewise() and not self._is_random
+        return shares(self.work, self.threads) if can_share else 1
+
     def session(self) -> AbstractContextManager[Any]:
         _keep_freed_memory()
-        return blas_threads(self.work, self.threads)
+        return blas_threads(self.work, self.threads) if self._shares == 1 else blas_threads(0, 1)
 
     def start(self, params: Params) -> Carry:
         params = map_leaves(np.array, params)
@@ -54,13 +68,15 @@ class NumpyEngine:
         params, state = carry
         dE, rule = self.optimizer.scaled()
         net = self.net
-        is_random = net.sample(np.random.default_rng(0)) is not net
         losses: Losses = []
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"), _pool(self._shares) as pool:
             for i, (x, y, weights) in enumerate(batches):
-                if is_random:
+                if self._is_random:
                     net = self.net.sample(rng)
-                E, grads = value_and_grads(net, self.loss, params, x, y, weights=weights, dE=dE)
+                if pool is None:
+                    E, grads = value_and_grads(net, self.loss, params, x, y, weights=weights, dE=dE)
+                else:
+                    E, grads = self._shared(pool, params, (x, y, weights), dE)
                 losses.append((float(E), len(x)))
                 if not math.isfinite(E):
                     break
@@ -69,12 +85,35 @@ class NumpyEngine:
                     break
         return (params, state), losses
 
+    def _shared(self, pool: Executor, params: Params, batch: Batch, dE: float) -> tuple[Array, Params]:
+        """Let each thread take a share of the samples; their losses and gradients add up, as (17) says."""
+        m = len(batch[0])
+        edges = np.linspace(0, m, min(self._shares, m) + 1).astype(int)
+
+        def share(start: int, stop: int) -> tuple[Array, Params]:
+            x, y, weights = (None if a is None else a[start:stop] for a in batch)
+            part = (stop - start) / m if self.loss.reduction == "mean" else 1.0
+            E, grads = value_and_grads(self.net, self.loss, params, x, y, weights=weights, dE=dE * part)
+            return E * part, grads
+
+        others = [pool.submit(copy_context().run, share, *ends) for ends in itertools.pairwise(edges[1:])]
+        E, grads = share(*edges[:2])
+        for other in others:
+            E_other, grads_other = other.result()
+            E = E + E_other
+            grads = map_leaves(operator.iadd, grads, grads_other)
+        return E, grads
+
     def copy(self, carry: Carry) -> Carry:
         params, state = carry
         return map_leaves(np.copy, params), map_leaves(np.copy, state)
 
     def params(self, carry: Carry) -> Params:
         return carry[0]
+
+
+def _pool(threads: int) -> AbstractContextManager[Executor | None]:
+    return ThreadPoolExecutor(threads - 1) if threads > 1 else nullcontext()
 
 
 def _keep_freed_memory() -> None:

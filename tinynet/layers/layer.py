@@ -38,6 +38,10 @@ class Layer(ABC):
         """Return the layer for one training step: itself, unless it is random; training draws one a batch."""
         return self
 
+    def samplewise(self) -> bool:
+        """Whether each sample's output depends on that sample alone; then threads may share a batch."""
+        return False
+
     def param_grads(self, params: Params, cache: Cache, dy: Array) -> Params:
         """Return `dparams` alone: the first layer of a network needs no `dx`."""
         return self.backward(params, cache, dy)[1]

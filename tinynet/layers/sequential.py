@@ -48,6 +48,9 @@ class Sequential(Layer):
         changed = any(new is not old for new, old in zip(sampled, self.layers, strict=True))
         return Sequential(*sampled) if changed else self
 
+    def samplewise(self) -> bool:
+        return type(self) is Sequential and all(layer.samplewise() for layer in self.layers)
+
     def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
         self._check_params(params)
         caches = []
