@@ -37,6 +37,7 @@ from tqdm import tqdm
 import tinynet as tn
 from tinynet.batches import Batches
 from tinynet.engines.numpy import NumpyEngine
+from tinynet.engines.threads import shares, step_work
 
 LR = 0.1
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -112,7 +113,7 @@ def floor(problem: Problem, threads: int) -> Contestant:
 
 
 def tinynet_numpy(problem: Problem, threads: int | None = None, *, linear_output: bool = False) -> Contestant:
-    work = 6.0 * sum(p.size for p in problem.params()) * problem.batch
+    work = step_work(problem.params(), problem.batch)
     net = problem.net(linear_output=linear_output)
     engine = NumpyEngine(net, tn.SquaredError("mean"), tn.SGD(LR), work, threads)
     return _tinynet(engine, problem)
@@ -256,15 +257,23 @@ def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(items[::2], items[1::2], strict=True))
 
 
+def _by_threads(name: str, make: Callable[..., Contestant]) -> dict[str, Callable[[Problem], Contestant]]:
+    return {f"{name}, {_threads(n)}": partial(make, threads=n) for n in sorted({1, CPUS})}
+
+
+def _threads(n: int) -> str:
+    return f"{n} thread{'s' * (n > 1)}"
+
+
 CONTESTANTS: dict[str, Callable[[Problem], Contestant]] = {
-    **{f"floor, {n} thread{'s' * (n > 1)}": partial(floor, threads=n) for n in {1, CPUS}},
+    **_by_threads("floor", floor),
     "tinynet": tinynet_numpy,
-    **({f"tinynet, threads={CPUS}": partial(tinynet_numpy, threads=CPUS)} if CPUS > 1 else {}),
+    **_by_threads("tinynet", tinynet_numpy),
     "tinynet, engine=jax": tinynet_jax,
     "jax.grad, same scan": jax_grad_scan,
     "jax.grad, jit a step": jax_grad_step,
-    **{f"torch eager, {n} thread{'s' * (n > 1)}": partial(torch_eager, threads=n) for n in {1, CPUS}},
-    **{f"scikit-learn, {n} thread{'s' * (n > 1)}": partial(scikit_learn, threads=n) for n in {1, CPUS}},
+    **_by_threads("torch eager", torch_eager),
+    **_by_threads("scikit-learn", scikit_learn),
     "thinc": thinc,
 }
 ROWS = (
@@ -353,6 +362,7 @@ def measure_row(problem: Problem, rounds: int, bar: Any) -> dict[str, Any]:
         "busy_us": busy,
         "compile_s": compile_seconds,
         "worst_difference_of_params": far,
+        "tinynet_threads": shares(step_work(problem.params(), problem.batch), None),
     }
 
 
@@ -495,8 +505,11 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
                 cell += f", compile {row['compile_s'][name]:.1f} s"
             cells.append(cell)
         print(f"| {name} | " + " | ".join(cells) + " |")
-    ratios = [f"{row['idle_us']['tinynet'] / row['idle_us']['floor, 1 thread']:.2f}" for row in rows]
-    print("| **tinynet / floor, 1 thread** | " + " | ".join(ratios) + " |")
+    ratios = []
+    for row in rows:
+        threads = _threads(row["tinynet_threads"])
+        ratios.append(f"{row['idle_us']['tinynet'] / row['idle_us'][f'floor, {threads}']:.2f} ({threads})")
+    print("| **tinynet / floor on as many threads** | " + " | ".join(ratios) + " |")
     far = [f"{row['worst_difference_of_params']:.0e}" for row in rows]
     print("| parameters differ by at most | " + " | ".join(far) + " |")
 

@@ -18,6 +18,7 @@ from tinynet.callbacks import EarlyStopping, Epoch, EpochCallback, Step, StepCal
 from tinynet.checks import check_positive_int
 from tinynet.engines import Carry, Engine, Losses
 from tinynet.engines.numpy import NumpyEngine
+from tinynet.engines.threads import step_work
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
@@ -144,7 +145,7 @@ def fit(
         _check_fit(net, loss, params, x_val, y_val, "validation[1]", dtype)
         watched["validation_"] = x_val, y_val
 
-    work = 6.0 * sum(p.size for p in leaves(params)) * data.largest
+    work = step_work(params, data.largest)
     runner = _engine(engine, net, loss, optimizer, dtype, work, threads, mesh)
     history: dict[str, list[float]] = {}
     stopped: Stopped = "epochs"

@@ -104,16 +104,18 @@ class JaxEngine:
 
     def _draw(self, rng: np.random.Generator, n: int) -> Array:
         """Draw the numbers of `n` batches as the NumPy engine does."""
-        drawn = [[get(net, path) for path in self._program.random] for net in (self.net.sample(rng) for _ in range(n))]
+        random = self._program.random
+        drawn = (
+            [[get(net, path) for path in random] for net in (self.net.sample(rng) for _ in range(n))] if random else []
+        )
         whole = all(isinstance(number, int) for row in drawn for number in row)
-        return _on_all_devices(self.mesh, np.array(drawn, np.uint32 if whole else self.dtype).reshape(n, -1))
+        return _on_all_devices(self.mesh, np.array(drawn, np.uint32 if whole else self.dtype).reshape(n, len(random)))
 
     def _resident(self, batches: Batches) -> Batch:
         """Return the data on the device; they are the same arrays in every epoch."""
-        key = id(batches.x)
-        if self._placed.get("key") != key:
+        if self._placed.get("host") is not batches.x:
             data = jax.tree.map(partial(_on_all_devices, self.mesh), (batches.x, batches.y, batches.weights))
-            self._placed.update(key=key, data=data, host=batches.x)
+            self._placed.update(host=batches.x, data=data)
         return self._placed["data"]  # type: ignore[no-any-return]
 
     @cached_property

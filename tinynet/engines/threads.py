@@ -11,13 +11,21 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-__all__ = ["PRODUCT_WORK", "SHARE_WORK", "blas_threads", "shares"]
+from tinynet.arrays import Params
+from tinynet.trees import leaves
+
+__all__ = ["PRODUCT_WORK", "SHARE_WORK", "blas_threads", "shares", "step_work"]
 
 SHARE_WORK = 1e9
 """Floating-point operations in a step that are worth a thread of their own, some milliseconds."""
 
 PRODUCT_WORK = 1e11
 """Floating-point operations in a step from which the products get every thread, where a batch cannot be shared."""
+
+
+def step_work(params: Params, batch: int) -> float:
+    """Return about how many floating-point operations a step on `batch` samples is: 2 forward, 4 back a weight."""
+    return 6.0 * sum(int(p.size) for p in leaves(params)) * batch
 
 
 def shares(work: float, threads: int | None) -> int:

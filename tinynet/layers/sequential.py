@@ -69,7 +69,9 @@ class Sequential(Layer):
 
     def param_grads(self, params: Params, caches: Cache, dy: Array) -> Params:
         self._check_params(params)
-        first = next((i for i, p in enumerate(params) if p), len(params))
+        first = 0
+        while first < len(params) and not params[first]:
+            first += 1
         if first == len(params):
             return tuple({} for _ in params)
         dy, dparams = self._backward(params, caches, dy, first + 1)
