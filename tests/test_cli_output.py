@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinynet.cli import main
-from tinynet.training import _shown
+from tinynet.progress import shown
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +62,5 @@ def test_a_training_at_rest_is_not_reported_as_wrong(tmp_path, capsys):
 
 def test_the_progress_bar_shows_what_fits_80_columns():
     row = {"loss": 0.0123456, "validation_loss": 1.23456e-5, "accuracy": 0.5, "validation_accuracy": 0.98765}
-    shown = _shown(row | {"seconds": 1.0})
-    assert shown == {"loss": "0.0123", "val_loss": "1.23e-05", "val_accuracy": "0.988"}
-    assert _shown({"loss": 2.0, "accuracy": 0.25, "seconds": 1.0}) == {"loss": "2", "accuracy": "0.25"}
+    assert shown(row | {"seconds": 1.0}) == {"loss": "0.0123", "val_loss": "1.23e-05", "val_accuracy": "0.988"}
+    assert shown({"loss": 2.0, "accuracy": 0.25, "seconds": 1.0}) == {"loss": "2", "accuracy": "0.25"}

@@ -31,14 +31,15 @@ from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Opt
 from tinynet.schedules import CosineDecay, ExponentialDecay, Warmup
 from tinynet.summarizing import summary
 from tinynet.tracing import trace
-from tinynet.training import DivergenceError, FitResult, fit
 
 if TYPE_CHECKING:
     from tinynet import plot
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
+    from tinynet.callbacks import EarlyStopping
     from tinynet.files import FileError, load, save
     from tinynet.interrupts import Interrupted
+    from tinynet.training import DivergenceError, FitResult, fit
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "CosineDecay",
     "DivergenceError",
     "Dropout",
+    "EarlyStopping",
     "Embedding",
     "ExponentialDecay",
     "FileError",
@@ -101,14 +103,18 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LATE = {
+    "DivergenceError": "training",
+    "EarlyStopping": "callbacks",
     "FileError": "files",
     "Finding": "verification",
+    "FitResult": "training",
     "GradientError": "verification",
     "Interrupted": "interrupts",
     "Report": "verification",
     "TargetError": "verification",
     "check": "verification",
     "check_vjp": "verification",
+    "fit": "training",
     "load": "files",
     "save": "files",
     "to_custom_vjp": "bridges.jax",
@@ -124,3 +130,7 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         return getattr(import_module(f"tinynet.{_LATE[name]}"), name)
     raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -58,9 +58,9 @@ def is_array(x: object) -> bool:
     return hasattr(x, "__array_namespace__")
 
 
-def is_floating(x: Array) -> bool:
-    """Whether `x` holds real floating-point numbers."""
-    return x.dtype.kind in _FLOATING_KINDS
+def is_floating(x: object) -> bool:
+    """Whether `x` is an array of real floating-point numbers."""
+    return hasattr(x, "__array_namespace__") and x.dtype.kind in _FLOATING_KINDS  # type: ignore[attr-defined]
 
 
 def rows(x: Array) -> Array:

@@ -27,10 +27,11 @@ __all__ = [
 
 def check_floating(owner: object, name: str, x: Array) -> None:
     """Raise TypeError unless `x` is an array of floating-point numbers."""
+    if is_floating(x):
+        return
     if not is_array(x):
         raise TypeError(f"{owner}: {name} is {describe(x)}; expected an array; use numpy.asarray({name}, float)")
-    if not is_floating(x):
-        raise TypeError(f"{owner}: {name} has dtype {x.dtype}; expected floating point; use {name}.astype(float)")
+    raise TypeError(f"{owner}: {name} has dtype {x.dtype}; expected floating point; use {name}.astype(float)")
 
 
 def check_features(owner: object, x: Array, n: int) -> None:

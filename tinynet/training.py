@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,18 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params, describe
+from tinynet.batches import Batch, Samples, Stream, cast, samples
+from tinynet.callbacks import EarlyStopping, Epoch, EpochCallback, Step, StepCallback
 from tinynet.checks import check_positive_int
-from tinynet.engines import numpy as numpy_engine
-from tinynet.gradients import value_and_grads
+from tinynet.engines import Carry, Engine, Losses
+from tinynet.engines.numpy import NumpyEngine
+from tinynet.engines.threads import step_work
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
+from tinynet.progress import progress_bar, shown
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
+from tinynet.weights import sample_weights
 
 __all__ = ["DivergenceError", "FitResult", "Metric", "fit"]
 
 Metric = Callable[[Any, Any], float]
 """(ŷ, y) -> a number to watch, over the whole of a data set."""
+
+Stopped = Literal["epochs", "tolerance", "early_stopping", "callback"]
+
+_EVALUATE_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -31,15 +41,15 @@ class FitResult:
     """What `fit` returns.
 
     Attributes:
-        params: the parameters after the last update.
+        params: the parameters after the last update; the best ones with early stopping.
         history: one entry an epoch: "loss" (of the training data as the epoch met it, each batch before its update,
             joined as the loss joins samples), "seconds" since the start, and what metrics and validation add.
-        stopped: why training ended: "epochs" or "tolerance".
+        stopped: why training ended: "epochs", "tolerance", "early_stopping" or "callback".
     """
 
     params: Params
     history: dict[str, npt.NDArray[np.float64]]
-    stopped: Literal["epochs", "tolerance"]
+    stopped: Stopped
 
 
 class DivergenceError(ArithmeticError):
@@ -47,7 +57,7 @@ class DivergenceError(ArithmeticError):
 
     Attributes:
         epoch, batch: where, both counted from 0.
-        params: the last parameters that were finite.
+        params: the last parameters that were finite; those the epoch began with where the data cannot be met again.
     """
 
     def __init__(self, what: str, epoch: int, batch: int, params: Params) -> None:
@@ -61,22 +71,29 @@ class DivergenceError(ArithmeticError):
 def fit(
     net: Layer,
     loss: Loss,
-    x: Array,
-    y: Array,
+    x: Array | Iterable[Any] | Callable[[], Iterable[Any]],
+    y: Array | None = None,
     *,
     params: Params = None,
-    optimizer: Optimizer,
+    optimizer: Any,
     epochs: int,
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int = 0,
-    engine: Literal["numpy"] = "numpy",
+    engine: Literal["numpy", "jax"] = "numpy",
+    threads: int | None = None,
+    mesh: Any = None,
     tolerance: float | None = None,
     validation: tuple[Array, Array] | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    sample_weight: Array | None = None,
+    class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[EpochCallback] = (),
+    step_callbacks: Sequence[StepCallback] = (),
     progress: bool = False,
 ) -> FitResult:
-    """Minimise E = loss(net(params, x), y) over the parameters.
+    """Train `net` to make `loss` small on (x, y); nothing that is handed in is changed.
 
     With `batch_size=None` this is gradient descent (§3): the gradient over all samples, then one update, until a stop.
     With a number it is mini-batch SGD (§4): the samples are shuffled each epoch and cut into batches, the last one
@@ -85,128 +102,174 @@ def fit(
 
     Args:
         net, loss: the network and its loss.
-        x: (m, …), a row a sample.
+        x: (m, …), a row a sample, in memory or mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with y=None,
+            an iterable of batches (x, y) or (x, y, weights), or a function that returns one for each epoch.
         y: of the shape of the network's output.
-        params: where to start; `net.init(numpy.random.default_rng(seed), dtype of x)` if None. Never changed.
-        optimizer: turns gradients into updates.
+        params: where to start; `net.init(numpy.random.default_rng(seed), dtype of x)` if None.
+        optimizer: turns gradients into updates; with engine="jax" an Optax transformation will do.
         epochs: passes over the data, at least 1.
         batch_size: samples a batch; None for all.
-        shuffle: whether each epoch meets the samples in a new random order.
-        seed: of the initial parameters and of the order of the samples.
-        engine: "numpy".
+        shuffle: whether each epoch meets the samples in a new random order; an iterable keeps its own.
+        seed: of the initial parameters, of the order of the samples and of layers that draw random numbers.
+        engine: "numpy", or "jax" to compile an epoch at a time.
+        threads: for engine="numpy", how many to use; None to choose by the size of the work. They share the samples of
+            a batch where every layer is `samplewise`, and the matrix products elsewhere. What held before is restored.
+        mesh: a `jax.sharding.Mesh` with an axis "data" to spread each batch over; engine="jax" only.
         tolerance: stop after an epoch whose loss is at most this.
         validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.
-        metrics: functions of (ŷ, y) to evaluate after each epoch on the training data and on the validation data.
+        metrics: functions of (ŷ, y) to evaluate after each epoch on the training data, if they are arrays, and on the
+            validation data.
+        sample_weight: (m,), how much each sample counts: E = Σ w_i E_i, times 1/m where the loss is a mean.
+        class_weight: a weight for each class, times that of the sample; the class is y itself, or the column of its
+            largest entry. "balanced" is m / (classes · samples of the class).
+        early_stopping: when to stop for lack of progress; the result then has the best parameters.
+        callbacks, step_callbacks: functions to call after each epoch and after each update; see `tinynet.callbacks`.
         progress: show a progress bar (needs tqdm).
 
     Floating-point data are rounded to the dtype of the parameters.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; nothing was trained.
+        TypeError, ValueError: an argument does not fit; nothing was trained. Data from a file or an iterable are
+            checked batch by batch as they come.
         DivergenceError: the loss or a parameter became infinite or NaN; it carries the last finite parameters.
     """
-    _check_arguments(net, loss, optimizer, epochs, batch_size, engine)
+    _check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh)
     rng = np.random.default_rng(seed)
-    order_rng = rng.spawn(1)[0]
-    x, y = _samples("x", x, "y", y)
-    params = _initial_params(net, params, rng, x.dtype if x.dtype.kind == "f" else np.float32)
-    dtype = next((p.dtype for p in leaves(params)), x.dtype)
-    train = _cast(x, dtype), _cast(y, dtype)
-    _check_fit(net, loss, params, *train, "y")
-    watched = {"": train} if metrics else {}
+    order_rng, sample_rng = rng.spawn(2)
+    data = _source(x, y, sample_weight, class_weight, batch_size, shuffle, epochs)
+    params = _initial_params(net, params, rng, data.x.dtype if data.x.dtype.kind == "f" else np.float32)
+    dtype = next((p.dtype for p in leaves(params)), data.x.dtype)
+    data = data.as_dtype(dtype)
+    _check_fit(net, loss, params, data.x, data.y, "y", dtype)
+    watched = {"": (data.x, data.y)} if metrics and isinstance(data, Samples) else {}
     if validation is not None:
-        x_val, y_val = _samples("validation[0]", validation[0], "validation[1]", validation[1])
-        watched["validation_"] = _cast(x_val, dtype), _cast(y_val, dtype)
-        _check_fit(net, loss, params, *watched["validation_"], "validation[1]")
+        x_val, y_val = samples("validation[0]", validation[0], "validation[1]", validation[1])
+        _check_fit(net, loss, params, x_val, y_val, "validation[1]", dtype)
+        watched["validation_"] = x_val, y_val
 
-    m = len(x)
-    size = min(batch_size or m, m)
-    state = optimizer.init(params)
+    work = step_work(params, data.largest)
+    runner = _engine(engine, net, loss, optimizer, dtype, work, threads, mesh)
     history: dict[str, list[float]] = {}
-    stopped: Literal["epochs", "tolerance"] = "epochs"
+    stopped: Stopped = "epochs"
+    best: tuple[float, Params] | None = None
+    waited = 0
     start = time.perf_counter()
-    with _progress_bar(epochs, progress) as bar:
+    with runner.session(), progress_bar(epochs, "epoch", progress) as bar:
+        carry = runner.start(params)
         for epoch in range(epochs):
-            order = order_rng.permutation(m) if shuffle and size < m else None
-            before = map_leaves(np.copy, params), map_leaves(np.copy, state)
-            batches = Batches(*train, size, order)
-            params, state, losses = numpy_engine.run_epoch(net, loss, optimizer, params, state, batches)
-            if not (math.isfinite(losses[-1]) and _all_finite(params)):
-                raise _divergence(net, loss, optimizer, *before, batches, epoch)
-            row = {"loss": _join(loss, losses, m, size)}
-            for prefix, data in watched.items():
-                row |= _evaluate(net, loss, params, *data, metrics or {}, prefix)
+            before, batches = runner.copy(carry), data.epoch(order_rng)
+            draws = sample_rng.spawn(1)[0]
+            draws_again = copy.deepcopy(draws)
+            watch = _Watch(epoch, step_callbacks)
+            carry, losses = runner.epoch(carry, batches, draws, watch if step_callbacks else None)
+            params = runner.params(carry)
+            if not (all(math.isfinite(E) for E, _ in losses) and _all_finite(params)):
+                again = batches if data.replayable else ()
+                raise _divergence(runner, before, again, draws_again, epoch, losses)
+            row = {"loss": _join(loss, losses)}
+            for prefix, (x_seen, y_seen) in watched.items():
+                row |= _evaluate(net, loss, params, x_seen, y_seen, metrics or {}, prefix, dtype)
             row["seconds"] = time.perf_counter() - start
             for name, value in row.items():
                 history.setdefault(name, []).append(value)
-            bar.set_postfix(_shown(row), refresh=False)
-            bar.update()
+            if bar is not None:
+                bar.set_postfix(shown(row), refresh=False)
+                bar.update()
+            if early_stopping is not None:
+                value = _monitored(early_stopping, row)
+                waited += 1
+                if early_stopping.improves(value, best and best[0]):
+                    best, waited = (value, map_leaves(np.copy, params)), 0
+            stop = [bool(callback(Epoch(epoch, params, carry[1], row))) for callback in callbacks]
             if tolerance is not None and row["loss"] <= tolerance:
                 stopped = "tolerance"
+            elif early_stopping is not None and waited >= early_stopping.patience:
+                stopped = "early_stopping"
+            elif watch.stopped or any(stop):
+                stopped = "callback"
+            if stopped != "epochs":
                 break
+        params = best[1] if best else map_leaves(np.array, runner.params(carry))
     return FitResult(params, {name: np.array(values) for name, values in history.items()}, stopped)
 
 
-@dataclass(frozen=True)
-class Batches:
-    """The batches of one epoch, as often as asked for: `size` samples each, in `order` or as they stand."""
+class _Watch:
+    """Tells the step callbacks of each update, and remembers whether one of them asked to stop."""
 
-    x: Array
-    y: Array
-    size: int
-    order: Array | None
+    def __init__(self, epoch: int, callbacks: Sequence[StepCallback]) -> None:
+        self.epoch, self.callbacks, self.stopped = epoch, callbacks, False
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        for i in range(0, len(self.x), self.size):
-            part = slice(i, i + self.size) if self.order is None else self.order[i : i + self.size]
-            yield self.x[part], self.y[part]
+    def __call__(self, batch: int, loss: float, params: Params, x: Array, y: Array) -> bool:
+        answers = [callback(Step(self.epoch, batch, loss, params, x, y)) for callback in self.callbacks]
+        self.stopped = any(answers)
+        return self.stopped
 
 
 def _check_arguments(
-    net: object, loss: object, optimizer: object, epochs: object, batch_size: object, engine: object
+    net: object,
+    loss: object,
+    optimizer: object,
+    epochs: object,
+    batch_size: object,
+    engine: object,
+    threads: object,
+    mesh: object,
 ) -> None:
+    if engine not in ("numpy", "jax"):
+        raise ValueError(f'fit: engine is {engine!r}; expected "numpy" or "jax"')
     for name, given, kind in (("net", net, Layer), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
-        if not isinstance(given, kind):
-            shown = f"the class {given.__name__}" if isinstance(given, type) else describe(given)
-            raise TypeError(f"fit: {name} is {shown}; expected an instance of tinynet.{kind.__name__}")
+        if isinstance(given, kind) or (name == "optimizer" and _is_optax(given) and engine == "jax"):
+            continue
+        if name == "optimizer" and _is_optax(given):
+            raise TypeError('fit: optimizer is an Optax transformation, which needs engine="jax"')
+        shown = f"the class {given.__name__}" if isinstance(given, type) else describe(given)
+        raise TypeError(f"fit: {name} is {shown}; expected an instance of tinynet.{kind.__name__}")
     check_positive_int("fit", "epochs", epochs)
     if batch_size is not None:
         check_positive_int("fit", "batch_size", batch_size)
-    if engine != "numpy":
-        raise ValueError(f'fit: engine is {engine!r}; expected "numpy"')
+    if threads is not None:
+        check_positive_int("fit", "threads", threads)
+    if engine == "jax" and threads is not None:
+        raise ValueError('fit: threads is for engine="numpy"; JAX takes its number when it starts')
+    if engine != "jax" and mesh is not None:
+        raise ValueError('fit: mesh needs engine="jax"')
 
 
-def _samples(name_x: str, x: Array, name_y: str, y: Array) -> tuple[Array, Array]:
-    x, y = _data(name_x, x), _data(name_y, y)
-    if len(x) != len(y):
-        raise ValueError(f"fit: {name_y} has {len(y)} samples; expected {len(x)}, as many as {name_x}")
-    if len(x) == 0:
-        raise ValueError(f"fit: {name_x} has shape {x.shape}; expected at least one sample")
-    return x, y
+def _is_optax(optimizer: object) -> bool:
+    return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
 
 
-def _data(name: str, data: Array) -> Array:
-    array = np.asarray(data)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use numpy.asarray({name}, float)")
-    if array.ndim == 0:
-        raise ValueError(f"fit: {name} has shape (); expected (m, …), a row a sample")
-    if not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array))[0, 0])
-        raise ValueError(f"fit: {name} has a value that is NaN or infinite, first in row {row}; expected finite")
-    return array
+def _engine(
+    name: str, net: Layer, loss: Loss, optimizer: Any, dtype: Any, work: float, threads: int | None, mesh: Any
+) -> Engine:
+    if name == "numpy":
+        return NumpyEngine(net, loss, optimizer, work, threads)
+    from tinynet.engines.jax import JaxEngine
+
+    return JaxEngine(net, loss, optimizer, mesh, dtype)
 
 
-def _cast(x: Array, dtype: Any) -> Array:
-    return x.astype(dtype, copy=False) if x.dtype.kind == "f" else x
+def _source(
+    x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, shuffle: bool, epochs: int
+) -> Samples | Stream:
+    if y is None:
+        if hasattr(x, "__array_namespace__") or not (callable(x) or isinstance(x, Iterable)):
+            raise TypeError(f"fit: y is None and x is {describe(x)}; expected y, or x an iterable of batches (x, y)")
+        if batch_size is not None:
+            raise ValueError("fit: batch_size is for arrays; an iterable x makes its own batches")
+        if sample_weight is not None or class_weight is not None:
+            raise ValueError("fit: weights are for arrays; an iterable x yields its own, as (x, y, weights)")
+        return Stream(x, epochs)
+    x, y = samples("x", x, "y", y)
+    return Samples(x, y, sample_weights(y, sample_weight, class_weight), batch_size, shuffle)
 
 
 def _initial_params(net: Layer, params: Params, rng: np.random.Generator, dtype: Any) -> Params:
     initial = net.init(rng, dtype)
     if params is None:
-        return map_leaves(np.array, initial)
+        return initial
     check_like("fit", "params", params, initial, "the network")
-    params = map_leaves(np.array, params)
+    params = map_leaves(np.asarray, params)
     dtypes = {p.dtype for p in leaves(params)}
     for path, p in leaves_with_paths(params):
         if p.dtype.kind != "f" or len(dtypes) > 1:
@@ -216,28 +279,46 @@ def _initial_params(net: Layer, params: Params, rng: np.random.Generator, dtype:
     return params
 
 
-def _check_fit(net: Layer, loss: Loss, params: Params, x: Array, y: Array, name_y: str) -> None:
+def _check_fit(net: Layer, loss: Loss, params: Params, x: Array, y: Array, name_y: str, dtype: Any) -> None:
     """Send one sample through, so that data which do not fit are met before anything is trained."""
-    y_hat, _ = net.forward(params, x[:1])
+    y_hat, _ = net.forward(params, cast(x[:1], dtype))
     expected = (len(x), *y_hat.shape[1:])
     if y.shape != expected:
         hint = f"; use {name_y}.reshape({expected})" if y.size == math.prod(expected) else ""
         raise ValueError(f"fit: {name_y} has shape {y.shape}; expected {expected}, that of the network's output{hint}")
-    loss.forward(y_hat, y[:1])
+    loss.forward(y_hat, cast(y[:1], dtype))
 
 
-def _join(loss: Loss, losses: list[float], m: int, size: int) -> float:
+def _join(loss: Loss, losses: Losses) -> float:
     if loss.reduction == "sum":
-        return sum(losses)
-    return sum(E * min(size, m - i * size) for i, E in enumerate(losses)) / m
+        return sum(E for E, _ in losses)
+    return sum(E * m for E, m in losses) / sum(m for _, m in losses)
 
 
 def _evaluate(
-    net: Layer, loss: Loss, params: Params, x: Array, y: Array, metrics: Mapping[str, Metric], prefix: str
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: Array,
+    y: Array,
+    metrics: Mapping[str, Metric],
+    prefix: str,
+    dtype: Any,
 ) -> dict[str, float]:
-    y_hat, _ = net.forward(params, x)
+    parts = range(0, len(x), _EVALUATE_AT_ONCE)
+    y_hat = np.concatenate([net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0] for i in parts])
+    y = cast(y, dtype)
     row = {prefix + "loss": float(loss.forward(y_hat, y)[0])} if prefix else {}
     return row | {prefix + name: float(metric(y_hat, y)) for name, metric in metrics.items()}
+
+
+def _monitored(early_stopping: EarlyStopping, row: Mapping[str, float]) -> float:
+    try:
+        return row[early_stopping.monitor]
+    except KeyError:
+        raise ValueError(
+            f"fit: early_stopping monitors {early_stopping.monitor!r}; expected one of {sorted(row)}"
+        ) from None
 
 
 def _all_finite(params: Params) -> bool:
@@ -245,47 +326,15 @@ def _all_finite(params: Params) -> bool:
 
 
 def _divergence(
-    net: Layer, loss: Loss, optimizer: Optimizer, params: Params, state: Any, batches: Batches, epoch: int
+    engine: Engine, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, epoch: int, losses: Losses
 ) -> DivergenceError:
     """Walk the epoch again to where it left the finite numbers: a healthy epoch pays for no check at each update."""
-    for batch, (x, y) in enumerate(batches):
-        E, grads = value_and_grads(net, loss, params, x, y)
-        if not np.isfinite(E):
-            return DivergenceError(f"the loss became {float(E)}", epoch, batch, params)
-        updated, state = optimizer.update(params, grads, state)
-        if not _all_finite(updated):
-            return DivergenceError("a parameter became infinite or NaN in the update", epoch, batch, params)
-        params = updated
-    raise AssertionError("the epoch did not repeat itself")
-
-
-def _progress_bar(epochs: int, shown: bool) -> Any:
-    if not shown:
-        return _NoBar()
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError('fit: progress=True needs tqdm; use pip install "tinynet[train]"') from None
-    layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
-    return tqdm(total=epochs, unit="epoch", dynamic_ncols=True, bar_format=layout)
-
-
-def _shown(row: dict[str, float]) -> dict[str, str]:
-    """What the progress bar has room for: the loss, and each metric on the validation data where there are any."""
-    seen_on_validation = {name for name in row if name != "loss" and f"validation_{name}" in row}
-    shown = {name: value for name, value in row.items() if name != "seconds" and name not in seen_on_validation}
-    return {name.replace("validation_", "val_"): f"{value:.3g}" for name, value in shown.items()}
-
-
-class _NoBar:
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def set_postfix(self, *_: object, **__: object) -> None:
-        pass
-
-    def update(self) -> None:
-        pass
+    for i, batch in enumerate(batches):
+        params = map_leaves(np.copy, engine.params(carry))
+        carry, [(E, _)] = engine.epoch(carry, [batch], rng)
+        if not math.isfinite(E):
+            return DivergenceError(f"the loss became {E}", epoch, i, params)
+        if not _all_finite(engine.params(carry)):
+            return DivergenceError("a parameter became infinite or NaN in the update", epoch, i, params)
+    worst = next((i for i, (E, _) in enumerate(losses) if not math.isfinite(E)), len(losses) - 1)
+    return DivergenceError("the loss or a parameter became infinite or NaN", epoch, worst, engine.params(carry))

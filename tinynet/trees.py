@@ -6,6 +6,7 @@ The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from tinynet.arrays import describe, is_array
@@ -22,13 +23,15 @@ def map_leaves(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
         ValueError: a tree of `rest` has another structure.
     """
     if isinstance(tree, dict):
-        if any(not isinstance(t, dict) or t.keys() != tree.keys() for t in rest):
-            raise ValueError(f"trees differ in structure: {_outline(tree)} against {', '.join(map(_outline, rest))}")
-        return {key: map_leaves(f, tree[key], *(t[key] for t in rest)) for key in tree}
+        for t in rest:
+            if not isinstance(t, dict) or t.keys() != tree.keys():
+                raise ValueError(f"trees differ in structure: {_outline(tree)} against {_outline(t)}")
+        return {key: map_leaves(f, part, *[t[key] for t in rest]) for key, part in tree.items()}
     if isinstance(tree, (tuple, list)):
-        if any(not isinstance(t, (tuple, list)) or len(t) != len(tree) for t in rest):
-            raise ValueError(f"trees differ in structure: {_outline(tree)} against {', '.join(map(_outline, rest))}")
-        return type(tree)([map_leaves(f, *parts) for parts in zip(tree, *rest, strict=True)])
+        for t in rest:
+            if not isinstance(t, (tuple, list)) or len(t) != len(tree):
+                raise ValueError(f"trees differ in structure: {_outline(tree)} against {_outline(t)}")
+        return type(tree)(map(partial(map_leaves, f), tree, *rest))
     return f(tree, *rest)
 
 

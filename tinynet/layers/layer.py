@@ -45,6 +45,10 @@ class Layer(ABC):
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Array, Params]:
         """Return (dx, dparams) = (∂E/∂x, ∂E/∂params), given dy = ∂E/∂y; `dparams` has the structure of `params`."""
 
+    def samplewise(self) -> bool:
+        """Whether each sample's output depends on that sample alone; then threads may share a batch."""
+        return False
+
     def param_grads(self, params: Params, cache: Cache, dy: Array) -> Params:
         """Return `dparams` alone: the first layer of a network needs no `dx`."""
         return self.backward(params, cache, dy)[1]

@@ -47,6 +47,9 @@ class Linear(Layer):
         W = self.initializer(rng, (self.n_out, self.n_in), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
 
+    def samplewise(self) -> bool:
+        return type(self) is Linear
+
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         W, b = self._params(params)
         check_features(self, x, self.n_in)

@@ -48,6 +48,9 @@ class Sequential(Layer):
         layers = tuple(layer.sample(rng) for layer in self.layers)
         return self if all(map(operator.is_, layers, self.layers)) else Sequential(*layers)
 
+    def samplewise(self) -> bool:
+        return type(self) is Sequential and all(layer.samplewise() for layer in self.layers)
+
     def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
         self._check_params(params)
         caches = []
@@ -66,7 +69,9 @@ class Sequential(Layer):
 
     def param_grads(self, params: Params, caches: Cache, dy: Array) -> Params:
         self._check_params(params)
-        first = next((i for i, p in enumerate(params) if p), len(params))
+        first = 0
+        while first < len(params) and not params[first]:
+            first += 1
         if first == len(params):
             return tuple({} for _ in params)
         dy, dparams = self._backward(params, caches, dy, first + 1)

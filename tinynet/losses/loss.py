@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
-from tinynet.arrays import Array, Cache
+from tinynet.arrays import Array, Cache, namespace
 from tinynet.checks import check_choice
 
 __all__ = ["Loss", "Reduction"]
@@ -33,6 +33,14 @@ class Loss(ABC):
     @abstractmethod
     def backward(self, cache: Cache, dE: Array | float = 1.0) -> Array:
         """Return ∂E/∂ŷ, scaled by `dE`."""
+
+    def each(self, y_hat: Array, y: Array) -> Array:
+        """Return the losses of the m samples one by one, shape (m,), before they join; weights need them.
+
+        This way works for every loss whose samples add up; a subclass may write a faster one.
+        """
+        one = [self.forward(y_hat[i : i + 1], y[i : i + 1])[0] for i in range(len(y_hat))]
+        return namespace(y_hat).stack(one)
 
     def scale(self, y_hat: Array) -> float:
         """Return the factor of a sample in E: 1 for the sum, 1/m for the mean over the m samples of ŷ (..., K).

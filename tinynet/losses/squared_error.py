@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinynet.arrays import Array
+from tinynet.arrays import Array, namespace
 from tinynet.checks import check_floating, check_same_shape
 from tinynet.losses.loss import Loss, Reduction
 
@@ -36,9 +36,13 @@ class SquaredError(Loss):
         check_floating(self, "y_hat", y_hat)
         check_same_shape(self, "y", y, y_hat.shape, "y_hat")
         r = y_hat - y
-        E = (r * r).sum()
+        E = namespace(r).vdot(r, r)
         E *= 0.5 * self.scale(r)  # (4), (17)
         return E, r
 
     def backward(self, r: Array, dE: Array | float = 1.0) -> Array:
         return r * (dE * self.scale(r))  # (7), (17), (21)
+
+    def each(self, y_hat: Array, y: Array) -> Array:
+        r = y_hat - y
+        return (r * r).reshape(len(r), -1).sum(axis=1) * (0.5 * self.scale(r[:1]))  # (4)

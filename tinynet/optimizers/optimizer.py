@@ -25,6 +25,13 @@ class Optimizer(ABC):
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         """Do as `update`, on arrays that the caller gives away: NumPy arrays are overwritten."""
 
+    def scaled(self) -> tuple[float, Optimizer]:
+        """Return (c, rule): a step of `rule` on the gradient of c·E is a step of this on the gradient of E.
+
+        Scaling E is cheaper than scaling its gradient where c is not 1.
+        """
+        return 1.0, self
+
     def update(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         """Return (params, state) after one update; nothing that was handed in is changed.
 

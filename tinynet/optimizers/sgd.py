@@ -49,6 +49,11 @@ class SGD(Optimizer):
         v = zeros_like(params) if self.momentum else ()
         return {"step": first_step(), "v": v} if callable(self.lr) else v
 
+    def scaled(self) -> tuple[float, Optimizer]:
+        if type(self) is not SGD or self.momentum or callable(self.lr):
+            return 1.0, self
+        return self.lr, SGD(1.0)  # η ∇E = ∇(η E)
+
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         if not callable(self.lr):
             return self._descend(params, grads, state, self.lr)
@@ -58,7 +63,7 @@ class SGD(Optimizer):
 
     def _descend(self, params: Params, grads: Params, v: Params, lr: Any) -> tuple[Params, Params]:
         def descend(p: Array, g: Array) -> Array:
-            p -= in_dtype_of(p, lr) * g  # w ← w − η ∇w
+            p -= g if type(lr) is float and lr == 1 else in_dtype_of(p, lr) * g  # w ← w − η ∇w
             return p
 
         if not self.momentum:

@@ -1,0 +1,105 @@
+"""More than one device and more than one process give what one device gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import tinynet as tn
+from tinynet.data import load_digits, split
+from tinynet.trees import leaves_with_paths
+
+ROOT = Path(__file__).parents[1]
+
+EIGHT_DEVICES = """
+import jax, numpy as np, tinynet as tn
+from tinynet.trees import leaves
+
+assert jax.device_count() == 8
+rng = np.random.default_rng(1)
+x, y = rng.random((83, 5)), rng.random((83, 2))
+net = tn.Sequential(tn.Linear(5, 4), tn.Sigmoid(), tn.Linear(4, 2), tn.Sigmoid())
+for mesh in (jax.make_mesh((8,), ("data",)), jax.make_mesh((4, 2), ("data", "other"))):
+    for batch_size in (16, 24, 20, None):
+        options = dict(optimizer=tn.SGD(0.5, 0.9), epochs=2, batch_size=batch_size, engine="jax")
+        alone = tn.fit(net, tn.SquaredError("mean"), x, y, **options)
+        shared = tn.fit(net, tn.SquaredError("mean"), x, y, mesh=mesh, **options)
+        for p, q in zip(leaves(alone.params), leaves(shared.params)):
+            assert np.abs(p - q).max() <= 1e-14, np.abs(p - q).max()
+        assert np.abs(alone.history["loss"] - shared.history["loss"]).max() <= 1e-14
+
+from tinynet.engines.jax import JaxEngine
+engine = JaxEngine(net, tn.SquaredError(), tn.SGD(0.1), mesh, np.float32)
+text = engine._program.scan_batches.lower(
+    engine._program, engine.start(net.init(rng)), (np.ones((3, 16, 5), "f"), np.ones((3, 16, 2), "f"), None),
+    np.ones((3, 0), "u4"),
+).compile().as_text()
+assert "all-reduce" in text, "the devices do not share the work"
+print("equal")
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"} | more
+
+
+def test_eight_devices_share_each_batch_and_equal_one() -> None:
+    env = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    done = subprocess.run([sys.executable, "-c", EIGHT_DEVICES], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "equal\n"
+
+
+def start_two(*more: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "scripts" / "train_distributed.py"), "--num-processes", "2", *more]
+    return [
+        subprocess.Popen(
+            [*command, "--coordinator", f"localhost:{port}", "--process-id", str(i)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    path = tmp_path / "params.npz"
+    outputs = [p.communicate(timeout=120)[0] for p in start_two("--epochs", "3", "--save", str(path))]
+    assert "2 devices in 2 processes" in outputs[0], outputs
+
+    digits = split(load_digits(), task="classify", test_fraction=0.2, seed=0, standardise=False)
+    net = tn.Sequential(tn.Linear(64, 64), tn.Sigmoid(), tn.Linear(64, 10), tn.Sigmoid())
+    loss = tn.SquaredError("mean")
+    alone = tn.fit(net, loss, digits.x_train, digits.y_train, optimizer=tn.SGD(3.0), epochs=3, batch_size=32)
+    with np.load(path) as saved:
+        for name, p in leaves_with_paths(alone.params):
+            np.testing.assert_allclose(saved[name], p, rtol=0, atol=135 * 4 * 2.0**-23)  # float32, 135 updates
+
+
+def test_when_a_process_dies_the_other_stops_with_an_error() -> None:
+    staying, dying = start_two("--epochs", "1000000", "--heartbeat", "10")
+    try:
+        deadline = time.monotonic() + 60
+        while "connected" not in (line := staying.stdout.readline()) and line:  # type: ignore[union-attr]
+            assert time.monotonic() < deadline
+        time.sleep(2)
+        assert staying.poll() is None
+        dying.send_signal(signal.SIGKILL)
+        staying.communicate(timeout=60)
+        assert staying.returncode != 0
+    finally:
+        for process in (staying, dying):
+            process.kill()
+            process.communicate()
