@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params, describe
-from tinynet.batches import Batch, Samples, Stream, cast, samples
+from tinynet.batches import Batch, Samples, Stream, cast, release, samples
 from tinynet.callbacks import EarlyStopping, Epoch, EpochCallback, Step, StepCallback
 from tinynet.checks import check_positive_int
 from tinynet.engines import Carry, Engine, Losses
@@ -304,9 +304,11 @@ def _evaluate(
     prefix: str,
     dtype: Any,
 ) -> dict[str, float]:
-    parts = range(0, len(x), _EVALUATE_AT_ONCE)
-    y_hat = np.concatenate([net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0] for i in parts])
-    y = cast(y, dtype)
+    parts = []
+    for i in range(0, len(x), _EVALUATE_AT_ONCE):
+        parts.append(net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0])
+        release(x)
+    y_hat, y = np.concatenate(parts), cast(y, dtype)
     row = {prefix + "loss": float(loss.forward(y_hat, y)[0])} if prefix else {}
     return row | {prefix + name: float(metric(y_hat, y)) for name, metric in metrics.items()}
 
