@@ -112,7 +112,7 @@ def fit(
         engine: "numpy", or "jax" to compile an epoch at a time.
         threads: for engine="numpy", how many to use; None to choose by the size of the work. They share the samples of
             a batch where every layer is `samplewise`, and the matrix products elsewhere. What held before is restored.
-        mesh: a `jax.sharding.Mesh` with an axis "data" to spread each batch over; engine="jax" only.
+        mesh: for engine="jax", a `jax.sharding.Mesh` with an axis "data" to spread each batch over, if that divides it.
         tolerance: stop after an epoch whose loss is at most this.
         validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.
         metrics: functions of (ŷ, y) to evaluate after each epoch on the training data, if they are arrays, and on the
