@@ -133,12 +133,13 @@ def test_changes_to_a_copy_on_write_mapping_are_kept(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(mapped, 2 * x)
 
 
-def test_a_mapped_file_with_a_nan_is_met_with_its_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_mapped_file_with_a_nan_is_met_with_its_row(tmp_path: Path, shuffle: bool) -> None:
     x, y = data()
     x[17, 1] = np.nan
     np.save(tmp_path / "x.npy", x)
     with pytest.raises(ValueError, match="row 17"):
-        fit(np.load(tmp_path / "x.npy", mmap_mode="r"), y, batch_size=5, shuffle=False)
+        fit(np.load(tmp_path / "x.npy", mmap_mode="r"), y, batch_size=5, shuffle=shuffle)
 
 
 PEAK = """
@@ -158,9 +159,9 @@ def peak():
 with open("/proc/self/clear_refs", "w") as refs:
     refs.write("5")
 before = peak()
-net, loss = tn.Sequential(tn.Linear(1024, 2)), tn.SquaredError("mean")
+net, loss, metrics = tn.Sequential(tn.Linear(1024, 2)), tn.SquaredError("mean"), {"max": lambda a, _: a.max()}
 tn.fit(net, loss, x, y, optimizer=tn.SGD(1e-4), epochs=2, batch_size=64)
-tn.fit(net, loss, x, y, optimizer=tn.SGD(1e-4), epochs=2, batch_size=64, shuffle=False)
+tn.fit(net, loss, x, y, optimizer=tn.SGD(1e-4), epochs=2, batch_size=64, shuffle=False, metrics=metrics)
 print(peak() - before)
 """
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tinynet.arrays import Array, describe
 
-__all__ = ["Batch", "Batches", "Samples", "Stream", "as_array", "cast", "samples"]
+__all__ = ["Batch", "Batches", "Samples", "Stream", "as_array", "cast", "mapping", "release", "samples"]
 
 Batch: TypeAlias = tuple[Array, Array, Array | None]
 """x, y and the weights of the samples, or None for equal ones."""
@@ -36,23 +37,23 @@ class Batches:
     dtype: Any
 
     def __iter__(self) -> Iterator[Batch]:
-        mapped = [m for m in (mapping(self.x), mapping(self.y)) if m is not None]
         unreleased = 0
         for i in range(0, len(self.x), self.size):
             x, y = self._take(self.x, i), self._take(self.y, i)
-            if mapped:
-                x, y = _checked("x", cast(x, self.dtype), i), _checked("y", cast(y, self.dtype), i)
+            if not self.in_memory:
+                rows = range(i, i + len(x)) if self.order is None else self.order[i : i + len(x)]
+                x, y = _checked("x", cast(x, self.dtype), rows), _checked("y", cast(y, self.dtype), rows)
             yield x, y, None if self.weights is None else self._take(self.weights, i)
             unreleased += x.nbytes + y.nbytes if self.order is None else len(x) * _MAPPED_AROUND
-            if mapped and unreleased >= _RELEASE_EVERY:
-                _release(mapped)
+            if unreleased >= _RELEASE_EVERY and not self.in_memory:
+                release(self.x, self.y)
                 unreleased = 0
-        _release(mapped)
+        release(self.x, self.y)
 
     def __len__(self) -> int:
         return math.ceil(len(self.x) / self.size)
 
-    @property
+    @cached_property
     def in_memory(self) -> bool:
         return mapping(self.x) is None and mapping(self.y) is None
 
@@ -75,7 +76,7 @@ class Samples:
 
     def as_dtype(self, dtype: Any) -> Samples:
         """Round floating-point data to `dtype`: at once in memory, batch by batch from a file."""
-        x, y = (a if mapping(a) else cast(a, dtype) for a in (self.x, self.y))
+        x, y = (cast(a, dtype) if mapping(a) is None else a for a in (self.x, self.y))
         weights = None if self.weights is None else self.weights.astype(dtype)
         return Samples(x, y, weights, self.batch_size, self.shuffle, dtype)
 
@@ -167,7 +168,7 @@ def as_array(name: str, data: Array) -> Array:
     if mapping(array) is None:
         step = max(1, _CHECK_AT_ONCE // max(1, array.nbytes // max(1, len(array))))
         for i in range(0, len(array), step):
-            _checked(name, array[i : i + step], i)
+            _checked(name, array[i : i + step], range(i, i + step))
     return array
 
 
@@ -184,16 +185,17 @@ def mapping(array: Array) -> mmap.mmap | None:
     return base if isinstance(base, mmap.mmap) else None
 
 
-def _checked(name: str, array: Array, first_row: int) -> Array:
+def release(*arrays: Array) -> None:
+    """Let go of what was read of arrays mapped from files, so that a file larger than memory does not fill it."""
+    for m in map(mapping, arrays):
+        # A writable mapping may hold changes that only it has.
+        if m is not None and memoryview(m).readonly and hasattr(m, "madvise"):
+            m.madvise(mmap.MADV_DONTNEED)
+
+
+def _checked(name: str, array: Array, rows: Sequence[int]) -> Array:
     finite = np.isfinite(array)
     if not finite.all():
-        row = first_row + int(np.argwhere(~finite)[0, 0])
+        row = rows[int(np.argwhere(~finite)[0, 0])]
         raise ValueError(f"fit: {name} has a value that is NaN or infinite, first in row {row}; expected finite")
     return array
-
-
-def _release(mapped: list[mmap.mmap]) -> None:
-    """Let go of the pages read so far, so that a file larger than memory does not fill it."""
-    for m in mapped:
-        if memoryview(m).readonly and hasattr(m, "madvise"):
-            m.madvise(mmap.MADV_DONTNEED)

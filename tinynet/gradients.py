@@ -35,5 +35,5 @@ def value_and_grads(
     dy_hat = loss.backward(residual, dE)
     if weights is not None:
         E = (weights * loss.each(y_hat, y)).sum() / (len(y) if loss.reduction == "mean" else 1)
-        dy_hat *= weights.reshape(-1, *(1,) * (dy_hat.ndim - 1))  # ∂(Σ w_i E_i)/∂ŷ_i = w_i ∂E_i/∂ŷ_i
+        dy_hat = dy_hat * weights.reshape(-1, *(1,) * (dy_hat.ndim - 1))  # ∂(Σ w_i E_i)/∂ŷ_i = w_i ∂E_i/∂ŷ_i
     return E, net.param_grads(params, cache, dy_hat)

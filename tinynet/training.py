@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params, describe
-from tinynet.batches import Batch, Samples, Stream, cast, samples
+from tinynet.batches import Batch, Samples, Stream, cast, release, samples
 from tinynet.callbacks import EarlyStopping, Epoch, EpochCallback, Step, StepCallback
 from tinynet.checks import check_positive_int
 from tinynet.engines import Carry, Engine, Losses
@@ -114,7 +114,7 @@ def fit(
         engine: "numpy", or "jax" to compile an epoch at a time.
         threads: for engine="numpy", how many to use; None to choose by the size of the work. They share the samples of
             a batch where every layer is `samplewise`, and the matrix products elsewhere. What held before is restored.
-        mesh: a `jax.sharding.Mesh` with an axis "data" to spread each batch over; engine="jax" only.
+        mesh: for engine="jax", a `jax.sharding.Mesh` with an axis "data" to spread each batch over, if that divides it.
         tolerance: stop after an epoch whose loss is at most this.
         validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.
         metrics: functions of (ŷ, y) to evaluate after each epoch on the training data, if they are arrays, and on the
@@ -305,9 +305,11 @@ def _evaluate(
     prefix: str,
     dtype: Any,
 ) -> dict[str, float]:
-    parts = range(0, len(x), _EVALUATE_AT_ONCE)
-    y_hat = np.concatenate([net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0] for i in parts])
-    y = cast(y, dtype)
+    parts = []
+    for i in range(0, len(x), _EVALUATE_AT_ONCE):
+        parts.append(net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0])
+        release(x)
+    y_hat, y = np.concatenate(parts), cast(y, dtype)
     row = {prefix + "loss": float(loss.forward(y_hat, y)[0])} if prefix else {}
     return row | {prefix + name: float(metric(y_hat, y)) for name, metric in metrics.items()}
 

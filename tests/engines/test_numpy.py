@@ -106,6 +106,29 @@ def test_threads_that_share_a_batch_equal_one(threads: int, reduction: Any, weig
     np.testing.assert_allclose(one.history["loss"], several.history["loss"], rtol=1e-13)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_of_float32_stay_float32(threads: int) -> None:
+    seen = set()
+
+    class Spy(tn.SGD):
+        def step(self, params: Any, grads: Any, state: Any) -> Any:
+            seen.update(g.dtype for g in leaves(grads))
+            return super().step(params, grads, state)
+
+    weights = np.linspace(0, 2, 23)
+    tn.fit(
+        NET,
+        tn.SquaredError("mean"),
+        *data(dtype=np.float32),
+        optimizer=Spy(0.1),
+        epochs=1,
+        batch_size=9,
+        threads=threads,
+        sample_weight=weights,
+    )
+    assert seen == {np.dtype(np.float32)}
+
+
 def test_threads_that_share_a_batch_report_divergence_without_a_warning() -> None:
     x, y = data()
     with pytest.raises(tn.DivergenceError):

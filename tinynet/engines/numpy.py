@@ -88,7 +88,8 @@ class NumpyEngine:
     def _shared(self, pool: Executor, params: Params, batch: Batch, dE: float) -> tuple[Array, Params]:
         """Let each thread take a share of the samples; their losses and gradients add up, as (17) says."""
         m = len(batch[0])
-        edges = np.linspace(0, m, min(self._shares, m) + 1).astype(int)
+        n = min(self._shares, m)
+        edges = [m * i // n for i in range(n + 1)]
 
         def share(start: int, stop: int) -> tuple[Array, Params]:
             x, y, weights = (None if a is None else a[start:stop] for a in batch)
@@ -96,8 +97,8 @@ class NumpyEngine:
             E, grads = value_and_grads(self.net, self.loss, params, x, y, weights=weights, dE=dE * part)
             return E * part, grads
 
-        others = [pool.submit(copy_context().run, share, *ends) for ends in itertools.pairwise(edges[1:])]
-        E, grads = share(*edges[:2])
+        others = [pool.submit(copy_context().run, share, i, j) for i, j in itertools.pairwise(edges[1:])]
+        E, grads = share(edges[0], edges[1])
         for other in others:
             E_other, grads_other = other.result()
             E = E + E_other
