@@ -1,6 +1,6 @@
 """The document's network learns real handwritten digits from every one of 20 seeds.
 
-The seed decides the held-out rows, the weights and the order of the samples. The weights are Glorot's: 96.7 % to 98.6 %.
+The seed decides the held-out rows, the weights and the order of the samples. The weights are Glorot's: 96.7–98.6 %.
 From N(0, 1) units start saturated, and two of the 20 seeds end below 88 %, a digit never learned:
 `python -m tests.test_digits` prints both, seed by seed.
 """
