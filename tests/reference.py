@@ -10,6 +10,9 @@ import numpy as np
 import tinynet as tn
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
+# Each set of shapes is compiled once and called a few times: the compiler need not optimise.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 BOUND = 32
 """Units of max|g| that a gradient may be off, tensor by tensor."""
 
@@ -35,7 +38,7 @@ def grads_by_jax(net, loss, params, x, y):
         return float(E), map_leaves(np.asarray, dparams), np.asarray(dx)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def _value_and_grad(net, loss, params, x, y):
     def E(params, x):
         return loss.forward(net.forward(params, x)[0], y)[0]
@@ -65,7 +68,7 @@ def vjp_by_jax(layer, params, x, dy):
         return map_leaves(np.asarray, _vjp(layer, *wide))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _vjp(layer, params, x, dy):
     y, pull_back = jax.vjp(lambda params, x: layer.forward(params, x)[0], params, x)
     dparams, dx = pull_back(dy)

@@ -483,7 +483,7 @@ def test_the_code_of_an_equation_is_there_and_carries_its_number(code):
 
 
 @pytest.mark.parametrize("equation", EQUATIONS, ids=lambda e: str(e.number))
-def test_the_checks_of_an_equation_are_there_and_run_its_code(equation):
+def test_the_checks_of_an_equation_are_there_and_assert(equation):
     for check in equation.checks:
         path, name = check.split("::")
         node = functions(ROOT / path)[name]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinynet as tn
-from tests.reference import assert_within, sigmoid_network
+from tests.reference import assert_within, jit, sigmoid_network
 from tinynet import scalar
 
 WIDTH = st.sampled_from([1, 2, 3, 5])
@@ -37,7 +37,7 @@ def as_tuple(params):
     return params[0]["W"], params[0]["b"], params[2]["W"], params[2]["b"]
 
 
-@jax.jit
+@jit
 def by_jax(p, X, Y):
     def E(p):
         h = jax.nn.sigmoid(X @ p.V.T + p.c)
@@ -46,7 +46,7 @@ def by_jax(p, X, Y):
     return jax.value_and_grad(E)(p)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(D=WIDTH, S=WIDTH, K=WIDTH, m=st.sampled_from([1, 2, 7]), seed=st.integers(0, 2**32 - 1))
 def test_scalar_is_vectorised_is_jax(D, S, K, m, seed):
     p, X, Y = problem(D, S, K, m, seed)

@@ -1,0 +1,64 @@
+"""Arrays of NumPy and JAX: told from other things, named, and never shared by mistake."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tinynet.arrays import describe, is_array, is_floating, namespace, owned_copy, rows
+
+
+def test_the_namespace_is_that_of_the_library():
+    assert namespace(np.zeros(2)) is np
+    assert namespace(np.float32(1)) is np
+    assert namespace(jnp.zeros(2)) is jnp
+
+
+def test_a_tracer_has_the_namespace_of_jax():
+    seen = []
+    jax.jit(lambda x: seen.append(namespace(x)) or x)(jnp.zeros(2))
+    assert seen == [jnp]
+
+
+@pytest.mark.parametrize(("x", "name"), [([1.0], "list"), (1.0, "float"), (None, "None")])
+def test_what_is_no_array_has_no_namespace(x, name):
+    assert not is_array(x)
+    with pytest.raises(TypeError, match=f"{name} is not an array; convert it with numpy.asarray"):
+        namespace(x)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble", jnp.bfloat16])
+def test_floating_point_is_known(dtype):
+    assert is_floating(np.zeros(2, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex128", "object", "U3"])
+def test_other_dtypes_are_not_floating(dtype):
+    assert not is_floating(np.zeros(2, dtype))
+
+
+@pytest.mark.parametrize(("shape", "m"), [((3,), 1), ((5, 3), 5), ((2, 4, 3), 8), ((0, 3), 0), ((2, 0, 3), 0)])
+def test_rows_are_the_samples(shape, m):
+    x = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    assert rows(x).shape == (m, 3)
+    np.testing.assert_array_equal(rows(x).ravel(), x.ravel())
+
+
+def test_rows_of_a_contiguous_array_are_a_view():
+    x = np.zeros((2, 4, 3))
+    assert np.shares_memory(rows(x), x)
+
+
+def test_an_owned_copy_shares_nothing_and_can_be_written():
+    x = np.arange(3.0)
+    x.flags.writeable = False
+    copy = owned_copy(x)
+    copy += 1
+    np.testing.assert_array_equal(x, [0, 1, 2])
+    assert isinstance(owned_copy(jnp.zeros(2)), jax.Array)
+
+
+def test_an_array_is_named_by_dtype_and_shape():
+    assert describe(np.zeros((3, 2), np.float32)) == "float32 array of shape (3, 2)"
+    assert describe(jnp.zeros(())) == "float32 array of shape ()"
+    assert [describe(x) for x in ([], None, "x", 1)] == ["list", "None", "str", "int"]
