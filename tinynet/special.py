@@ -21,7 +21,7 @@ _Q = (
 
 
 def expit(z: Array) -> Array:
-    """σ(z) = 1 / (1 + e^−z) (1): with e = e^−|z|, which cannot overflow, 1 / (1 + e) for z ≥ 0, e / (1 + e) for z < 0."""
+    """σ(z) = 1 / (1 + e^−z) (1): with e = e^−|z| ≤ 1 it is 1 / (1 + e) for z ≥ 0, e / (1 + e) for z < 0."""
     xp = namespace(z)
     negative = z < 0
     e = xp.exp(xp.where(negative, z, -z))
