@@ -317,7 +317,8 @@ def test_a_loss_that_is_not_finite_stops_it_and_the_last_finite_parameters_are_k
         E, grads = tn.value_and_grads(net, SUM, params, x[i : i + 3], y[i : i + 3])
         assert np.isfinite(E)
         params, _ = tn.SGD(50.0).update(params, grads, ())
-    assert_identical(kept, params)
+    for got, expected in zip(leaves(kept), leaves(params), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4)  # fit folds η into the error, in float32
     i = 3 * (steps % 4)
     assert not np.isfinite(tn.value_and_grads(net, SUM, params, x[i : i + 3], y[i : i + 3])[0])
 

@@ -19,6 +19,7 @@ __all__ = [
     "Params",
     "add_to_rows",
     "add_to_slice",
+    "blocks",
     "describe",
     "has_values",
     "is_array",
@@ -36,6 +37,8 @@ Params: TypeAlias = Any
 
 Cache: TypeAlias = Any
 """What `forward` hands to `backward`: a pytree of arrays, opaque to everyone else."""
+
+_CACHED_ENTRIES = 2**18
 
 # bfloat16 and the float8 types of JAX are of kind "V".
 _FLOATING_KINDS = "fV"
@@ -87,6 +90,16 @@ def add_to_rows(x: Array, indices: Array, values: Array) -> Array:
         return x.at[indices].add(values)
     np.add.at(x, indices, values)
     return x
+
+
+def blocks(x: Array, entries: int) -> list[slice]:
+    """Cut the first axis of `x` into slices whose work, `entries` numbers a sample, stays in the processor's cache.
+
+    One slice for JAX, whose compiler does this by itself.
+    """
+    m = len(x)
+    size = max(1, _CACHED_ENTRIES // max(1, entries)) if namespace(x) is np else max(1, m)
+    return [slice(i, i + size) for i in range(0, max(1, m), size)]
 
 
 def has_values(x: Array) -> bool:

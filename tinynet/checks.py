@@ -95,8 +95,10 @@ def check_positive_int(owner: object, name: str, n: object) -> None:
 
 def check_natural(owner: object, name: str, n: object) -> None:
     """Raise unless `n` is an int of at least 0."""
-    if n != 0 or isinstance(n, bool):
-        check_positive_int(owner, name, n)
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
+    if n < 0:
+        raise ValueError(f"{owner}: {name} is {n}; expected at least 0")
 
 
 def check_param(owner: object, params: Params, name: str, shape: tuple[int, ...]) -> Array:
@@ -105,8 +107,8 @@ def check_param(owner: object, params: Params, name: str, shape: tuple[int, ...]
         p = params[name]
     except (KeyError, TypeError, IndexError):
         raise ValueError(f'{owner}: params is {params!r:.60}; expected a dict with "{name}"') from None
-    if p.shape != shape:
-        raise ValueError(f"{owner}: params have {name} {tuple(p.shape)}; expected {name} {shape}")
+    if not is_array(p) or p.shape != shape:
+        raise ValueError(f"{owner}: params have {name} {describe(p)}; expected shape {shape}")
     return p
 
 

@@ -127,7 +127,7 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
         axes.set_xlabel("step")
         axes.set_title(title)
         axes.grid(alpha=0.3)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
     return figure
 
 

@@ -21,15 +21,11 @@ _Q = (
 
 
 def expit(z: Array) -> Array:
-    """σ(z) = 1 / (1 + e^−z) (1), computed as e^min(z, 0) / (1 + e^−|z|), which cannot overflow.
-
-    −|z| is written min(z, −z), as in `tinynet.Sigmoid`.
-    """
+    """σ(z) = 1 / (1 + e^−z) (1): with e = e^−|z| ≤ 1 it is 1 / (1 + e) for z ≥ 0, e / (1 + e) for z < 0."""
     xp = namespace(z)
-    d = 1 + xp.exp(xp.minimum(z, -z))
-    a = xp.exp(xp.minimum(z, 0))
-    a /= d
-    return a
+    negative = z < 0
+    e = xp.exp(xp.where(negative, z, -z))
+    return xp.where(negative, e, 1) / (1 + e)
 
 
 def normal_density(z: Array) -> Array:

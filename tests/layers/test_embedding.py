@@ -43,7 +43,7 @@ def test_bad_input_is_named():
         TypeError, match=r"x is float64 array of shape \(2,\); expected an array of integers from 0 to 4"
     ):
         layer.forward(params, np.ones(2))
-    with pytest.raises(ValueError, match=r"params have W \(4, 3\); expected W \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"params have W float64 array of shape \(4, 3\); expected shape \(5, 3\)"):
         layer.forward({"W": np.ones((4, 3))}, X)
     with pytest.raises(ValueError, match=r"dy has shape \(4, 6\)"):
         layer.backward(params, X, np.ones((4, 6)))

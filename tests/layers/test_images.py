@@ -109,7 +109,7 @@ def test_conv2d_is_initialised_by_its_fans_and_its_initializer():
     [
         (lambda: tn.Conv2d(0, 2, 3), r"Conv2d: n_in is 0; expected at least 1"),
         (lambda: tn.Conv2d(1, 2, (3, 3)), r"Conv2d: kernel is \(3, 3\); expected an int"),
-        (lambda: tn.Conv2d(1, 2, 3, padding=-1), r"Conv2d: padding is -1"),
+        (lambda: tn.Conv2d(1, 2, 3, padding=-1), r"Conv2d: padding is -1; expected at least 0"),
         (lambda: tn.MaxPool2d(2, 0), r"MaxPool2d: stride is 0; expected at least 1"),
         (lambda: tn.AvgPool2d(2.0), r"AvgPool2d: kernel is 2.0; expected an int"),
     ],
@@ -138,7 +138,9 @@ def test_conv2d_names_bad_channels_and_params():
     params = layer.init(np.random.default_rng(0), np.float64)
     with pytest.raises(ValueError, match=r"x has shape \(1, 3, 4, 4\); expected \(..., 2, height, width\)"):
         layer.forward(params, np.ones((1, 3, 4, 4)))
-    with pytest.raises(ValueError, match=r"params have W \(2, 3, 3, 3\); expected W \(3, 2, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"params have W float64 array of shape \(2, 3, 3, 3\); expected shape \(3, 2, 3, 3\)"
+    ):
         layer.forward({**params, "W": np.ones((2, 3, 3, 3))}, np.ones((1, 2, 4, 4)))
     with pytest.raises(ValueError, match=r'expected a dict with "b"'):
         layer.forward({"W": params["W"]}, np.ones((1, 2, 4, 4)))

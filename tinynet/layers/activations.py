@@ -23,8 +23,9 @@ class Sigmoid(Layer):
         f′(z) = e^−z / (1 + e^−z)² = f(z) · (1 − f(z)) = f(z) · f(−z)             (2)
         δ = ∂E/∂z = ∂E/∂a ⊗ f′(z)                                                 (20)
     Neither is computed as printed. With e = e^−|z| ≤ 1, which cannot overflow,
-        f(z) = 1 / (1 + e) for z ≥ 0, e / (1 + e) for z < 0;        f′(z) = e / (1 + e)²,
-    and f′ keeps every digit where the unit is saturated and 1 − f(z) would cancel.
+        f(z) = e^min(z, 0) / (1 + e),        f′(z) = e / (1 + e)²,
+    and f′ keeps every digit where the unit is saturated and 1 − f(z) would cancel. −|z| is written min(z, −z), whose
+    slope at 0 `jax.grad` takes as 0, the mean of both sides.
 
     Source: equations (1), (2), (19), (20). Range of a: [0, 1]; exactly 0 and 1 in the limits.
 
@@ -38,9 +39,9 @@ class Sigmoid(Layer):
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)
         xp = namespace(z)
-        e = xp.exp(-abs(z))
+        e = xp.exp(xp.minimum(z, -z))
         d = 1 + e
-        a = xp.where(z < 0, e, 1)
+        a = xp.exp(xp.minimum(z, 0))
         a /= d  # (1), (19)
         e /= d
         e /= d  # (2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Params, add_to_slice, namespace
+from tinynet.arrays import Array, Params, add_to_slice, blocks, namespace
 from tinynet.checks import check_images, check_natural, check_param, check_positive_int, check_same_shape
 from tinynet.initializers import Initializer, glorot_uniform
 from tinynet.layers.layer import Layer
@@ -40,7 +41,7 @@ class Conv2d(Layer):
         ∂E/∂b_o = Σ_rs Δ_o(r, s), summed over the samples          (26)
         ∂E/∂A_i = W_iᵀ Δ                                           in (22)
     and ∂E/∂a adds up each entry of the ∂E/∂A_i where it was taken from. The A_i of all i are rows of one array, a
-    shifted by each j: only the K columns of the kernel are copied, not its K² pixels.
+    shifted by each j: only the K columns of the kernel are copied, not its K² pixels, and a few samples at a time.
 
     Source: Y. LeCun et al., Backpropagation applied to handwritten zip code recognition, Neural Computation 1 (1989);
     as matrix products, K. Chellapilla, S. Puri, P. Simard, High performance convolutional neural networks for document
@@ -67,71 +68,81 @@ class Conv2d(Layer):
         W = self.initializer(rng, (self.n_out, self.n_in, self.kernel, self.kernel), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
+    def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_images(self, x, self.n_in, self.kernel, self.padding)
         W = self._rows(params)
         b = check_param(self, params, "b", (self.n_out,))
-        A = self._gather(x)
-        rows, columns = self._size(x)
+        images = self._samples(x)
+        z = namespace(x).concatenate([self._product(W, b, images[block]) for block in self._blocks(images)])
+        return z.reshape(*x.shape[:-3], self.n_out, *self._size(x)), x
+
+    def backward(self, params: Params, x: Array, dz: Array) -> tuple[Array, Params]:
+        dparams = self.param_grads(params, x, dz)
+        W, images, Δ = self._rows(params), self._samples(x), self._samples(dz)
+        dx = [self._input_grads(W, Δ[block], x.shape[-2:]) for block in self._blocks(images)]
+        return namespace(dz).concatenate(dx).reshape(x.shape), dparams
+
+    def param_grads(self, params: Params, x: Array, dz: Array) -> Params:
+        check_same_shape(self, "dz", dz, (*x.shape[:-3], self.n_out, *self._size(x)), "the output")
+        images, Δ = self._samples(x), self._samples(dz)
+        dW = sum(self._weight_grads(images[block], Δ[block]) for block in self._blocks(images))
+        dW = dW.reshape(self.kernel, self.n_out, self.kernel, self.n_in).transpose(1, 3, 0, 2)
+        return {"W": dW, "b": Δ.sum(axis=(0, 2, 3))}  # (26)
+
+    def _product(self, W: Array, b: Array, x: Array) -> Array:
+        A, (rows, _) = self._gather(x), self._size(x)
         z = W[0] @ self._seen(A, 0, rows)
         for i in range(1, self.kernel):
             z += W[i] @ self._seen(A, i, rows)  # (18)
         z += b[:, None]  # (18)
-        return z.reshape(*x.shape[:-3], self.n_out, rows, columns), (x, A)
+        return z
 
-    def backward(self, params: Params, cache: tuple[Array, Array], dz: Array) -> tuple[Array, Params]:
-        x, A = cache
-        dparams = self.param_grads(params, cache, dz)
-        rows, columns = self._size(x)
-        W, Δ = self._rows(params), self._flat(dz)
-        dA = namespace(dz).zeros(A.shape, dtype=dz.dtype)
-        for i in range(self.kernel):
-            part = (W[i].T @ Δ).reshape(*A.shape[:-2], rows, columns)  # (22)
-            dA = add_to_slice(dA, (..., reach(i, rows, self.stride), slice(None)), part)
-        return self._scatter(dA, x), dparams
-
-    def param_grads(self, params: Params, cache: tuple[Array, Array], dz: Array) -> Params:
-        x, A = cache
-        rows, columns = self._size(x)
-        check_same_shape(self, "dz", dz, (*x.shape[:-3], self.n_out, rows, columns), "the output")
-        Δ = self._flat(dz)
-        samples = tuple(range(Δ.ndim - 2))
+    def _weight_grads(self, x: Array, dz: Array) -> Array:
+        A, (rows, _), Δ = self._gather(x), self._size(x), _flat(dz)
         products = [Δ @ self._seen(A, i, rows).swapaxes(-1, -2) for i in range(self.kernel)]
-        dW = namespace(dz).stack([p.sum(axis=samples) for p in products])  # (24)
-        dW = dW.reshape(self.kernel, self.n_out, self.kernel, self.n_in).transpose(1, 3, 0, 2)
-        return {"W": dW, "b": Δ.sum(axis=(*samples, -1))}  # (26)
+        return namespace(dz).stack([p.sum(axis=0) for p in products])  # (24)
+
+    def _input_grads(self, W: Array, dz: Array, size: tuple[int, int]) -> Array:
+        zeros, p, (height, width) = namespace(dz).zeros, self.padding, size
+        m, _, rows, columns = dz.shape
+        Δ = _flat(dz)
+        dA = zeros((m, self.kernel * self.n_in, height + 2 * p, columns), dtype=dz.dtype)
+        for i in range(self.kernel):
+            dA_i = (W[i].T @ Δ).reshape(m, self.kernel * self.n_in, rows, columns)  # (22)
+            dA = add_to_slice(dA, (..., reach(i, rows, self.stride), slice(None)), dA_i)
+        da = zeros((m, self.n_in, height + 2 * p, width + 2 * p), dtype=dz.dtype)
+        for j in range(self.kernel):
+            seen = dA[:, j * self.n_in : (j + 1) * self.n_in]
+            da = add_to_slice(da, (..., reach(j, columns, self.stride)), seen)
+        return da[..., p : p + height, p : p + width]
+
+    def _rows(self, params: Params) -> Array:
+        """W (n_out, n_in, K, K) as (K, n_out, K · n_in): W_i for each row i of the kernel."""
+        W = check_param(self, params, "W", (self.n_out, self.n_in, self.kernel, self.kernel))
+        return W.transpose(2, 0, 3, 1).reshape(self.kernel, self.n_out, self.kernel * self.n_in)
+
+    def _gather(self, x: Array) -> Array:
+        """The rows of all A_i (m, K · n_in, H + 2 padding, S): the padded images as each kernel column sees them."""
+        xp, p, (_, columns) = namespace(x), self.padding, self._size(x)
+        a = xp.pad(x, [(0, 0), (0, 0), (p, p), (p, p)]) if p else x
+        return xp.concatenate([a[..., reach(j, columns, self.stride)] for j in range(self.kernel)], axis=1)
+
+    def _seen(self, A: Array, i: int, rows: int) -> Array:
+        """A_i (m, K · n_in, R · S); with a stride of 1 a view."""
+        return _flat(A[:, :, reach(i, rows, self.stride)])
 
     def _size(self, x: Array) -> tuple[int, int]:
         rows, columns = (count(n + 2 * self.padding, self.kernel, self.stride) for n in x.shape[-2:])
         return rows, columns
 
-    def _rows(self, params: Params) -> Array:
-        """W (n_out, n_in, K, K) as (K, n_out, K · n_in): W_i for each row i of the kernel."""
-        W = check_param(self, params, "W", (self.n_out, self.n_in, self.kernel, self.kernel))
-        return W.transpose(2, 0, 3, 1).reshape(self.kernel, self.n_out, -1)
+    def _samples(self, x: Array) -> Array:
+        """View x (..., C, H, W) as (m, C, H, W)."""
+        return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
-    def _flat(self, dz: Array) -> Array:
-        """Δ (..., n_out, R · S)."""
-        return dz.reshape(*dz.shape[:-2], dz.shape[-2] * dz.shape[-1])
+    def _blocks(self, x: Array) -> list[slice]:
+        return blocks(x, self.kernel * math.prod(x.shape[1:]))
 
-    def _gather(self, x: Array) -> Array:
-        """A (..., K · n_in, H + 2 padding, S): the padded images as each column of the kernel sees them."""
-        xp, p = namespace(x), self.padding
-        a = xp.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)]) if p else x
-        _, columns = self._size(x)
-        return xp.concatenate([a[..., reach(j, columns, self.stride)] for j in range(self.kernel)], axis=-3)
 
-    def _seen(self, A: Array, i: int, rows: int) -> Array:
-        """A_i (..., K · n_in, R · S); with a stride of 1 a view."""
-        a = A[..., reach(i, rows, self.stride), :]
-        return a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1])
-
-    def _scatter(self, dA: Array, x: Array) -> Array:
-        """The transpose of `_gather`."""
-        p, (height, width) = self.padding, x.shape[-2:]
-        _, columns = self._size(x)
-        da = namespace(dA).zeros((*x.shape[:-2], height + 2 * p, width + 2 * p), dtype=dA.dtype)
-        for j in range(self.kernel):
-            part = dA[..., j * self.n_in : (j + 1) * self.n_in, :, :]
-            da = add_to_slice(da, (..., reach(j, columns, self.stride)), part)
-        return da[..., p : p + height, p : p + width]
+def _flat(x: Array) -> Array:
+    """View x (..., R, S) as (..., R · S)."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])

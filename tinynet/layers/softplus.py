@@ -20,7 +20,8 @@ class Softplus(Layer):
         z (the input x and the cache), a and δ are all of one shape.
 
     Derivation:
-        f(z) = max(z, 0) + log(1 + e^−|z|), which cannot overflow
+        f(z) = max(z, 0) + log(1 + e^−|z|), which cannot overflow; −|z| is written min(z, −z), whose slope at 0
+               `jax.grad` takes as 0, the mean of both sides
         f′(z) = e^z / (1 + e^z) = σ(z)
         δ = ∂E/∂z = ∂E/∂a ⊗ f′(z)                                                 (20)
 

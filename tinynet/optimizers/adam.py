@@ -14,6 +14,7 @@ from tinynet.optimizers.learning_rate import (
     first_step,
     in_dtype_of,
     learning_rate_at,
+    next_step,
 )
 from tinynet.optimizers.optimizer import Optimizer, zeros_like
 from tinynet.trees import map_leaves
@@ -59,7 +60,7 @@ class Adam(Optimizer):
         return {"step": first_step(), "m": zeros_like(params), "v": zeros_like(params)}
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
-        t = state["step"] + 1
+        t = next_step(state["step"])
         lr = learning_rate_at(self.lr, state["step"])
         unbias1, unbias2 = _one_minus_power(self.beta1, t), _one_minus_power(self.beta2, t)
 

@@ -11,7 +11,15 @@ import numpy as np
 from tinynet.arrays import Array, namespace
 from tinynet.checks import check_number
 
-__all__ = ["LearningRate", "Schedule", "check_learning_rate", "first_step", "in_dtype_of", "learning_rate_at"]
+__all__ = [
+    "LearningRate",
+    "Schedule",
+    "check_learning_rate",
+    "first_step",
+    "in_dtype_of",
+    "learning_rate_at",
+    "next_step",
+]
 
 Schedule: TypeAlias = Callable[[Any], Any]
 """step -> η, where step counts the updates before this one, from 0: an int32 scalar, traced under `jax.jit`."""
@@ -27,6 +35,11 @@ def check_learning_rate(owner: str, lr: Any) -> LearningRate:
 def first_step() -> Array:
     """Return the step count before the first update, an array so that it can be a leaf of the state."""
     return np.zeros((), np.int32)
+
+
+def next_step(step: Array) -> Array:
+    """Return step + 1, an array too."""
+    return namespace(step).asarray(step + 1)
 
 
 def learning_rate_at(lr: LearningRate, step: Array) -> Any:

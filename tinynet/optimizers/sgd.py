@@ -13,6 +13,7 @@ from tinynet.optimizers.learning_rate import (
     first_step,
     in_dtype_of,
     learning_rate_at,
+    next_step,
 )
 from tinynet.optimizers.optimizer import Optimizer, zeros_like
 from tinynet.trees import map_leaves
@@ -59,7 +60,7 @@ class SGD(Optimizer):
             return self._descend(params, grads, state, self.lr)
         lr = self.lr(state["step"])
         params, v = self._descend(params, grads, state["v"], lr)
-        return params, {"step": state["step"] + 1, "v": v}
+        return params, {"step": next_step(state["step"]), "v": v}
 
     def _descend(self, params: Params, grads: Params, v: Params, lr: Any) -> tuple[Params, Params]:
         def descend(p: Array, g: Array) -> Array:
@@ -109,7 +110,7 @@ class Nesterov(Optimizer):
             return p
 
         v = accumulate(self.momentum, state["v"], grads)
-        return map_leaves(descend, params, grads, v), {"step": state["step"] + 1, "v": v}
+        return map_leaves(descend, params, grads, v), {"step": next_step(state["step"]), "v": v}
 
 
 def accumulate(momentum: float, v: Params, grads: Params) -> Params:
