@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet import initializers, layers, losses, optimizers
+from tinynet import initializers, layers, losses, optimizers, schedules
 from tinynet.arrays import is_array
 
 __all__ = ["DTYPES", "MAX_DEPTH", "Arrays", "Known", "decode", "encode", "known_names", "own_names"]
@@ -60,7 +60,7 @@ def known_names(own: Iterable[Any] = ()) -> Known:
         ValueError: two bear one name.
     """
     known: dict[str, Any] = {}
-    for module in (layers, losses, optimizers, initializers):
+    for module in (layers, losses, optimizers, schedules, initializers):
         for name in module.__all__:
             if _is_nameable(getattr(module, name)):
                 known[name] = getattr(module, name)
