@@ -69,10 +69,10 @@ class Sequential(Layer):
 
     def param_grads(self, params: Params, caches: Cache, dy: Array) -> Params:
         self._check_params(params)
-        first = 0
-        while first < len(params) and not params[first]:
-            first += 1
-        if first == len(params):
+        for first, part in enumerate(params):  # noqa: B007
+            if part:
+                break
+        else:
             return tuple({} for _ in params)
         dy, dparams = self._backward(params, caches, dy, first + 1)
         lowest = self.layers[first].param_grads(params[first], caches[first], dy)
