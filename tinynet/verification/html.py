@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -87,7 +88,6 @@ class Row:
     """One probe: a cell for each gradient, or one remark over all of them."""
 
     probe: str
-    dtype: str
     cells: tuple[Cell, ...] = ()
     remark: str = ""
     kind: str = ""
@@ -97,17 +97,22 @@ class Row:
 def _section(report: Report) -> dict[str, Any]:
     gradients = list(dict.fromkeys(n for p in report.coverage if not _is_layer(p) for n in p.ratios))
     gradients += [g for f in report.findings for g in (f.gradient, *f.also) if g not in gradients]
-    compared = [ratio for p in report.coverage for ratio in p.ratios.values()]
-    worst = max(compared, default=0.0)
+    worst = max((ratio for p in report.coverage for ratio in p.ratios.values()), default=0.0)
+    found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.fault}" for f in report.findings)
     return {
         "report": report,
         "gradients": list(dict.fromkeys(gradients)),
         "rows": [_row(p, gradients, report.findings) for p in report.coverage],
-        "findings": [{"finding": f, "lines": str(f).splitlines(), "maps": _maps(f)} for f in report.findings],
-        "worst_text": _short(worst) if compared else "–",
-        "worst_kind": _kind(worst) if compared else "none",
+        "findings": [{"finding": f, "lines": _lines(f), "maps": _maps(f)} for f in report.findings],
+        "outcome": "; ".join(found) or report.reason or f"at most {_short(worst)} of the tolerance",
         "run": sum(not p.skipped for p in report.coverage),
     }
+
+
+def _lines(finding: Finding) -> list[tuple[str, str]]:
+    """Split the finding's own text, below its first line, into labels and what they label."""
+    parts = (line.strip().partition(" ") for line in str(finding).splitlines()[1:])
+    return [(label, text.strip()) for label, _, text in parts]
 
 
 def _is_layer(probe: Probe) -> bool:
@@ -117,14 +122,14 @@ def _is_layer(probe: Probe) -> bool:
 def _row(probe: Probe, gradients: Sequence[str], findings: Sequence[Finding]) -> Row:
     found = [f for f in findings if f.probe == probe.name]
     if probe.skipped:
-        return Row(probe.name, probe.dtype, remark=f"skipped: {probe.skipped}", kind="skipped")
+        return Row(probe.name, remark=f"skipped: {probe.skipped}", kind="skipped")
     if _is_layer(probe):
         told = "; ".join(f"{name}: {_short(ratio)}" for name, ratio in probe.ratios.items())
         kind = _kind(max(probe.ratios.values(), default=0.0))
-        return Row(probe.name, probe.dtype, remark=told, kind=kind, note=probe.note)
+        return Row(probe.name, remark=told, kind=kind, note=probe.note)
     if not probe.ratios:
         told, kind = ("; ".join(f.fault for f in found), "wrong") if found else ("nothing wrong", "fine")
-        return Row(probe.name, probe.dtype, remark=told, kind=kind, note=probe.note)
+        return Row(probe.name, remark=told, kind=kind, note=probe.note)
     faulty = {g: f.fault for f in found for g in (f.gradient, *f.also)}
     cells = []
     for name in gradients:
@@ -133,7 +138,7 @@ def _row(probe: Probe, gradients: Sequence[str], findings: Sequence[Finding]) ->
             cells.append(Cell(_short(ratio), _kind(ratio)))
         else:
             cells.append(Cell(faulty.get(name, "–"), "wrong" if name in faulty else "none"))
-    return Row(probe.name, probe.dtype, tuple(cells), note=probe.note)
+    return Row(probe.name, tuple(cells), note=probe.note)
 
 
 def _kind(ratio: float) -> str:
@@ -143,7 +148,7 @@ def _kind(ratio: float) -> str:
 def _short(value: float) -> str:
     if not np.isfinite(value):
         return "NaN" if np.isnan(value) else "∞" if value > 0 else "−∞"
-    text = f"{value:.2g}" if abs(value) < 1000 else f"{value:.0e}"
+    text = f"{value:.2g}" if value == 0 or 1e-3 <= abs(value) < 1000 else f"{value:.0e}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("e+", "e").replace("-", "−")
 
 
@@ -243,23 +248,22 @@ def _map(title: str, a: Array, error: Array, common: float | None, index: tuple[
 
 
 def _error_map(title: str, shape: tuple[int, ...], error: Array, finding: Finding) -> HeatMap:
-    """Draw the error on a logarithmic scale from the tolerance upwards; below it, nothing is wrong."""
-    tolerance = finding.tolerance or np.finfo(float).tiny
-    finite = error[np.isfinite(error)]
-    top = max(float(finite.max(initial=0.0)) / tolerance, 10.0)
+    """Draw what is above the tolerance on a logarithmic scale, from the smallest such error to the largest."""
+    wrong = error[np.isfinite(error) & (error > finding.tolerance)]
+    high = float(wrong.max(initial=np.finfo(float).tiny))
+    low = min(float(wrong.min(initial=high)), high / 10)
 
-    def share(ratio: float) -> float:
-        return float(0.15 + 0.85 * np.log10(ratio) / np.log10(top))
+    def share(value: float) -> float:
+        return 0.15 + 0.85 * math.log(value / low) / math.log(high / low)
 
     def colour(value: float) -> str:
         if not np.isfinite(value):
             return UNKNOWN
-        return WITHIN if value <= tolerance else _hex("YlOrBr", share(value / tolerance))
+        return WITHIN if value <= finding.tolerance else _hex("YlOrBr", share(value))
 
-    ratios = np.logspace(0, np.log10(top), 4)
-    legend = (("≤ tolerance", WITHIN), *((f"{_short(r * tolerance)}", _hex("YlOrBr", share(r))) for r in ratios))
-    remark = f"tolerance {_short(finding.tolerance)}"
-    return _draw(title, shape, error, error, colour, legend, remark, finding.index)
+    marks = ((float(v), _hex("YlOrBr", share(float(v)))) for v in np.geomspace(low, high, 4))
+    legend = ((f"≤ {_short(finding.tolerance)}, the tolerance", WITHIN), *((_short(v), c) for v, c in marks))
+    return _draw(title, shape, error, error, colour, legend, "", finding.index)
 
 
 def _draw(
