@@ -189,6 +189,12 @@ class Report:
             temporary.replace(path)
         return _finite(text)
 
+    def to_html(self, path: str | Path) -> None:
+        """Write the report as one self-contained page with heat maps, whole or not at all; needs `tinynet[html]`."""
+        from tinynet.verification.html import write_html
+
+        write_html([self], path)
+
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
