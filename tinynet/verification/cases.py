@@ -38,11 +38,16 @@ def _affine(params: Any, x: Any) -> Any:
     return np.einsum("ij,...j->...i", params["W"], x) + params["b"]
 
 
-def _sigmoid(params: Any, x: Any) -> Any:
-    import jax
+def _by_jax(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A reference that JAX computes in float64: function(jax, *arguments)."""
 
-    with jax.enable_x64(True):
-        return np.asarray(jax.nn.sigmoid(x))
+    def reference(*args: Any) -> Any:
+        import jax
+
+        with jax.enable_x64(True):
+            return np.asarray(function(jax, *args))
+
+    return reference
 
 
 def _sigmoid_network(params: Any, x: Any) -> Any:
@@ -51,20 +56,78 @@ def _sigmoid_network(params: Any, x: Any) -> Any:
     return x
 
 
+def _normalised(params: Any, x: Any) -> Any:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(np.var(x, axis=-1, keepdims=True) + 1e-5) * params["gamma"] + params["beta"]
+
+
+def _convolution(stride: int, padding: int) -> Callable[..., Any]:
+    def convolve(jax: Any, params: Any, x: Any) -> Any:
+        pads = [(padding, padding)] * 2
+        y = jax.lax.conv_general_dilated(x, params["W"], (stride, stride), pads)
+        return y + params["b"][:, None, None]
+
+    return _by_jax(convolve)
+
+
+def _windows(x: Any, kernel: int) -> Any:
+    """(…, h, w) cut into windows that do not overlap, (…, h/k, w/k, k, k)."""
+    return np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(-2, -1))[..., ::kernel, ::kernel, :, :]
+
+
+def _cross_entropy(jax: Any, logits: Any, y: Any) -> Any:
+    return -(y * jax.nn.log_softmax(logits)).sum()
+
+
+def _binary_cross_entropy(jax: Any, logits: Any, y: Any) -> Any:
+    return -(y * jax.nn.log_sigmoid(logits) + (1 - y) * jax.nn.log_sigmoid(-logits)).sum()
+
+
+def _huber(y_hat: Any, y: Any) -> Any:
+    r = np.abs(y_hat - y)
+    return np.where(r <= 1, r * r / 2, r - 0.5).sum()
+
+
 def _half_squared_distance(y_hat: Any, y: Any) -> Any:
     return np.linalg.norm(y_hat - y) ** 2 / 2
 
 
-def _mean_half_squared_distance(y_hat: Any, y: Any) -> Any:
-    return np.mean(np.linalg.norm(y_hat - y, axis=-1) ** 2) / 2
+def _mean_over_samples(total: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda y_hat, y: total(y_hat, y) / len(y)
 
+
+_sigmoid = _by_jax(lambda jax, params, x: jax.nn.sigmoid(x))
+_IMAGE = (3, 2, 7, 5)
 
 CASES: tuple[Case, ...] = (
     Case(tn.Linear(4, 3), reference=_affine),
     Case(tn.Linear(4, 3), inputs=(2, 5, 4), reference=_affine, name="Linear(n_in=4, n_out=3), x (2, 5, 4)"),
     Case(tn.Sigmoid(), reference=_sigmoid),
+    Case(tn.Tanh(), reference=lambda params, x: np.tanh(x)),
+    Case(tn.ReLU(), reference=_by_jax(lambda jax, params, x: jax.nn.relu(x))),
+    Case(tn.LeakyReLU(0.3), reference=_by_jax(lambda jax, params, x: jax.nn.leaky_relu(x, 0.3))),
+    Case(tn.Softplus(), reference=_by_jax(lambda jax, params, x: jax.nn.softplus(x))),
+    Case(tn.SiLU(), reference=_by_jax(lambda jax, params, x: jax.nn.silu(x))),
+    Case(tn.GELU(), reference=_by_jax(lambda jax, params, x: jax.nn.gelu(x, approximate=False))),
+    Case(tn.GELU("tanh"), reference=_by_jax(lambda jax, params, x: jax.nn.gelu(x, approximate=True))),
+    Case(tn.Softmax(), reference=_by_jax(lambda jax, params, x: jax.nn.softmax(x))),
+    Case(tn.LayerNorm(4), inputs=(5, 4), reference=_normalised),
+    Case(tn.Dropout(0.4), reference=lambda params, x: x, name="Dropout(rate=0.4), in evaluation"),
+    Case(tn.Dropout(0.4, seed=7), inputs=(5, 4), name="Dropout(rate=0.4), in training"),
+    Case(tn.Flatten(), inputs=(5, 2, 3), reference=lambda params, x: x.reshape(len(x), 6)),
+    Case(tn.Residual(tn.Linear(3, 3)), inputs=(5, 3), reference=lambda params, x: x + _affine(params, x)),
+    Case(tn.Embedding(5, 3), reference=lambda params, x: params["W"][x]),
+    Case(tn.Conv2d(2, 3, kernel=3), inputs=_IMAGE, reference=_convolution(1, 0)),
+    Case(tn.Conv2d(2, 3, kernel=3, stride=2, padding=1), inputs=_IMAGE, reference=_convolution(2, 1)),
+    Case(tn.MaxPool2d(2), inputs=(3, 2, 6, 4), reference=lambda params, x: _windows(x, 2).max(axis=(-2, -1))),
+    Case(tn.AvgPool2d(2), inputs=(3, 2, 6, 4), reference=lambda params, x: _windows(x, 2).mean(axis=(-2, -1))),
     Case(tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), reference=_sigmoid_network),
     Case(tn.SquaredError("sum"), reference=_half_squared_distance),
-    Case(tn.SquaredError("mean"), reference=_mean_half_squared_distance),
+    Case(tn.SquaredError("mean"), reference=_mean_over_samples(_half_squared_distance)),
+    Case(tn.Huber(), reference=_huber),
+    Case(tn.BinaryCrossEntropy("sum"), reference=_by_jax(_binary_cross_entropy)),
+    Case(tn.BinaryCrossEntropy("mean"), reference=_mean_over_samples(_by_jax(_binary_cross_entropy))),
+    Case(tn.SoftmaxCrossEntropy("sum"), reference=_by_jax(_cross_entropy)),
+    Case(tn.SoftmaxCrossEntropy("mean"), reference=_mean_over_samples(_by_jax(_cross_entropy))),
 )
 """Every public layer and loss of tinynet."""
