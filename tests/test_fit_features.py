@@ -172,4 +172,4 @@ def test_evaluation_in_parts_equals_evaluation_at_once() -> None:
 
 def test_the_progress_bar_shows_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
     result = fit(*data(), progress=True)
-    assert f"loss={result.history['loss'][-1]:.4g}" in capsys.readouterr().err
+    assert f"loss={result.history['loss'][-1]:.3g}" in capsys.readouterr().err

@@ -57,7 +57,7 @@ EQUATIONS: tuple[Equation, ...] = (
     Equation(
         4,
         "E_i = ½ Σ_k (ŷ_ik − y_ik)²",
-        ("tinynet.losses:SquaredError.forward", "tinynet.scalar:error"),
+        ("tinynet.losses.squared_error:SquaredError.forward", "tinynet.scalar:error"),
         (_test("test_04_E_is_half_the_squared_error"),),
     ),
     Equation(
@@ -137,7 +137,7 @@ EQUATIONS: tuple[Equation, ...] = (
     Equation(
         17,
         "∇W ≈ 1/m · Σ_i ∇W_{x_i}",
-        ("tinynet.losses:SquaredError.backward", "tinynet.scalar:mean_gradients"),
+        ("tinynet.losses.squared_error:SquaredError.backward", "tinynet.scalar:mean_gradients"),
         (_test("test_17_the_mini_batch_gradient_is_the_mean_over_its_samples"),),
     ),
     Equation(
@@ -162,7 +162,7 @@ EQUATIONS: tuple[Equation, ...] = (
     Equation(
         21,
         "δ^L = (ŷ − y) ⊗ f′(z^L)",
-        ("tinynet.losses:SquaredError.backward",),
+        ("tinynet.losses.squared_error:SquaredError.backward",),
         (_test("test_21_delta_of_the_last_layer"),),
     ),
     Equation(
