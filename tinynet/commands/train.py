@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tinynet as tn
 from tinynet.arrays import Params
 from tinynet.data import Split, Table, load_digits, read_csv, read_npz, split
-from tinynet.trees import leaves, leaves_with_paths, map_leaves
+from tinynet.trees import map_leaves
 
 __all__ = ["add_parser", "run"]
 
@@ -129,24 +129,23 @@ def _score(data: Split, y_hat: npt.NDArray[Any]) -> str:
 
 def _compare_gradients(net: tn.Layer, loss: tn.Loss, params: Params, data: Split) -> str:
     """Hold the gradients of this network, at these parameters, on all training rows, against jax.grad in float64."""
-    from tinynet.verification.oracle import loss_grads
-    from tinynet.verification.tolerance import K, ulps
+    from tinynet.verification.oracle import Oracle
+    from tinynet.verification.subjects import NetworkSubject
+    from tinynet.verification.tolerance import UNIT, K, bound, distance, ulps
 
     params, x, y = map_leaves(lambda a: np.asarray(a, np.float64), (params, data.x_train, data.y_train))
-    exact, _ = loss_grads(net, loss, params, x, y)
-    _, mine = tn.value_and_grads(net, loss, params, x, y)
-    pairs = zip(leaves_with_paths(mine), leaves(exact), strict=True)
-    worst, path = max((ulps(got, want), path) for (path, got), want in pairs)
-    compared = f"by hand against jax.grad, float64, {len(x)} rows: {worst:.1f} ulp at params{path}"
+    subject, dE = NetworkSubject(net, loss, params, x, y), np.ones(())
+    oracle, session = Oracle(subject), subject.session()
+    mine = session.backward(session.forward(subject.args)[1], dE)
+    exact = oracle(subject.args, dE).grads
+    of_params = [name for name in subject.wrt if name != "x"]
+    worst, name = max((ulps(mine[n], exact[n]), n) for n in of_params)
+    compared = f"by hand against jax.grad, float64, {len(x)} rows: {worst:.1f} ulp at {name}"
     if worst <= K:
         return f"{compared}, within the bound of {K}"
     # Where training has come to rest the rows' gradients cancel in their sum, and no order of summing has 32 ulp.
-    nudged, _ = loss_grads(net, loss, *map_leaves(lambda a: np.nextafter(a, np.inf), (params, x, y)))
-    if all(
-        np.abs(got - want).max() <= K * np.abs(moved - want).max()
-        for got, want, moved in zip(leaves(mine), leaves(exact), leaves(nudged), strict=True)
-        if ulps(got, want) > K
-    ):
+    spread = oracle.spread(subject.args, dE, UNIT, np.random.default_rng(0)).grads
+    if all(distance(mine[n], exact[n]) <= bound(exact[n], spread=float(np.max(spread[n]))) for n in of_params):
         return f"{compared}, within {K} times what jax.grad moves by when its inputs do by 1 ulp"
     return f"{compared}, ABOVE the bound of {K}"
 
