@@ -75,12 +75,15 @@ def self_test(args: argparse.Namespace) -> int:
 
 
 def _verify_one(args: argparse.Namespace) -> int:
-    from tinynet.verification import verify
+    from tinynet.verification import TargetError, verify
     from tinynet.verification.targets import load_target
 
     # What the user's code prints is not our output.
     with contextlib.redirect_stdout(sys.stderr):
-        report = verify(load_target(args.target), inputs=_inputs(args), **_options(args))
+        try:
+            report = verify(load_target(args.target), inputs=_inputs(args), **_options(args))
+        except TargetError as error:
+            raise ValueError(_in_one_line(error)) from error
     if args.html is not None:
         report.to_html(args.html)
     print(report.to_json() if args.json else report)
@@ -134,7 +137,7 @@ def _verify_case(case: Case, args: argparse.Namespace) -> Report:
         with contextlib.redirect_stdout(sys.stderr):
             report = verify(case.target, inputs=case.inputs, reference=case.reference, **_options(args))
     except TargetError as error:
-        return Report(str(case), "INCONCLUSIVE", (), (), "nothing", reason=str(error), seed=args.seed)
+        return Report(str(case), "INCONCLUSIVE", (), (), "nothing", reason=_in_one_line(error), seed=args.seed)
     return replace(report, target=case.name) if case.name else report
 
 
@@ -159,12 +162,16 @@ def _inputs(args: argparse.Namespace) -> Any:
     return tuple(rng.standard_normal(shape) for shape in args.inputs)
 
 
+def _in_one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
 def _line(report: Report) -> str:
     if report.verdict == "FAIL":
         found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.fault}" for f in report.findings)
         told = "; ".join(found)
     elif report.verdict == "INCONCLUSIVE":
-        told = report.reason
+        told = _in_one_line(report.reason)
     else:
         worst = max((r for p in report.coverage for r in p.ratios.values()), default=0.0)
         told = f"{worst:.2g} of the tolerance"
@@ -230,7 +237,10 @@ def _check_page(path: Path) -> None:
 def _shape(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\(?\d+(,\d+)*,?\)?", text.replace(" ", "")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a shape; expected whole numbers with commas, as 5,4")
-    return tuple(map(int, re.findall(r"\d+", text)))
+    shape = tuple(map(int, re.findall(r"\d+", text)))
+    if 0 in shape:
+        raise argparse.ArgumentTypeError(f"{text!r} has no entries; the empty batch is a probe of its own")
+    return shape
 
 
 def _seed(text: str) -> int:

@@ -38,7 +38,7 @@ def _affine(params: Any, x: Any) -> Any:
     return np.einsum("ij,...j->...i", params["W"], x) + params["b"]
 
 
-def _sigmoid(params: Any, x: Any) -> Any:
+def _sigmoid(_params: Any, x: Any) -> Any:
     import jax
 
     with jax.enable_x64(True):
@@ -63,7 +63,11 @@ CASES: tuple[Case, ...] = (
     Case(tn.Linear(4, 3), reference=_affine),
     Case(tn.Linear(4, 3), inputs=(2, 5, 4), reference=_affine, name="Linear(n_in=4, n_out=3), x (2, 5, 4)"),
     Case(tn.Sigmoid(), reference=_sigmoid),
-    Case(tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), reference=_sigmoid_network),
+    Case(
+        tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)),
+        reference=_sigmoid_network,
+        name="Sequential(Linear(4, 3), Sigmoid(), Linear(3, 2))",
+    ),
     Case(tn.SquaredError("sum"), reference=_half_squared_distance),
     Case(tn.SquaredError("mean"), reference=_mean_half_squared_distance),
 )

@@ -296,13 +296,13 @@ def _draw(
         remarks.append(f"each square stands for {high} × {wide} entries and shows the one with the largest error")
     if len(shape) > 2:
         remarks.append(f"axes 0 to {len(shape) - 2} are folded into the rows")
-    last_row, last_column = plane.shape[0] - 1, plane.shape[1] - 1
     return HeatMap(
         title,
         _shape_text(shape),
-        *chosen.shape,
-        last_row,
-        last_column,
+        chosen.shape[0],
+        chosen.shape[1],
+        plane.shape[0] - 1,
+        plane.shape[1] - 1,
         tuple(squares),
         annotated,
         legend,
