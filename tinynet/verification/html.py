@@ -148,7 +148,9 @@ def _kind(ratio: float) -> str:
 def _short(value: float) -> str:
     if not np.isfinite(value):
         return "NaN" if np.isnan(value) else "∞" if value > 0 else "−∞"
-    text = f"{value:.2g}" if value == 0 or 1e-3 <= abs(value) < 1000 else f"{value:.0e}"
+    if value == 0:
+        return "0"
+    text = f"{value:.2g}" if 1e-3 <= abs(value) < 1000 else f"{value:.0e}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("e+", "e").replace("-", "−")
 
 
