@@ -148,7 +148,9 @@ def _kind(ratio: float) -> str:
 def _short(value: float) -> str:
     if not np.isfinite(value):
         return "NaN" if np.isnan(value) else "∞" if value > 0 else "−∞"
-    text = f"{value:.2g}" if value == 0 or 1e-3 <= abs(value) < 1000 else f"{value:.0e}"
+    if value == 0:
+        return "0"
+    text = f"{value:.2g}" if 1e-3 <= abs(value) < 1000 else f"{value:.0e}"
     return text.replace("e+0", "e").replace("e-0", "e−").replace("e+", "e").replace("-", "−")
 
 
@@ -296,13 +298,13 @@ def _draw(
         remarks.append(f"each square stands for {high} × {wide} entries and shows the one with the largest error")
     if len(shape) > 2:
         remarks.append(f"axes 0 to {len(shape) - 2} are folded into the rows")
-    last_row, last_column = plane.shape[0] - 1, plane.shape[1] - 1
     return HeatMap(
         title,
         _shape_text(shape),
-        *chosen.shape,
-        last_row,
-        last_column,
+        chosen.shape[0],
+        chosen.shape[1],
+        plane.shape[0] - 1,
+        plane.shape[1] - 1,
         tuple(squares),
         annotated,
         legend,

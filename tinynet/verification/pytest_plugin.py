@@ -91,9 +91,11 @@ def _report(item: pytest.Function, mark: pytest.Mark) -> Report:
         except (TypeError, ValueError) as error:
             known[id(mark)] = mark, f"pytest.mark.gradients: {error}"
     outcome = known[id(mark)][1]
-    if isinstance(outcome, str):
-        (pytest.fail(outcome, pytrace=False) if _is_first(item, mark) else pytest.skip(outcome))
-    return outcome
+    if not isinstance(outcome, str):
+        return outcome
+    if _is_first(item, mark):
+        pytest.fail(outcome, pytrace=False)
+    pytest.skip(outcome)
 
 
 def _judge(report: Report, probe: str, *, is_first: bool) -> None:

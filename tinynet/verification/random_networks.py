@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from tinynet.arrays import Array, Params
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import SquaredError
 from tinynet.testing.strategies import Network, networks
-from tinynet.verification.report import GradientError, Probe, Report
+from tinynet.trees import leaves, map_leaves
+from tinynet.verification.oracle import loss_grads
+from tinynet.verification.report import Probe, Report
+from tinynet.verification.tolerance import bound, distance
 from tinynet.verification.verify import verify
 
 __all__ = ["activations_among", "verify_networks"]
+
+LOSS = SquaredError("sum")
 
 
 def verify_networks(
@@ -35,7 +44,8 @@ def verify_networks(
     strategy = networks(tuple(activations))  # says what to install
     import hypothesis
 
-    ratios = {"x": 0.0, "params": 0.0}
+    worst = {"x": 0.0, "params": 0.0}
+    found: list[Report] = []
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -47,32 +57,86 @@ def verify_networks(
     )
     @hypothesis.given(strategy)
     def each(network: Network) -> None:
-        report = verify(
-            network.net,
-            loss=SquaredError(),
-            inputs=network.shape,
-            dtype="float64",
-            seed=seed,
-            probes=("rectangular",),
-        )
+        ratios = _ratios(network.net, *_arrays(network, seed))
         step()
-        report.raise_if_failed()
-        for name, ratio in ((n, r) for p in report.coverage if p.name == "rectangular" for n, r in p.ratios.items()):
-            key = name.partition("[")[0]
-            ratios[key] = max(ratios[key], ratio)
+        if max(ratios.values()) > 1:
+            # Rounding may explain the first; from there on it is a matter of finding a smaller one.
+            if not found and not (report := _verified(network, seed)).ok:
+                found.append(report)
+            if found:
+                raise _WrongError(network)
+        for name, ratio in ratios.items():
+            worst[name] = max(worst[name], ratio)
 
     try:
-        each()
-    except GradientError as error:
-        return error.report
+        with _nothing_left_behind():
+            each()
+    except _WrongError as error:
+        smallest = _verified(error.network, seed)
+        return found[0] if smallest.ok else smallest
     return Report(
-        target=f"{count} random networks with SquaredError(reduction='sum')",
+        target=f"{count} random networks with {LOSS}",
         verdict="PASS",
         findings=(),
-        coverage=(Probe("rectangular", "float64", ratios=ratios),),
-        oracle="against jax.vjp of their forwards, float64",
+        coverage=(Probe("rectangular", "float64", ratios=worst),),
+        oracle="against jax.grad of their forwards, float64",
         seed=seed,
     )
+
+
+class _WrongError(Exception):
+    """This network has a wrong gradient."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(str(network))
+        self.network = network
+
+
+def _verified(network: Network, seed: int) -> Report:
+    params, x, y = _arrays(network, seed)
+    return verify(
+        network.net, loss=LOSS, params=params, inputs=(x, y), dtype="float64", seed=seed, probes=("rectangular",)
+    )
+
+
+def _arrays(network: Network, seed: int) -> tuple[Params, Array, Array]:
+    """Draw parameters, none of them 0 as an initial bias is, an input and a target."""
+    rng = np.random.default_rng(seed)
+    params = map_leaves(lambda p: p + 0.3 * rng.standard_normal(p.shape), network.net.init(rng, np.float64))
+    x = rng.standard_normal(network.shape)
+    y_hat, _ = network.net.forward(params, x)
+    return params, x, rng.random(y_hat.shape)
+
+
+def _ratios(net: Sequential, params: Params, x: Array, y: Array) -> dict[str, float]:
+    """Return the largest error of ∂E/∂x and of ∂E/∂params, in units of the tolerance."""
+    y_hat, caches = net.forward(params, x)
+    _, residual = LOSS.forward(y_hat, y)
+    dx, dparams = net.backward(params, caches, LOSS.backward(residual))
+    exact_dparams, exact_dx = loss_grads(net, LOSS, params, x, y)
+    depth = len(net.layers) + 1
+    pairs = zip(leaves(dparams), leaves(exact_dparams), strict=True)
+    return {"x": _ratio(dx, exact_dx, depth), "params": max(_ratio(got, exact, depth) for got, exact in pairs)}
+
+
+def _ratio(got: Array, exact: Array, depth: int) -> float:
+    if np.shape(got) != exact.shape:
+        return math.inf
+    off, allowed = distance(got, exact), bound(exact, depth=depth)
+    return off / allowed if allowed else math.inf if off else 0.0
+
+
+@contextlib.contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Keep hypothesis from making its folder in the user's."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    with tempfile.TemporaryDirectory() as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)
 
 
 def activations_among(targets: Iterable[object]) -> list[Layer]:
@@ -84,7 +148,7 @@ def _instance(target: object) -> Layer | None:
     if isinstance(target, type) and issubclass(target, Layer):
         try:
             return target()
-        except TypeError:
+        except Exception:
             return None
     return target if isinstance(target, Layer) and not isinstance(target, Sequential) else None
 

@@ -33,8 +33,8 @@ def load_target(text: str) -> Any:
     module = _imported(module_name)
     try:
         tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError) as error:
-        raise TargetError(f"{text}: {expression!r} is not an expression ({_first_line(error)})") from None
+    except (SyntaxError, ValueError):
+        raise TargetError(f"{text}: {expression!r} is not an expression") from None
     return _value(tree.body, module)
 
 
@@ -141,5 +141,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    """Say where in a file it was raised; a SyntaxError says so itself."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames and not isinstance(error, SyntaxError) else ""

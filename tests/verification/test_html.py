@@ -1,0 +1,169 @@
+"""The page: what it says, that it needs nothing else, and that it fits a real browser's window."""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+from tinynet.verification.html import _pooled, write_html
+
+BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+
+
+class BadRow(tn.Linear):
+    def param_grads(self, params, a, dz):
+        grads = super().param_grads(params, a, dz)
+        grads["W"][1] *= 3
+        return grads
+
+
+class Unsummed(tn.Linear):
+    def param_grads(self, params, a, dz):
+        return super().param_grads(params, a, dz) | {"b": dz.copy()}
+
+
+class Hostile(tn.Sigmoid):
+    def backward(self, params, df, da):
+        raise ValueError("<script>alert('&')</script>")
+
+
+@pytest.fixture(scope="module")
+def reports():
+    return [
+        tn.verify(BadRow(4, 3)),
+        tn.verify(BadRow(70, 40), probes=("rectangular",)),
+        tn.verify(Unsummed(4, 3)),
+        tn.verify(Hostile()),
+        tn.verify(tn.Sigmoid(), probes=("rectangular",)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(reports, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_html(reports, path)
+    return path
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text of the cells of tables and of SVG."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self._open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data.strip())
+
+
+def test_it_shows_verdict_findings_probes_and_why_one_was_skipped(page):
+    texts = Tags(page.read_text()).texts
+    assert "4 FAIL" in texts
+    assert "1 PASS" in texts
+    assert "params.W, one row" in " ".join(texts)
+    assert any("row 1 is wrong" in text for text in texts)
+    assert "skipped: a fault was found before it" in texts
+    assert "skipped: not asked for" in texts
+
+
+def test_every_entry_of_a_small_tensor_is_a_square_with_its_number(reports, tmp_path):
+    reports[0].to_html(tmp_path / "report.html")
+    parsed = Tags((tmp_path / "report.html").read_text())
+    maps = sum(tag == "svg" for tag, _ in parsed.tags)
+    squares = sum(tag == "rect" and "fill" in attrs for tag, attrs in parsed.tags)
+    assert (maps, squares) == (3, 3 * 12)
+    tips = [text for text in parsed.texts if text.startswith("[1, 2] ")]
+    finding = reports[0].findings[0]
+    expected = [finding.got_array[1, 2], finding.expected_array[1, 2]]
+    np.testing.assert_allclose([float(tip.rpartition(" ")[2]) for tip in tips[:2]], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(100, 70), (33, 1), (1, 4000), (32, 32)])
+def test_a_pooled_square_shows_the_largest_error_of_its_block(shape):
+    error = np.random.default_rng(0).random(shape)
+    chosen, high, wide = _pooled(error)
+    assert max(chosen.shape) <= 32
+    for i, j in np.ndindex(*chosen.shape):
+        block = error[i * high : (i + 1) * high, j * wide : (j + 1) * wide]
+        assert error.flat[chosen[i, j]] == block.max()
+    assert error.flat[chosen].max() == error.max()
+
+
+def test_what_the_target_says_is_escaped(page):
+    text = page.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_it_refers_to_nothing_outside_itself(page):
+    parsed = Tags(page.read_text())
+    assert {tag for tag, _ in parsed.tags} & {"script", "link", "img", "iframe", "object"} == set()
+    links = [attrs[name] for _, attrs in parsed.tags for name in ("href", "src") if name in attrs]
+    assert all(link.startswith("#") for link in links)
+    assert "url(" not in page.read_text()
+    assert "@import" not in page.read_text()
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one_and_nothing_else(reports, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        reports[0].to_html(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "old"
+
+
+def test_without_jinja_it_says_what_to_install(reports, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r'jinja2; use pip install "tinynet\[html\]"'):
+        reports[0].to_html(tmp_path / "report.html")
+
+
+def browse(folder, *args):
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    more = "--disable-component-update --disable-sync --hide-scrollbars"
+    command = [BROWSER, *flags.split(), *more.split(), f"--user-data-dir={folder / 'profile'}", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")
+def test_in_a_browser_nothing_overflows_at_any_width(page, tmp_path):
+    source = html.escape(page.read_text())
+    frames = "".join(f'<iframe style="width:{w}px;height:900px" srcdoc="{source}"></iframe>' for w in (1400, 420, 320))
+    script = """onload = () => document.body.append(...[...document.querySelectorAll("iframe")].map(f => {
+        const d = f.contentDocument, open = [...d.querySelectorAll("svg, dd, h1, h2, li, figure")];
+        const right = Math.max(...open.map(e => e.getBoundingClientRect().right));
+        return `[${d.documentElement.scrollWidth} ${Math.ceil(right)} ${d.documentElement.clientWidth}]`; }))"""
+    (tmp_path / "frames.html").write_text(f"<body>{frames}<script>{script}</script>")
+    dom = browse(tmp_path, "--window-size=1500,1000", "--dump-dom", (tmp_path / "frames.html").as_uri())
+    measured = [
+        tuple(map(int, found)) for found in re.findall(r"\[(\d+) (\d+) (\d+)\]", dom.rpartition("</script>")[2])
+    ]
+    assert len(measured) == 3
+    assert all(content <= window and right <= window for content, right, window in measured), measured
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")
+@pytest.mark.parametrize(("setting", "paper"), [(0, "#14171b"), (1, "#ffffff")], ids=["dark", "light"])
+def test_in_a_browser_the_page_follows_the_colour_scheme(page, tmp_path, setting, paper):
+    from matplotlib.colors import to_hex
+    from matplotlib.image import imread
+
+    picture = tmp_path / "page.png"
+    scheme = f"--blink-settings=preferredColorScheme={setting}"
+    browse(tmp_path, scheme, "--window-size=420,800", f"--screenshot={picture}", page.as_uri())
+    pixels = imread(picture)
+    assert to_hex(pixels[2, 2, :3]) == paper
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
