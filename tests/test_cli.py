@@ -47,9 +47,7 @@ def test_train_learns_the_digits_and_proves_its_gradients(capsys):
     data, network, gradients, result = out.splitlines()
     assert "1437 rows to train on, 360 held out" in data
     assert "64-30-10 sigmoid" in network
-    assert (
-        number(r"float64, 1437 rows: ([\d.]+) ulp at params\[\d\]\.[Wb], within the bound of 32", gradients) <= 32
-    )
+    assert number(r"float64, 1437 rows: ([\d.]+) ulp at params\[\d\]\.[Wb], within the bound of 32", gradients) <= 32
     assert number(r"([\d.]+)% accuracy on 360 held-out rows after 60 epochs, [\d.]+ s", result) >= 95
     assert "100%" in err
     assert "loss=" in err

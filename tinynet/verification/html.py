@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinynet.atomic import write_atomically
 from tinynet.verification.report import Finding, Probe, Report
 from tinynet.verification.tolerance import RULE
 
@@ -52,7 +51,7 @@ def write_html(reports: Sequence[Report], path: str | Path) -> None:
         counts={v: n for v in ("PASS", "FAIL", "INCONCLUSIVE") if (n := sum(r.verdict == v for r in reports))},
         rule=RULE,
     )
-    _write(Path(path), page)
+    write_atomically(path, page.encode())
 
 
 def check_available() -> None:
@@ -60,16 +59,6 @@ def check_available() -> None:
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise ImportError(f'an HTML report needs {" and ".join(missing)}; use pip install "tinynet[html]"')
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # the table

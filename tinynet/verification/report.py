@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tinynet.atomic import write_atomically
 from tinynet.verification.tolerance import RULE
 
 __all__ = ["Finding", "GradientError", "Probe", "Report", "Verdict"]
@@ -184,9 +185,7 @@ class Report:
             default=_plain,
         )
         if path is not None:
-            temporary = Path(f"{path}.tmp")
-            temporary.write_text(_finite(text), encoding="utf-8")
-            temporary.replace(path)
+            write_atomically(path, _finite(text).encode())
         return _finite(text)
 
     def to_html(self, path: str | Path) -> None:
