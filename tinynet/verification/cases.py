@@ -61,7 +61,7 @@ def _normalised(params: Any, x: Any) -> Any:
     return centred / np.sqrt(np.var(x, axis=-1, keepdims=True) + 1e-5) * params["gamma"] + params["beta"]
 
 
-def _dropped(params: Any, x: Any) -> Any:
+def _dropped(_params: Any, x: Any) -> Any:
     """Dropout(0.4, seed=7) in Python's own integers."""
 
     def mixed(h: int) -> int:
