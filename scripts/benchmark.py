@@ -169,7 +169,7 @@ def jax_grad_step(problem: Problem) -> Contestant:
         nonlocal params
         for x, y, _ in data:
             params, _ = step(params, x, y)
-        jax.block_until_ready(params)
+        jax.block_until_ready(params)  # type: ignore[no-untyped-call]
 
     return Contestant(epoch, lambda: [np.asarray(p[name]) for p in params if p for name in ("W", "b")])
 
@@ -238,7 +238,8 @@ def thinc(problem: Problem) -> Contestant:
     from thinc.api import SGD, Sigmoid, chain
 
     layers = [Sigmoid(nO=n_out, nI=n_in) for n_in, n_out in problem.pairs]
-    net, optimizer, data = chain(*layers), SGD(LR, L2=0.0, grad_clip=0.0), problem.data()
+    net: Any = chain(*layers)
+    optimizer, data = SGD(LR, L2=0.0, grad_clip=0.0), problem.data()
     net.initialize()
     for layer, (W, b) in zip(layers, _pairs(problem.params()), strict=True):
         layer.set_param("W", W.copy())

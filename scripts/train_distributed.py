@@ -10,7 +10,6 @@ of one device, to rounding. When a process dies the others stop with an error.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import numpy as np
 
 import tinynet as tn
 from tinynet.data import load_digits, read_npz, split
-from tinynet.trees import leaves_with_paths
 
 
 def main() -> int:
@@ -35,11 +33,11 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=32, help="rows a batch, over all processes (default: 32)")
     parser.add_argument("--lr", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", type=Path, help="write the parameters here, an .npz file")
+    parser.add_argument("--save", type=Path, help="write the network and its parameters here, for tn.load")
     args = parser.parse_args()
 
     # CPU devices of several processes talk through gloo; other devices bring their own.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
     jax.distributed.initialize(
         args.coordinator,
         args.num_processes,
@@ -71,16 +69,9 @@ def main() -> int:
         accuracy = np.mean(y_hat.argmax(axis=1) == data.y_test.argmax(axis=1))
         print(f"{jax.device_count()} devices in {jax.process_count()} processes: {accuracy:.2%} on held-out rows")
         if args.save:
-            _save(args.save, dict(leaves_with_paths(result.params)))
-    jax.distributed.shutdown()
+            tn.save(args.save, net, result.params)
+    jax.distributed.shutdown()  # type: ignore[no-untyped-call]
     return 0
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

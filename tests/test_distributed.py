@@ -14,7 +14,7 @@ import numpy as np
 
 import tinynet as tn
 from tinynet.data import load_digits, split
-from tinynet.trees import leaves_with_paths
+from tinynet.trees import leaves
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,7 +75,7 @@ def start_two(*more: str) -> list[subprocess.Popen[str]]:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    path = tmp_path / "params.npz"
+    path = tmp_path / "digits.safetensors"
     outputs = [p.communicate(timeout=120)[0] for p in start_two("--epochs", "3", "--save", str(path))]
     assert "2 devices in 2 processes" in outputs[0], outputs
 
@@ -83,9 +83,10 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     net = tn.Sequential(tn.Linear(64, 64), tn.Sigmoid(), tn.Linear(64, 10), tn.Sigmoid())
     loss = tn.SquaredError("mean")
     alone = tn.fit(net, loss, digits.x_train, digits.y_train, optimizer=tn.SGD(3.0), epochs=3, batch_size=32)
-    with np.load(path) as saved:
-        for name, p in leaves_with_paths(alone.params):
-            np.testing.assert_allclose(saved[name], p, rtol=0, atol=135 * 4 * 2.0**-23)  # float32, 135 updates
+    saved_net, saved = tn.load(path)
+    assert saved_net == net
+    for p_saved, p in zip(leaves(saved), leaves(alone.params), strict=True):
+        np.testing.assert_allclose(p_saved, p, rtol=0, atol=135 * 4 * 2.0**-23)  # float32, 135 updates
 
 
 def test_when_a_process_dies_the_other_stops_with_an_error() -> None:

@@ -12,8 +12,8 @@ from tinynet.verification.cases import CASES
 
 
 def public_classes():
-    places = (tinynet, tinynet.layers, tinynet.losses)
-    values = [getattr(place, name) for place in places for name in place.__all__]
+    at_hand = [value for name, value in vars(tinynet).items() if name in tinynet.__all__]
+    values = at_hand + [getattr(place, name) for place in (tinynet.layers, tinynet.losses) for name in place.__all__]
     return {
         v
         for v in values
