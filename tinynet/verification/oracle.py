@@ -182,15 +182,15 @@ def compiled_backward(subject: Subject, args: Args, dy: Any) -> Mapping[str, npt
         Exception: whatever JAX raises where the backward pass cannot be traced.
     """
     with jax.enable_x64(True):
-        return {name: np.asarray(g) for name, g in _jitted_backward(ByKey(subject))(args, dy).items()}
+        return {name: np.asarray(g) for name, g in _jitted_backward(ByKey(subject, subject.parts))(args, dy).items()}
 
 
 class ByKey:
-    """A subject that is equal to another if their forward passes are."""
+    """A subject that is equal to another if their forward passes are, and `also` what is given besides."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, also: Any = None) -> None:
         self.subject = subject
-        self.key = (subject.key, subject.wrt, subject.rebound) if subject.key is not None else (id(self), (), False)
+        self.key = (subject.key, subject.wrt, subject.rebound, also) if subject.key is not None else (id(self),)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ByKey) and self.key == other.key

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import jax.scipy.special
 import numpy as np
 
-__all__ = ["explain", "traceable"]
+__all__ = ["explain", "names_in", "traceable"]
 
 
 def traceable(target: Any) -> Any:
@@ -92,7 +92,7 @@ class _Rebinding:
         rebound = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__, cells or None)
         rebound.__kwdefaults__, rebound.__dict__ = f.__kwdefaults__, f.__dict__
         self._remember(f, rebound)
-        for name in _names(f.__code__):
+        for name in names_in(f.__code__):
             if name in scope:
                 scope[name] = self.value(scope[name])
         for cell, new, name in zip(f.__closure__ or (), cells, f.__code__.co_freevars, strict=True):
@@ -159,11 +159,11 @@ def _counterpart(value: Any) -> Any:
     return value
 
 
-def _names(code: types.CodeType) -> set[str]:
+def names_in(code: types.CodeType) -> set[str]:
     names = set(code.co_names)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            names |= _names(const)
+            names |= names_in(const)
     return names
 
 
