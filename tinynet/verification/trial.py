@@ -117,8 +117,10 @@ class Trial:
         if not all(np.isfinite(g).all() for g in (exact.y, *exact.grads.values())):
             self.coverage.append(Probe(probe, dtype, skipped="the exact values are not finite there"))
             return None
-        if isinstance(oracle, NumericalOracle) and oracle.disagreement:
-            self.reason = f"{oracle.disagreement}; {oracle.reason}"
+        if isinstance(oracle, NumericalOracle):
+            if oracle.disagreement:
+                self.inconclusive(f"{oracle.disagreement}; {oracle.reason}")
+            self.reason = oracle.unconfirmed and f"{oracle.unconfirmed}; {oracle.reason}"
         if instead is not None and run.error is None:
             run = instead(subject, args, dy)
         if run.error is not None:
