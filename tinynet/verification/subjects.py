@@ -158,7 +158,7 @@ class LayerSubject(Subject):
 
     def __init__(self, layer: Layer, params: Any, x: npt.NDArray[Any], wrt_x: bool = True) -> None:
         self.layer, self.like, self.name = layer, params, _short(layer)
-        self.args = {"x": x} | {f"params{_dotted(path)}": np.asarray(p) for path, p in leaves_with_paths(params)}
+        self.args = {"x": x} | {f"params{_dotted(path)}": np.array(p) for path, p in leaves_with_paths(params)}
         self.wrt = tuple(n for n, a in self.args.items() if a.dtype.kind == "f" and (wrt_x or n != "x"))
         self.depth = _depth(layer)
         cls = type(layer)
@@ -428,7 +428,7 @@ def drawn_like(a: npt.NDArray[Any], shape: tuple[int, ...], rng: np.random.Gener
 def _distributions(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
     """Draw targets in (0, 1) that sum to 1 over the last axis: any loss takes them, also one of probabilities."""
     y = rng.random(shape) + 0.1
-    return np.asarray(y / y.sum(axis=-1, keepdims=True)) if y.ndim and shape[-1] > 1 else np.asarray(y)
+    return np.asarray(y / y.sum(axis=-1, keepdims=True)) if y.ndim else np.asarray(y)
 
 
 def _is_distributions(a: npt.NDArray[Any]) -> bool:
@@ -485,7 +485,7 @@ def _layer_subject(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rn
         x = _guess_input(layer, params, rng)
     if loss is None:
         return LayerSubject(layer, params, x)
-    y_hat, _ = layer.forward(params, x)
+    y_hat = _pair(_forward_on_copies(layer, params, x), "forward", "(y, cache)")[0]
     y = given[1] if len(given) > 1 else _distributions(np.shape(y_hat), rng)
     return NetworkSubject(layer, loss, params, x, y)
 
@@ -526,9 +526,13 @@ def _guess_input(layer: Layer, params: Any, rng: np.random.Generator) -> npt.NDA
     raise TargetError(f"{_short(layer)}: no input shape that its forward accepts was found; give inputs=x")
 
 
+def _forward_on_copies(layer: Layer, params: Any, x: npt.NDArray[Any]) -> Any:
+    return _fresh(layer).forward(map_leaves(np.copy, params), x.copy())
+
+
 def _try_forward(layer: Layer, params: Any, x: npt.NDArray[Any], raising: bool = False) -> bool:
     try:
-        layer.forward(params, x)
+        _forward_on_copies(layer, params, x)
     except Exception as error:
         if raising:
             raise TargetError(f"{_short(layer)}: forward does not accept inputs= ({error})") from error

@@ -74,8 +74,18 @@ class Trial:
         if self.has_batch():
             shapes += [(f"batch {m}", subject.with_batch(m, self.rng)) for m in (1, 2)]
         if not isinstance(self.oracle, NumericalOracle):
-            shapes += subject.resized(self.rng)
+            shapes += self.resized(subject)
         return [(probe, s) for probe, s in shapes if probe in self.wanted]
+
+    def resized(self, subject: Subject) -> list[tuple[str, Subject]]:
+        """The subject in other widths; none of them if its forward pass does not come back from one."""
+        try:
+            with self.watchdog.watching():
+                return subject.resized(self.rng)
+        except Hang:
+            self.reason = "the forward pass does not come back from an input of another width"
+            self.coverage.append(Probe("larger", skipped=self.reason))
+            return []
 
     def has_batch(self) -> bool:
         return bool(self.subject.batched) and self.subject.args[self.subject.batched[0]].ndim > 1
