@@ -35,7 +35,7 @@ def test_a_relu_is_right_whatever_its_slope_at_0(at_0):
 
 
 def test_a_slope_at_0_that_is_not_between_the_one_sided_ones_is_wrong():
-    report = tn.verify((relu, lambda args, dy: dy * np.where(args[0] == 0, 2.0, args[0] > 0)), inputs=x)
+    report = tn.verify((relu, lambda args, dy: dy * np.where(args[0] == 0, 2, args[0] > 0).astype(dy.dtype)), inputs=x)
     assert {f.fault for f in report.findings} == {"wrong only at kinks"}
 
 

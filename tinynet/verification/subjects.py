@@ -315,7 +315,7 @@ class PairSubject(Subject):
         self.names = _argument_names(forward, len(values))
         self.args = dict(zip(self.names, values, strict=True))
         self.wrt = tuple(n for n, a in self.args.items() if a.dtype.kind == "f")
-        self.batched = self.names[:1] if values and values[0].ndim else ()
+        self.batched = _batched(self, self.names)
         self.name, self.code = getattr(backward, "__qualname__", repr(backward)), (backward,)
         self.key, self.parts = _function_key(forward), (id(backward), backward)
 
@@ -347,7 +347,7 @@ class Closure(Subject):
         self.names = _argument_names(function, len(values))
         self.args = dict(zip(self.names, values, strict=True))
         self.wrt = tuple(n for n, a in self.args.items() if a.dtype.kind == "f")
-        self.batched = self.names[:1] if values and values[0].ndim else ()
+        self.batched = _batched(self, self.names)
         self.name, self.code = getattr(function, "__qualname__", repr(function)), (function,)
 
     def session(self) -> Session:
@@ -591,6 +591,23 @@ def _construct(cls: type) -> Any:
         except Exception as error:
             raise TargetError(f"{cls.__name__}: could not be constructed ({error}); give an instance") from error
     raise TargetError(f"{cls.__name__}: takes arguments that cannot be guessed; give an instance")
+
+
+def _batched(subject: Subject, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments whose first axis counts samples: the first one, and all as long as it if it cannot go alone."""
+    first = subject.args[names[0]] if names else np.zeros(())
+    if first.ndim == 0:
+        return ()
+    together = tuple(n for n in names if subject.args[n].shape[:1] == first.shape[:1])
+    for chosen in (names[:1], together) if len(first) > 2 else ():
+        try:
+            subject.session().forward(
+                {n: a[:-1].copy() if n in chosen else a.copy() for n, a in subject.args.items()}
+            )
+        except Exception:
+            continue
+        return chosen
+    return names[:1]
 
 
 # small pieces

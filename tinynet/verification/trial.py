@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence
+from tinynet.verification.kinks import beyond_kinks
 from tinynet.verification.location import line_of_error, line_of_gradient
 from tinynet.verification.oracle import Exact, NumericalOracle, Oracle
 from tinynet.verification.report import Finding, Probe
 from tinynet.verification.runs import Hang, Run, Watchdog, call, problem_with
-from tinynet.verification.subjects import Args, LayerSubject, Subject
+from tinynet.verification.subjects import Args, LayerSubject, LossSubject, Subject
 from tinynet.verification.tolerance import bound, distance, unit_of
 
 __all__ = ["HANG_SECONDS", "PROBES", "Array", "Stop", "Trial", "ratio_of", "told"]
@@ -87,6 +88,10 @@ class Trial:
             self.coverage.append(Probe("larger", skipped=self.reason))
             return []
 
+    def may_refuse(self, probe: str) -> bool:
+        """Whether the backward pass may raise: a function may hold a width of its own, that its forward does not mind."""
+        return probe in ("square", "width 1", "larger") and not isinstance(self.subject, (LayerSubject, LossSubject))
+
     def has_batch(self) -> bool:
         return bool(self.subject.batched) and self.subject.args[self.subject.batched[0]].ndim > 1
 
@@ -111,7 +116,7 @@ class Trial:
         oracle = self.oracle_of(subject)
         if dy is None:
             try:
-                dy = self.dy(subject)
+                dy = self.dy(subject).astype(dtype)
             except Exception as error:
                 self.coverage.append(Probe(probe, dtype, skipped=f"the forward pass raises {told(error)}"))
                 return None
@@ -124,8 +129,7 @@ class Trial:
         except Exception as error:
             self.coverage.append(Probe(probe, dtype, skipped=f"no oracle: {told(error)}"))
             return None
-        if not all(np.isfinite(g).all() for g in (exact.y, *exact.grads.values())):
-            self.coverage.append(Probe(probe, dtype, skipped="the exact values are not finite there"))
+        if not self.is_finite(exact, probe, dtype):
             return None
         if isinstance(oracle, NumericalOracle):
             if oracle.disagreement:
@@ -142,6 +146,8 @@ class Trial:
     def compared(
         self, probe: str, subject: Subject, args: Args, dy: Array, exact: Exact, run: Run, dtype: str
     ) -> Evidence | None:
+        if not self.is_finite(exact, probe, dtype):
+            return None
         unit = unit_of(dtype)
         tolerance, ratios, wrong = {}, {}, set()
         spread: Exact | None = None
@@ -178,7 +184,7 @@ class Trial:
         if malformed:
             return None
         vjp = self.oracle_of(subject)
-        return Evidence(
+        evidence = Evidence(
             probe,
             subject,
             args,
@@ -190,6 +196,19 @@ class Trial:
             vjp,
             lambda factor: self.with_scaled_input(subject, args, dy, factor),
         )
+        if wrong and isinstance(vjp, Oracle):
+            wrong_still, note = beyond_kinks(evidence, self.rng)
+            evidence = dataclasses.replace(evidence, wrong=wrong_still)
+            if note:
+                self.note(probe, note)
+        return evidence
+
+    def is_finite(self, exact: Exact, probe: str, dtype: str) -> bool:
+        """Whether there is something to compare with; else the coverage says so."""
+        finite = all(np.isfinite(g).all() for g in (exact.y, *exact.grads.values()))
+        if not finite:
+            self.coverage.append(Probe(probe, dtype, skipped="the exact values are not finite there"))
+        return finite
 
     def with_scaled_input(self, subject: Subject, args: Args, dy: Array, factor: float) -> Evidence | None:
         name = subject.batched[0] if subject.batched else ""
