@@ -90,6 +90,7 @@ class Instrumented:
             (self._output,) = self._inline(closed.jaxpr, closed.consts, inputs)
             self._regions = self._find_activations()
             self._products = [i for i, op in enumerate(self._operations) if op[0].name == "dot_general"]
+            self._derivatives = [self._derivative(*region) for region in self._regions]
             self._run = jax.jit(self._evaluate)
             self._vjp = jax.jit(self._pull)
             self._errors = jax.jit(self._pull_to_activations)
@@ -98,10 +99,11 @@ class Instrumented:
         """Evaluate, and return what stands at each activation and product."""
         with jax.enable_x64(True):
             env = self._run(args)
+            self._z = {k: env[root] for k, (root, _) in enumerate(self._regions)}
             at = {k: jnp.zeros_like(env[out]) for k, (_, out) in enumerate(self._regions)}
             das = self._errors(args, np.asarray(dy), at)
         activations = [
-            Activation(k, np.asarray(env[root]), np.asarray(env[out]), self._derivative(root, out), np.asarray(das[k]))
+            Activation(k, np.asarray(env[root]), np.asarray(env[out]), self._derivatives[k], np.asarray(das[k]))
             for k, (root, out) in enumerate(self._regions)
         ]
         products = []
@@ -118,8 +120,10 @@ class Instrumented:
         operands: Mapping[tuple[int, int], npt.NDArray[Any]] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Return the gradients with C `added` to δ by activation, and `operands` by (product, side)."""
+        # Zeros for the others: one compilation serves all.
+        every = {k: np.zeros(z.shape) for k, z in self._z.items()} | dict(added) if added else {}
         with jax.enable_x64(True):
-            grads = self._vjp(args, np.asarray(dy), dict(added or {}), dict(operands or {}))
+            grads = self._vjp(args, np.asarray(dy), every, dict(operands or {}))
         return {name: np.asarray(g) for name, g in grads.items()}
 
     def _new(self) -> int:
@@ -237,9 +241,11 @@ class Instrumented:
                 self._apply(env, operation)
             return env[out]
 
+        compiled = jax.jit(lambda z: jax.jvp(f, (z,), (jnp.ones_like(z),))[1])
+
         def derivative(z: npt.NDArray[Any]) -> npt.NDArray[Any]:
             with jax.enable_x64(True):
-                return np.asarray(jax.jvp(f, (jnp.asarray(z),), (jnp.ones_like(z),))[1])
+                return np.asarray(compiled(jnp.asarray(z)))
 
         return derivative
 

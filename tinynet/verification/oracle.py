@@ -72,25 +72,29 @@ class NumericalOracle:
 
     The complex step, Im f(x + ih) / h with h = 10⁻²⁰, is exact to rounding where the forward pass is real-analytic and
     takes complex numbers. Central differences at h, h/2, h/4, …, extrapolated (Richardson), give the same to about
-    10⁻⁹ with an estimate of their own error. `disagreement` is set where they contradict each other.
+    10⁻⁹ with an estimate of their own error. `disagreement` is set where they contradict each other, `unconfirmed` where
+    the complex step does not apply: differences alone can show that a gradient is wrong, not that it is right.
     """
 
     exact = False
 
     def __init__(self, subject: Subject, reason: str) -> None:
-        self._subject, self.reason, self.disagreement = subject, reason, ""
+        self._subject, self.reason, self.disagreement, self.unconfirmed = subject, reason, "", ""
+        self._uncertainty: dict[str, Float] = {}
 
     def __call__(self, args: Args, dy: Any) -> Exact:
         y = np.asarray(self._forward(args), np.float64)
         grads = {}
         for name in self._subject.wrt:
             differences, error = self._richardson(args, dy, name)
+            error = 10 * error + 1e-6 * max(1e-300, np.max(np.abs(differences), initial=0))
             step = self._complex_step(args, dy, name)
             if step is None:
-                self.disagreement = f"the complex step does not apply to {name}, and differences alone prove nothing"
-                grads[name] = differences
+                self.unconfirmed = f"the complex step does not apply to {name}, and differences alone prove nothing"
+                grads[name], self._uncertainty[name] = differences, error
                 continue
-            if np.any(np.abs(step - differences) > 10 * error + 1e-6 * max(1e-300, np.max(np.abs(step), initial=0))):
+            self._uncertainty[name] = np.zeros_like(error)
+            if np.any(np.abs(step - differences) > error):
                 self.disagreement = f"the complex step and extrapolated differences disagree about {name}"
             grads[name] = step
         return Exact(y, grads)
@@ -136,9 +140,9 @@ class NumericalOracle:
         return float(np.sum(dy * (ends[0] - ends[1])) / (2 * h))
 
     def spread(self, args: Args, dy: Any, unit: float, rng: np.random.Generator) -> Exact:
-        """Return zeros: the error of the complex step is rounding."""
+        """Return the error of the differences; 0 for the complex step, whose error is rounding."""
         y = np.asarray(self._forward(args), np.float64)
-        return Exact(np.zeros_like(y), {name: np.zeros(args[name].shape) for name in self._subject.wrt})
+        return Exact(np.zeros_like(y), {n: self._uncertainty.get(n, np.zeros(args[n].shape)) for n in self._subject.wrt})
 
 
 def make_oracle(subject: Subject) -> Oracle | NumericalOracle:
@@ -182,15 +186,15 @@ def compiled_backward(subject: Subject, args: Args, dy: Any) -> Mapping[str, npt
         Exception: whatever JAX raises where the backward pass cannot be traced.
     """
     with jax.enable_x64(True):
-        return {name: np.asarray(g) for name, g in _jitted_backward(ByKey(subject))(args, dy).items()}
+        return {name: np.asarray(g) for name, g in _jitted_backward(ByKey(subject, subject.parts))(args, dy).items()}
 
 
 class ByKey:
-    """A subject that is equal to another if their forward passes are."""
+    """A subject that is equal to another if their forward passes are, and `also` what is given besides."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, also: Any = None) -> None:
         self.subject = subject
-        self.key = (subject.key, subject.wrt, subject.rebound) if subject.key is not None else (id(self), (), False)
+        self.key = (subject.key, subject.wrt, subject.rebound, also) if subject.key is not None else (id(self),)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ByKey) and self.key == other.key

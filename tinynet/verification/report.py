@@ -163,7 +163,8 @@ class Report:
         if self.verdict == "PASS":
             lines.append(f"  worst      {worst:.2g} of the tolerance")
         lines.append(f"  rule       {RULE}")
-        lines += [f"  note       {p.name}: {p.note}" for p in run if p.note]
+        notes = {p.note: p.name for p in reversed(run) if p.note}  # each once, where it was first seen
+        lines += [f"  note       {name}: {note}" for note, name in reversed(notes.items())]
         return "\n".join([*lines, *(str(f) for f in self.findings)])
 
     def to_json(self, path: str | Path | None = None) -> str:

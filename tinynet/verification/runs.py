@@ -25,7 +25,9 @@ class Run:
     """What one forward and backward pass did.
 
     Attributes:
-        y, grads: what came out, as given.
+        y: what came out, as it was then.
+        grads: the gradients, as they were then: an array that the target goes on writing into does not change here.
+        handed_out: the very objects that were returned.
         error, stage: what it raised, and whether in "forward" or "backward".
         mutated: names of arrays that it wrote into.
         shared: for each gradient, the name of an array that it shares memory with.
@@ -33,6 +35,7 @@ class Run:
 
     y: Any = None
     grads: Gradients = field(default_factory=dict)
+    handed_out: Gradients = field(default_factory=dict)
     error: BaseException | None = None
     stage: str = ""
     mutated: tuple[str, ...] = ()
@@ -156,13 +159,14 @@ def call(
                 run.mutated = _changed(given, args)
                 run.y = _snapshot(run.y)
             run.stage = "backward"
-            run.grads = session.backward(run.context, given_dy)
+            run.handed_out = session.backward(run.context, given_dy)
     except (Exception, Hang) as error:
         run.error = error
         return run
+    run.grads = {name: g.copy() if isinstance(g, np.ndarray) else g for name, g in run.handed_out.items()}
     everything, pristine = given | {"dy": given_dy}, args | {"dy": dy}
-    run.mutated = _changed(everything, pristine)
-    for name, grad in run.grads.items():
+    run.mutated = _changed(everything | session.params_now(), pristine)
+    for name, grad in run.handed_out.items():
         if isinstance(grad, np.ndarray) and grad.size:
             other = next((n for n, a in everything.items() if a.size and np.shares_memory(grad, a)), None)
             if other is not None:

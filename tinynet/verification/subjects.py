@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -20,9 +21,9 @@ import numpy.typing as npt
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import Loss
 from tinynet.trees import leaves_with_paths, map_leaves
-from tinynet.verification.tracing import traceable
+from tinynet.verification.tracing import names_in, traceable
 
-__all__ = ["MISSING", "Args", "Closure", "LayerSubject", "LossSubject", "Subject", "TargetError", "make_subject"]
+__all__ = ["MISSING", "Args", "Closure", "LayerSubject", "LossSubject", "Subject", "TargetError", "drawn_like", "make_subject", "nearby"]
 
 Args = dict[str, npt.NDArray[Any]]
 """The arrays that go in, by name: "x", "params.W", "params[0].b", "y_hat", …"""
@@ -53,6 +54,10 @@ class Session(ABC):
     def backward(self, context: Any, dy: Any) -> Gradients:
         """Return the gradient of every array of `wrt`."""
 
+    def params_now(self) -> Args:
+        """Return the parameters that a target keeps on itself, as they are now."""
+        return {}
+
     keeps_one_cache = False
     """Whether a second forward pass replaces the cache of the first by design."""
 
@@ -68,6 +73,7 @@ class Subject(ABC):
         depth: how many layers deep, the number of times rounding may add up.
         code: the functions that compute gradients, to find the line at fault.
         key: equal for subjects with one forward function; None if that cannot be known.
+        parts: the layers and losses that `key` speaks of; two may have one forward pass and differ going back.
         rebound: trace a copy of the target in which NumPy's names stand for jax.numpy's.
     """
 
@@ -78,6 +84,7 @@ class Subject(ABC):
     depth: int = 1
     code: tuple[Callable[..., Any], ...] = ()
     key: Any = None
+    parts: tuple[Any, ...] = ()
     rebound: bool = False
 
     @abstractmethod
@@ -107,9 +114,7 @@ class Subject(ABC):
             for name, a in self.args.items():
                 batch = a.shape[: int(name in self.batched)]
                 shape = (*batch, *(new[n] for n in a.shape[len(batch) :]))
-                pool = a.ravel() if a.size else np.zeros(1, a.dtype)
-                drawn = rng.choice(pool, shape)
-                args[name] = drawn * (1 + 0.3 * rng.standard_normal(shape)) if a.dtype.kind == "f" else drawn
+                args[name] = drawn_like(a, shape, rng)
             variants.append((label, self.with_args(args)))
         return variants if sizes else []
 
@@ -121,8 +126,7 @@ class Subject(ABC):
         """Return the subject with m samples, each near one of its own."""
         args = dict(self.args)
         for name in self.batched:
-            rows = args[name][rng.integers(0, len(args[name]), m)]
-            args[name] = rows * (1 + 0.2 * rng.standard_normal(rows.shape)) if rows.dtype.kind == "f" else rows
+            args[name] = nearby(args[name][rng.integers(0, len(args[name]), m)], 0.2, rng)
         return self.with_args(args)
 
 
@@ -154,12 +158,12 @@ class LayerSubject(Subject):
 
     def __init__(self, layer: Layer, params: Any, x: npt.NDArray[Any], wrt_x: bool = True) -> None:
         self.layer, self.like, self.name = layer, params, _short(layer)
-        self.args = {"x": x} | {f"params{_dotted(path)}": np.asarray(p) for path, p in leaves_with_paths(params)}
+        self.args = {"x": x} | {f"params{_dotted(path)}": np.array(p) for path, p in leaves_with_paths(params)}
         self.wrt = tuple(n for n, a in self.args.items() if a.dtype.kind == "f" and (wrt_x or n != "x"))
         self.depth = _depth(layer)
         cls = type(layer)
         self.code = tuple(getattr(cls, n) for n in ("backward", "param_grads") if n in cls.__dict__)
-        self.key = _forward_key(params, layer)
+        self.key, self.parts = _forward_key(params, layer), (layer,)
 
     def session(self) -> Session:
         return _LayerSession(_fresh(self.layer), self.like)
@@ -219,7 +223,7 @@ class LossSubject(Subject):
     def __init__(self, loss: Loss, y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         self.loss, self.name, self.args = loss, _short(loss), {"y_hat": y_hat, "y": y}
         self.code = (type(loss).backward,)
-        self.key = _forward_key((), loss)
+        self.key, self.parts = _forward_key((), loss), (loss,)
 
     def session(self) -> Session:
         return _LossSession(_fresh(self.loss))
@@ -234,7 +238,7 @@ class LossSubject(Subject):
             return []
         shapes = {"square": (4, 4), "width 1": (5, 1), "larger": (16, 9)}
         return [
-            (label, self.with_args({"y_hat": rng.standard_normal(shape), "y": rng.random(shape)}))
+            (label, self.with_args({"y_hat": drawn_like(y_hat, shape, rng), "y": drawn_like(y, shape, rng)}))
             for label, shape in shapes.items()
         ]
 
@@ -272,7 +276,7 @@ class NetworkSubject(LayerSubject):
         self.loss, self.name = loss, f"{_short(net)} with {_short(loss)}"
         self.args["y"] = y
         self.depth += 1
-        self.key = _forward_key(params, net, loss)
+        self.key, self.parts = _forward_key(params, net, loss), (net, loss)
 
     def session(self) -> Session:
         return _NetworkSession(_fresh(self.layer), _fresh(self.loss), self.like)
@@ -311,8 +315,9 @@ class PairSubject(Subject):
         self.names = _argument_names(forward, len(values))
         self.args = dict(zip(self.names, values, strict=True))
         self.wrt = tuple(n for n, a in self.args.items() if a.dtype.kind == "f")
-        self.batched = self.names[:1] if values and values[0].ndim else ()
+        self.batched = _batched(self, self.names)
         self.name, self.code = getattr(backward, "__qualname__", repr(backward)), (backward,)
+        self.key, self.parts = _function_key(forward), (id(backward), backward)
 
     def session(self) -> Session:
         return _PairSession(_fresh(self.forward_function), _fresh(self.backward_function), self.names)
@@ -342,7 +347,7 @@ class Closure(Subject):
         self.names = _argument_names(function, len(values))
         self.args = dict(zip(self.names, values, strict=True))
         self.wrt = tuple(n for n, a in self.args.items() if a.dtype.kind == "f")
-        self.batched = self.names[:1] if values and values[0].ndim else ()
+        self.batched = _batched(self, self.names)
         self.name, self.code = getattr(function, "__qualname__", repr(function)), (function,)
 
     def session(self) -> Session:
@@ -375,6 +380,9 @@ class _ObjectSession(Session):
             grads[name] = _find_gradient(self.target, slot) if value is MISSING else value
         return grads
 
+    def params_now(self) -> Args:
+        return {name: np.asarray(_get(self.target, slot)) for name, slot in self.slots.items()}
+
 
 class ObjectSubject(Subject):
     """An object with forward(x) and backward(dy) that keeps parameters, cache and gradients on itself."""
@@ -395,6 +403,36 @@ class ObjectSubject(Subject):
         target = traceable(self.target) if self.rebound else _fresh(self.target)
         _put_params(target, self.slots, args)
         return _first(target.forward(args["x"]))
+
+
+# arrays like others
+
+
+def nearby(a: npt.NDArray[Any], by: float, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Return an array near `a`: other values, but of its kind; rows that sum to 1 are those of `a` in another order."""
+    if a.dtype.kind != "f":
+        return a
+    return rng.permutation(a) if _is_distributions(a) else a * (1 + by * rng.standard_normal(a.shape))
+
+
+def drawn_like(a: npt.NDArray[Any], shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Return an array of another shape, with values like those of `a`; rows that sum to 1 go on doing so."""
+    if _is_distributions(a):
+        return np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])] if np.all(a % 1 == 0) else _distributions(
+            shape, rng
+        )
+    drawn = rng.choice(a.ravel() if a.size else np.zeros(1, a.dtype), shape)
+    return drawn * (1 + 0.3 * rng.standard_normal(shape)) if a.dtype.kind == "f" else drawn
+
+
+def _distributions(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Draw targets in (0, 1) that sum to 1 over the last axis: any loss takes them, also one of probabilities."""
+    y = rng.random(shape) + 0.1
+    return np.asarray(y / y.sum(axis=-1, keepdims=True)) if y.ndim else np.asarray(y)
+
+
+def _is_distributions(a: npt.NDArray[Any]) -> bool:
+    return a.ndim > 1 and a.shape[-1] > 1 and a.size > 0 and bool(np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1))
 
 
 # making subjects
@@ -447,15 +485,15 @@ def _layer_subject(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rn
         x = _guess_input(layer, params, rng)
     if loss is None:
         return LayerSubject(layer, params, x)
-    y_hat, _ = layer.forward(params, x)
-    y = given[1] if len(given) > 1 else rng.random(y_hat.shape)
+    y_hat = _pair(_forward_on_copies(layer, params, x), "forward", "(y, cache)")[0]
+    y = given[1] if len(given) > 1 else _distributions(np.shape(y_hat), rng)
     return NetworkSubject(layer, loss, params, x, y)
 
 
 def _loss_subject(loss: Loss, inputs: Any, rng: np.random.Generator) -> Subject:
     given = _arrays(inputs, rng) if inputs is not None else [rng.standard_normal((5, 3))]
     y_hat = given[0]
-    return LossSubject(loss, y_hat, given[1] if len(given) > 1 else rng.random(y_hat.shape))
+    return LossSubject(loss, y_hat, given[1] if len(given) > 1 else _distributions(y_hat.shape, rng))
 
 
 def _object_subject(target: Any, inputs: Any, rng: np.random.Generator) -> Subject:
@@ -488,9 +526,13 @@ def _guess_input(layer: Layer, params: Any, rng: np.random.Generator) -> npt.NDA
     raise TargetError(f"{_short(layer)}: no input shape that its forward accepts was found; give inputs=x")
 
 
+def _forward_on_copies(layer: Layer, params: Any, x: npt.NDArray[Any]) -> Any:
+    return _fresh(layer).forward(map_leaves(np.copy, params), x.copy())
+
+
 def _try_forward(layer: Layer, params: Any, x: npt.NDArray[Any], raising: bool = False) -> bool:
     try:
-        layer.forward(params, x)
+        _forward_on_copies(layer, params, x)
     except Exception as error:
         if raising:
             raise TargetError(f"{_short(layer)}: forward does not accept inputs= ({error})") from error
@@ -549,6 +591,23 @@ def _construct(cls: type) -> Any:
         except Exception as error:
             raise TargetError(f"{cls.__name__}: could not be constructed ({error}); give an instance") from error
     raise TargetError(f"{cls.__name__}: takes arguments that cannot be guessed; give an instance")
+
+
+def _batched(subject: Subject, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments whose first axis counts samples: the first one, and all as long as it if it cannot go alone."""
+    first = subject.args[names[0]] if names else np.zeros(())
+    if first.ndim == 0:
+        return ()
+    together = tuple(n for n in names if subject.args[n].shape[:1] == first.shape[:1])
+    for chosen in (names[:1], together) if len(first) > 2 else ():
+        try:
+            subject.session().forward(
+                {n: a[:-1].copy() if n in chosen else a.copy() for n, a in subject.args.items()}
+            )
+        except Exception:
+            continue
+        return chosen
+    return names[:1]
 
 
 # small pieces
@@ -640,6 +699,39 @@ def _configuration(value: Any) -> Any:
     # A class that is wrong on purpose says whose forward pass it has.
     cls = getattr(type(value), "_forward_of", type(value))
     return (cls, *(_configuration(getattr(value, f.name)) for f in fields(value)))
+
+
+def _function_key(function: Any) -> Any:
+    """What a function computes: its code and all that the code refers to; None where that cannot be told."""
+    try:
+        key = _meaning(function, [])
+        hash(key)
+    except (TypeError, ValueError):
+        return None
+    return key
+
+
+def _meaning(value: Any, above: list[Any]) -> Any:
+    if any(value is f for f in above):
+        return "recursion", value.__qualname__
+    if isinstance(value, types.FunctionType):
+        names = [n for n in sorted(names_in(value.__code__)) if n in value.__globals__]
+        refers = [value.__globals__[n] for n in names] + [c.cell_contents for c in value.__closure__ or ()]
+        rest = (value.__defaults__, value.__kwdefaults__, value.__dict__)
+        return value.__code__, tuple(names), tuple(_meaning(v, [*above, value]) for v in (*refers, *rest))
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(_meaning(v, above) for v in value)
+    if isinstance(value, dict):
+        return dict, tuple((k, _meaning(v, above)) for k, v in value.items())
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.shape, value.dtype.str, value.tobytes()
+    if isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic)):
+        return type(value), value
+    if isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
+        return value
+    if callable(value) and type(value).__module__ == "numpy":
+        return value
+    raise TypeError(f"what a {type(value).__name__} means cannot be told from its value")
 
 
 def _fresh(target: Any) -> Any:

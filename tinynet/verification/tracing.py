@@ -7,7 +7,9 @@ cannot be traced is explained by `explain`: the line that stops it, and what to 
 
 from __future__ import annotations
 
+import abc
 import copy
+import functools
 import math
 import sys
 import traceback
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import jax.scipy.special
 import numpy as np
 
-__all__ = ["explain", "traceable"]
+__all__ = ["explain", "names_in", "traceable"]
 
 
 def traceable(target: Any) -> Any:
@@ -46,6 +48,15 @@ class _MathAsJax(types.ModuleType):
         return getattr(math, name)
 
 
+_MODULES: dict[str, types.ModuleType] = {
+    "numpy": _NumpyAsJax("numpy"),
+    "numpy.linalg": jnp.linalg,
+    "numpy.fft": jnp.fft,
+    "math": _MathAsJax("math"),
+    "scipy.special": jax.scipy.special,
+}
+
+
 class _Rebinding:
     """One copying; `seen` maps what was met to its copy, so that recursion and sharing survive."""
 
@@ -57,9 +68,7 @@ class _Rebinding:
         if id(value) in self.seen:
             return self.seen[id(value)]
         if isinstance(value, types.ModuleType):
-            return {"numpy": _NumpyAsJax("numpy"), "math": _MathAsJax("math")}.get(
-                value.__name__, jax.scipy.special if value.__name__ == "scipy.special" else value
-            )
+            return _MODULES.get(value.__name__, value)
         if isinstance(value, types.FunctionType):
             return self._function(value) if _is_users(value.__module__) else _counterpart(value)
         if isinstance(value, types.MethodType):
@@ -69,6 +78,9 @@ class _Rebinding:
             or _root(getattr(value, "__module__", "")) == "numpy"
         ):
             return _counterpart(value)
+        if type(value) is functools.partial:
+            keywords = {key: self.value(part) for key, part in value.keywords.items()}
+            return functools.partial(self.value(value.func), *map(self.value, value.args), **keywords)
         if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
             return type(value)([self.value(part) for part in value])
         if type(value) is dict:
@@ -92,32 +104,40 @@ class _Rebinding:
         rebound = types.FunctionType(f.__code__, scope, f.__name__, f.__defaults__, cells or None)
         rebound.__kwdefaults__, rebound.__dict__ = f.__kwdefaults__, f.__dict__
         self._remember(f, rebound)
-        for name in _names(f.__code__):
+        for name in names_in(f.__code__):
             if name in scope:
                 scope[name] = self.value(scope[name])
-        for cell, new, name in zip(f.__closure__ or (), cells, f.__code__.co_freevars, strict=True):
+        for cell, new in zip(f.__closure__ or (), cells, strict=True):
             try:
-                new.cell_contents = cell.cell_contents if name == "__class__" else self.value(cell.cell_contents)
+                new.cell_contents = self.value(cell.cell_contents)
             except ValueError:
                 continue
         return rebound
 
     def _class(self, cls: type) -> type:
-        # A subclass, so that isinstance and zero-argument super() go on working.
+        # A subclass, so that isinstance goes on working; of the copies of its bases first, so that super() finds them.
+        bases = [b for b in cls.__bases__ if _is_users(b.__module__)]
         try:
-            copied = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+            copied = type(
+                cls.__name__,
+                (*map(self.value, bases), cls),
+                {"__module__": cls.__module__, "__qualname__": cls.__qualname__},
+            )
         except TypeError:
             return cls
         self._remember(cls, copied)
-        for base in reversed(cls.__mro__):
-            if not _is_users(base.__module__):
-                continue
-            for name, member in vars(base).items():
-                if isinstance(member, types.FunctionType):
-                    type.__setattr__(copied, name, self.value(member))
-                elif isinstance(member, (staticmethod, classmethod)):
-                    type.__setattr__(copied, name, type(member)(self.value(member.__func__)))
+        for name, member in vars(cls).items():
+            if isinstance(member, types.FunctionType) or not name.startswith("__"):
+                type.__setattr__(copied, name, self._member(member))
+        abc.update_abstractmethods(copied)
         return copied
+
+    def _member(self, member: Any) -> Any:
+        if isinstance(member, (staticmethod, classmethod)):
+            return type(member)(self.value(member.__func__))
+        if isinstance(member, property):
+            return property(*(f and self.value(f) for f in (member.fget, member.fset, member.fdel)))
+        return self.value(member)
 
     def _instance(self, value: Any) -> Any:
         copied = self._remember(value, copy.copy(value))
@@ -152,18 +172,17 @@ def explain(error: BaseException, name: str) -> str:
 def _counterpart(value: Any) -> Any:
     """The function of JAX that bears the name of one of NumPy's or SciPy's."""
     name, module = getattr(value, "__name__", ""), _root(getattr(value, "__module__", None) or "")
-    if isinstance(value, np.ufunc):
-        return getattr(jnp, name, None) or getattr(jax.scipy.special, name, value)
-    if module in ("numpy", "math", "scipy") and not isinstance(value, type):
-        return getattr(jnp, name, None) or getattr(jax.scipy.special, name, value)
+    if isinstance(value, np.ufunc) or (module in ("numpy", "math", "scipy") and not isinstance(value, type)):
+        homes = (jnp, jnp.linalg, jax.scipy.special)
+        return next((getattr(home, name) for home in homes if hasattr(home, name)), value)
     return value
 
 
-def _names(code: types.CodeType) -> set[str]:
+def names_in(code: types.CodeType) -> set[str]:
     names = set(code.co_names)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            names |= _names(const)
+            names |= names_in(const)
     return names
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence
+from tinynet.verification.kinks import beyond_kinks
 from tinynet.verification.location import line_of_error, line_of_gradient
 from tinynet.verification.oracle import Exact, NumericalOracle, Oracle
 from tinynet.verification.report import Finding, Probe
 from tinynet.verification.runs import Hang, Run, Watchdog, call, problem_with
-from tinynet.verification.subjects import Args, LayerSubject, Subject
+from tinynet.verification.subjects import Args, LayerSubject, LossSubject, Subject
 from tinynet.verification.tolerance import bound, distance, unit_of
 
 __all__ = ["HANG_SECONDS", "PROBES", "Array", "Stop", "Trial", "ratio_of", "told"]
@@ -74,8 +75,22 @@ class Trial:
         if self.has_batch():
             shapes += [(f"batch {m}", subject.with_batch(m, self.rng)) for m in (1, 2)]
         if not isinstance(self.oracle, NumericalOracle):
-            shapes += subject.resized(self.rng)
+            shapes += self.resized(subject)
         return [(probe, s) for probe, s in shapes if probe in self.wanted]
+
+    def resized(self, subject: Subject) -> list[tuple[str, Subject]]:
+        """The subject in other widths; none of them if its forward pass does not come back from one."""
+        try:
+            with self.watchdog.watching():
+                return subject.resized(self.rng)
+        except Hang:
+            self.reason = "the forward pass does not come back from an input of another width"
+            self.coverage.append(Probe("larger", skipped=self.reason))
+            return []
+
+    def may_refuse(self, probe: str) -> bool:
+        """Whether the backward pass may raise: a function may hold a width of its own, that its forward does not mind."""
+        return probe in ("square", "width 1", "larger") and not isinstance(self.subject, (LayerSubject, LossSubject))
 
     def has_batch(self) -> bool:
         return bool(self.subject.batched) and self.subject.args[self.subject.batched[0]].ndim > 1
@@ -101,7 +116,7 @@ class Trial:
         oracle = self.oracle_of(subject)
         if dy is None:
             try:
-                dy = self.dy(subject)
+                dy = self.dy(subject).astype(dtype)
             except Exception as error:
                 self.coverage.append(Probe(probe, dtype, skipped=f"the forward pass raises {told(error)}"))
                 return None
@@ -114,11 +129,12 @@ class Trial:
         except Exception as error:
             self.coverage.append(Probe(probe, dtype, skipped=f"no oracle: {told(error)}"))
             return None
-        if not all(np.isfinite(g).all() for g in (exact.y, *exact.grads.values())):
-            self.coverage.append(Probe(probe, dtype, skipped="the exact values are not finite there"))
+        if not self.is_finite(exact, probe, dtype):
             return None
-        if isinstance(oracle, NumericalOracle) and oracle.disagreement:
-            self.reason = f"{oracle.disagreement}; {oracle.reason}"
+        if isinstance(oracle, NumericalOracle):
+            if oracle.disagreement:
+                self.inconclusive(f"{oracle.disagreement}; {oracle.reason}")
+            self.reason = oracle.unconfirmed and f"{oracle.unconfirmed}; {oracle.reason}"
         if instead is not None and run.error is None:
             run = instead(subject, args, dy)
         if run.error is not None:
@@ -130,6 +146,8 @@ class Trial:
     def compared(
         self, probe: str, subject: Subject, args: Args, dy: Array, exact: Exact, run: Run, dtype: str
     ) -> Evidence | None:
+        if not self.is_finite(exact, probe, dtype):
+            return None
         unit = unit_of(dtype)
         tolerance, ratios, wrong = {}, {}, set()
         spread: Exact | None = None
@@ -166,7 +184,7 @@ class Trial:
         if malformed:
             return None
         vjp = self.oracle_of(subject)
-        return Evidence(
+        evidence = Evidence(
             probe,
             subject,
             args,
@@ -178,6 +196,19 @@ class Trial:
             vjp,
             lambda factor: self.with_scaled_input(subject, args, dy, factor),
         )
+        if wrong and isinstance(vjp, Oracle):
+            wrong_still, note = beyond_kinks(evidence, self.rng)
+            evidence = dataclasses.replace(evidence, wrong=wrong_still)
+            if note:
+                self.note(probe, note)
+        return evidence
+
+    def is_finite(self, exact: Exact, probe: str, dtype: str) -> bool:
+        """Whether there is something to compare with; else the coverage says so."""
+        finite = all(np.isfinite(g).all() for g in (exact.y, *exact.grads.values()))
+        if not finite:
+            self.coverage.append(Probe(probe, dtype, skipped="the exact values are not finite there"))
+        return finite
 
     def with_scaled_input(self, subject: Subject, args: Args, dy: Array, factor: float) -> Evidence | None:
         name = subject.batched[0] if subject.batched else ""

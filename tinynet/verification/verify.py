@@ -144,7 +144,7 @@ def _run(trial: Trial) -> Report:
 def _verdict(trial: Trial) -> Verdict:
     if trial.findings:
         return "FAIL"
-    judged = any(p.ratios for p in trial.coverage)
+    judged = any(p.ratios for p in trial.coverage if p.name not in ("forward", "empty batch"))
     if trial.reason or not judged:
         trial.reason = trial.reason or "no gradient was compared"
         return "INCONCLUSIVE"
@@ -163,8 +163,8 @@ def _probe_layers(trial: Trial, subject: LayerSubject, net: Sequential) -> None:
     params, x = subject.params(subject.args), subject.args["x"]
     seen: set[Any] = set()
     for i, layer in enumerate(net.layers):
-        y, _ = layer.forward(params[i], x)
         child = LayerSubject(layer, params[i], x)
+        y, _ = child.session().forward({name: a.copy() for name, a in child.args.items()})
         if child.key is None or (child.key, x.shape) not in seen:
             seen.add((child.key, x.shape))
             report = _run(Trial(child, None, trial.dtypes, trial.seed, trial.wanted, trial.watchdog))

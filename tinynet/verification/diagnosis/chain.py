@@ -82,6 +82,8 @@ def _derivatives(z: Array, a: Array) -> tuple[Array, ...]:
         1 - a,
         1 + a,
         1 - a * a,
+        z * (1 - z),
+        1 - z * z,
         1 - np.tanh(z) ** 2,
         _sigmoid(z) * _sigmoid(-z),
         _sigmoid(z),

@@ -75,6 +75,8 @@ def _compare_reference(trial: Trial, reference: Callable[..., Any], y: Array, ex
             out = reference(trial.subject.params(args), args["x"])
         else:
             out = reference(*args.values())
+        if out is None:
+            trial.inconclusive("reference= returns None; expected y")
         expected = np.asarray(out, np.float64)
     except Exception as error:
         trial.inconclusive(f"reference= raises {type(error).__name__}: {error}")

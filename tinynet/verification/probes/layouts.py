@@ -8,7 +8,6 @@ import numpy as np
 
 from tinynet.verification.diagnosis import FAULTS, Diagnosis
 from tinynet.verification.location import line_of_error
-from tinynet.verification.probes.regimes import beyond_kinks
 from tinynet.verification.runs import LAYOUTS, call
 from tinynet.verification.subjects import Args, Subject
 from tinynet.verification.trial import Array, Trial, told
@@ -43,8 +42,6 @@ def _layout_is_wrong(trial: Trial, label: str, subject: Subject, args: Args, dy:
     trial.coverage[-1] = dataclasses.replace(last, name=f"layout ({label})")
     if evidence is None or not evidence.wrong:
         return bool(trial.findings)
-    if label == "broadcast" and not beyond_kinks(trial, evidence):
-        return False
     text = f"{FAULTS['wrong only for a layout']}: {label}"
     trial.report(Diagnosis("wrong only for a layout", tuple(sorted(evidence.wrong)), text), [evidence])
     return True

@@ -12,7 +12,7 @@ from tinynet.verification.diagnosis import FAULTS, Diagnosis
 from tinynet.verification.oracle import Exact
 from tinynet.verification.report import Probe
 from tinynet.verification.runs import Run, call
-from tinynet.verification.subjects import Subject
+from tinynet.verification.subjects import Subject, nearby
 from tinynet.verification.tolerance import distance, unit_of
 from tinynet.verification.trial import Array, Stop, Trial
 
@@ -114,10 +114,21 @@ def _after_another(trial: Trial, dy: Array) -> None:
         if again:
             text = f"{FAULTS['stale cache']}: A, then {other} B, which gives A's again"
             _stateful(trial, "stale cache", [*again, *(n for n in wrong if n not in again)], text, run, expected)
-        alone = call(A, A.args, dy, trial.watchdog)
-        if not any(_differ(alone.grads.get(n), before[n], before[n]) for n in wrong):
-            text = f"right for one call, and wrong for the next one with {other}"
-            _stateful(trial, "unknown", wrong, text, run, expected)
+        alone = call(B, B.args, dy, trial.watchdog)
+        if any(_differ(alone.grads.get(n), evidence.exact.grads[n], before[n]) for n in wrong):
+            continue  # the values say what is wrong
+        text = f"right for {other} B alone, and wrong for B after A"
+        fault = "stale cache" if _forward_leaves_something(trial, A, B, dy, run) else "unknown"
+        _stateful(trial, fault, wrong, text, run, expected)
+
+
+def _forward_leaves_something(trial: Trial, A: Subject, B: Subject, dy: Array, run: Run) -> bool:
+    """Whether forward A alone, without its backward pass, is enough to make B go wrong in the same way."""
+    session = A.session()
+    with trial.watchdog.watching():
+        session.forward({n: a.copy() for n, a in A.args.items()})
+    again = call(B, B.args, dy, trial.watchdog, session=session)
+    return all(not _differ(again.grads.get(n), g, np.asarray(g)) for n, g in run.grads.items() if n in B.wrt)
 
 
 def _another(trial: Trial, inputs: bool = True, params: bool = True) -> Subject:
@@ -126,7 +137,7 @@ def _another(trial: Trial, inputs: bool = True, params: bool = True) -> Subject:
     args = dict(A.args)
     for n, a in A.args.items():
         if a.dtype.kind == "f" and (inputs if n in A.batched else params):
-            args[n] = a * (1 + (0.5 if n in A.batched else 0.1) * rng.standard_normal(a.shape))
+            args[n] = nearby(a, 0.5 if n in A.batched else 0.1, rng)
     return A.with_args(args)
 
 
@@ -166,7 +177,7 @@ def _differ(a: Any, b: Any, scale: Array) -> bool:
 
 def _shared_results(trial: Trial, runs: Sequence[Run], probe: str) -> None:
     for name in trial.subject.wrt:
-        results = [g for r in runs if isinstance(g := r.grads.get(name), np.ndarray) and g.size]
+        results = [g for r in runs if isinstance(g := r.handed_out.get(name), np.ndarray) and g.size]
         pairs = [(a, b) for i, a in enumerate(results) for b in results[:i] if np.shares_memory(a, b)]
         if pairs and not trial.kept_by_design(name):
             explanation = "the gradient shares memory with that of an earlier call: an internal buffer is handed out"

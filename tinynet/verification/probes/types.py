@@ -63,10 +63,9 @@ def probe_compiled(trial: Trial) -> None:
 def probe_float32(trial: Trial) -> None:
     if "float32" not in trial.dtypes or "float32" not in trial.wanted or isinstance(trial.oracle, NumericalOracle):
         return
-    for _, subject in [s for s in trial.shapes() if s[0] in ("rectangular", "batch 1", "larger")]:
+    for probe, subject in [s for s in trial.shapes() if s[0] in ("rectangular", "batch 1", "larger")]:
         args = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in subject.args.items()}
-        dy = trial.dy(subject).astype(np.float32)
-        evidence = trial.evidence("float32", subject, dtype="float32", args=args, dy=dy)
+        evidence = trial.evidence("float32", subject, dtype="float32", args=args, forgiving=trial.may_refuse(probe))
         if evidence is not None and evidence.wrong:
             for d in diagnose([evidence]):
                 trial.report(d, [evidence])

@@ -14,7 +14,11 @@ __all__ = ["probe_values"]
 
 def probe_values(trial: Trial) -> None:
     """Every entry of every gradient, at several shapes; what is wrong there is diagnosed."""
-    plain = [e for probe, subject in trial.shapes() if (e := trial.evidence(probe, subject)) is not None]
+    plain = [
+        e
+        for probe, subject in trial.shapes()
+        if (e := trial.evidence(probe, subject, forgiving=trial.may_refuse(probe))) is not None
+    ]
     wrong = [e for e in plain if e.wrong]
     if not wrong:
         if not trial.findings:

@@ -1,0 +1,96 @@
+"""What is right raises no alarm, and what is wrong by ever so little does."""
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+WIDTHS, BATCHES = [1, 2, 3, 5, 16], [1, 2, 7]
+
+
+def random_layer(rng):
+    if rng.random() < 0.3:
+        return tn.Sigmoid(), int(rng.choice(WIDTHS))
+    n_in, n_out = map(int, rng.choice(WIDTHS, 2))
+    return tn.Linear(n_in, n_out), n_in
+
+
+def random_network(rng):
+    widths = [int(n) for n in rng.choice([1, 2, 3, 5], int(rng.integers(1, 5)) + 1)]
+    layers = []
+    for n_in, n_out in zip(widths, widths[1:], strict=False):
+        layers += [tn.Linear(n_in, n_out), tn.Sigmoid()][: 1 + int(rng.integers(2))]
+    return tn.Sequential(*layers), widths[0]
+
+
+def test_40_random_right_layers_raise_no_alarm():
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        layer, n = random_layer(rng)
+        scale = 10.0 ** rng.integers(-3, 2)
+        x = scale * rng.standard_normal((int(rng.choice(BATCHES)), n))
+        assert tn.verify(layer, inputs=x, seed=seed).verdict == "PASS", (layer, seed)
+
+
+def test_10_random_right_networks_raise_no_alarm():
+    rng = np.random.default_rng(1)
+    for seed in range(10):
+        net, n = random_network(rng)
+        x = rng.standard_normal((int(rng.choice(BATCHES)), n))
+        loss = [None, tn.SquaredError(), tn.SquaredError("mean")][seed % 3]
+        assert tn.verify(net, inputs=x, loss=loss, seed=seed, probes=FEW).verdict == "PASS", (net, seed)
+
+
+FEW = ["forward", "state", "rectangular", "batch 1", "saturated", "layout", "param_grads", "float32"]
+PROBES = {"float64": ["rectangular"], "float32": ["rectangular", "float32"]}
+
+
+def dense_with_error(relative, gradient, entry):
+    """A dense sigmoid layer with one gradient wrong by a relative error, in every entry or in the largest."""
+
+    def forward(x, W, b):
+        return 1 / (1 + np.exp(-(x @ W + b)))
+
+    def backward(args, dy):
+        x, W, b = args
+        a = forward(x, W, b)
+        dz = dy * a * (1 - a)
+        grads = {"x": dz @ W.T, "W": x.T @ dz, "b": dz.sum(axis=0)}
+        g = grads[gradient]
+        if dy.dtype == np.float64 or relative > 1e-8:
+            hit = np.abs(g) == np.abs(g).max() if entry else np.ones(g.shape, bool)
+            grads[gradient] = np.where(hit, g * np.asarray(1 + relative, g.dtype), g)
+        return tuple(grads.values())
+
+    return forward, backward
+
+
+RNG = np.random.default_rng(2)
+INPUTS = RNG.standard_normal((5, 4)), RNG.standard_normal((4, 3)), RNG.standard_normal(3)
+
+
+def seen(relative, gradient, entry, dtype="float64"):
+    target = dense_with_error(relative, gradient, entry)
+    verdicts = {
+        tn.verify(target, inputs=INPUTS, dtype=dtype, probes=PROBES[dtype], seed=seed).verdict for seed in range(3)
+    }
+    return verdicts == {"FAIL"}
+
+
+@pytest.mark.parametrize("entry", [False, True], ids=["whole tensor", "largest entry"])
+@pytest.mark.parametrize("gradient", ["x", "W", "b"])
+def test_a_relative_error_of_1e_13_is_seen_in_float64_and_none_is_no_alarm(gradient, entry):
+    for relative in (1e-2, 1e-8, 1e-13):
+        assert seen(relative, gradient, entry), relative
+    assert not seen(0.0, gradient, entry)
+
+
+def test_a_relative_error_of_1e_4_is_seen_in_float32_alone():
+    def forward(x):
+        return np.sin(x)
+
+    def backward(args, dy):
+        return dy * np.cos(args[0]) * dy.dtype.type(1 + 1e-4 * (dy.dtype == np.float32))
+
+    report = tn.verify((forward, backward), inputs=INPUTS[0])
+    assert {f.probe for f in report.findings} == {"float32"}

@@ -1,0 +1,241 @@
+"""Each kind of thing that people bring: a right one passes, and the same one with one mistake does not."""
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+RNG = np.random.default_rng(1)
+x, W, b = RNG.standard_normal((5, 4)), RNG.standard_normal((4, 3)), RNG.standard_normal(3)
+
+
+def σ(z):
+    return 1 / (1 + np.exp(-z))
+
+
+class Course:
+    """forward(x) and backward(dy), everything on self."""
+
+    factor = 1.0
+
+    def __init__(self):
+        self.W, self.b = W.copy(), b.copy()
+
+    def forward(self, x):
+        self.cache = x, σ(x @ self.W + self.b)
+        return self.cache[1]
+
+    def backward(self, dy):
+        x, a = self.cache
+        dz = dy * a * (1 - a)
+        self.keep(self.factor * x.T @ dz, dz.sum(axis=0))
+        return dz @ self.W.T
+
+    def keep(self, dW, db):
+        self.dW, self.db = dW, db
+
+
+class GradsInADict(Course):
+    def keep(self, dW, db):
+        self.grads = {"W": dW, "b": db}
+
+
+class GradsByTheirOwnNames(Course):
+    def keep(self, dW, db):
+        self.grads = {"dW": dW, "db": db}
+
+
+class Underscored(Course):
+    def keep(self, dW, db):
+        self.grad_W, self.b_grad = dW, db
+
+
+class Accumulating(Course):
+    """+= by design, and a zero_grad that says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.zero_grad()
+
+    def zero_grad(self):
+        self.dW, self.db = np.zeros_like(self.W), np.zeros_like(self.b)
+
+    def keep(self, dW, db):
+        self.dW += dW
+        self.db += db
+
+
+class ParamsInADict:
+    factor = 1.0
+
+    def __init__(self):
+        self.params = {"W": W.copy(), "b": b.copy()}
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.params["W"] + self.params["b"]
+
+    def backward(self, dy):
+        self.grads = {"W": self.factor * self.x.T @ dy, "b": dy.sum(axis=0)}
+        return dy @ self.params["W"].T
+
+
+class ReturnsAll(Course):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        return dx, self.dW, self.db
+
+
+OBJECTS = [
+    Course, GradsInADict, GradsByTheirOwnNames, Underscored, Accumulating, ParamsInADict, ReturnsAll,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", OBJECTS)
+def test_an_object_that_keeps_its_state_on_itself(cls):
+    target = cls()
+    tn.check(target)
+    target.factor = 0.5
+    (finding,) = tn.verify(target).findings
+    assert finding.fault == "scaled by 1/2"
+    assert finding.gradient.endswith("W")
+
+
+def closure(factor):
+    def dense(x, W, b):
+        a = σ(x @ W + b)
+
+        def backprop(dy):
+            dz = factor * dy * a * (1 - a)
+            return dz @ W.T, x.T @ dz, dz.sum(axis=0)
+
+        return a, backprop
+
+    return dense
+
+
+def test_a_closure_that_returns_y_and_backprop():
+    tn.check(closure(1.0), inputs=(x, W, b))
+    report = tn.verify(closure(-1.0), inputs={"x": x, "W": W, "b": b})
+    assert [f.fault for f in report.findings] == ["sign"]
+
+
+def dense(x, W, b):
+    return σ(x @ W + b)
+
+
+def dense_backward(args, dy):
+    return closure(1.0)(*args)[1](dy)
+
+
+def test_a_pair_of_functions():
+    tn.check((dense, dense_backward), inputs=(x, W, b))
+    tn.check_vjp(dense, dense_backward, x, W, b)
+    with pytest.raises(tn.GradientError, match="sign"):
+        tn.check_vjp(dense, lambda args, dy: tuple(-g for g in dense_backward(args, dy)), x, W, b)
+
+
+def test_a_function_of_one_argument_needs_no_inputs():
+    tn.check_vjp(np.tanh, lambda args, dy: dy / np.cosh(args[0]) ** 2)
+
+
+def test_integer_arguments_get_no_gradient():
+    labels = np.array([0, 2, 1, 1, 2])
+
+    def loss(x, y):
+        return -np.log(np.exp(x)[np.arange(len(y)), y] / np.exp(x).sum(axis=1)).sum()
+
+    def backward(args, dE):
+        p = np.exp(args[0]) / np.exp(args[0]).sum(axis=1, keepdims=True)
+        return dE * (p - np.eye(4, dtype=p.dtype)[args[1]]), None
+
+    tn.check((loss, backward), inputs=(x, labels))
+
+
+LAYERS = [tn.Linear(4, 3), tn.Sigmoid(), tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2))]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_a_layer_and_a_network_with_its_loss(layer):
+    tn.check(layer)
+    tn.check(layer, loss=tn.SquaredError())
+    tn.check(layer, loss=tn.SquaredError("mean"))
+
+
+@pytest.mark.parametrize("loss", [tn.SquaredError(), tn.SquaredError("mean")], ids=repr)
+def test_a_loss(loss):
+    tn.check(loss)
+    tn.check(loss, inputs=(x, x[::-1].copy()))
+
+
+@pytest.mark.parametrize("cls", [tn.Sigmoid, tn.Linear, tn.SquaredError, Course])
+def test_a_class_stands_for_an_instance(cls):
+    tn.check(cls)
+
+
+class Halved(tn.Linear):
+    def backward(self, params, a, dz):
+        dx, dparams = super().backward(params, a, dz)
+        return dx / 2, dparams
+
+
+def test_in_a_chain_the_guilty_layer_is_named():
+    report = tn.verify(tn.Sequential(tn.Linear(4, 3), Halved(3, 3), tn.Sigmoid()))
+    (finding,) = report.findings
+    assert "layer 1: Halved(n_in=3, n_out=3)" in finding.target
+    assert (finding.gradient, finding.fault) == ("x", "scaled by 1/2")
+
+
+def test_of_a_network_with_its_loss_a_wrong_loss_is_found():
+    class Unscaled(tn.SquaredError):
+        def backward(self, r, dE=1.0):
+            return dE * r
+
+    report = tn.verify(tn.Sequential(tn.Linear(4, 3), tn.Sigmoid()), loss=Unscaled("mean"))
+    assert report.verdict == "FAIL"
+    assert report.findings[0].fault == "scaled by m"
+
+
+def test_params_and_inputs_of_the_caller_are_used():
+    params = {"W": np.eye(3), "b": np.ones(3)}
+    tn.check(tn.Linear(3, 3), params=params, inputs=(7, 3))
+    tn.check(tn.Linear(3, 3), inputs=np.ones((2, 6, 3)))
+    assert np.array_equal(params["W"], np.eye(3))
+
+
+def test_targets_that_sum_to_1_go_on_doing_so():
+    class CrossEntropy(tn.Loss):
+        def forward(self, y_hat, y):
+            e = np.exp(y_hat - y_hat.max(axis=-1, keepdims=True))
+            p = e / e.sum(axis=-1, keepdims=True)
+            return -(y * np.log(p)).sum(), p - y
+
+        def backward(self, r, dE=1.0):
+            return dE * r
+
+    for inputs in (None, (x, np.eye(4)[[0, 1, 2, 1, 3]]), (x, np.full((5, 4), 0.25))):
+        report = tn.verify(CrossEntropy(), inputs=inputs)
+        assert report.verdict == "PASS", report
+    net = tn.Sequential(tn.Linear(4, 3))
+    tn.check(net, loss=CrossEntropy(), inputs=(x, np.eye(3)[[0, 1, 2, 1, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        (3, {}, "target is int; expected a tinynet Layer or Loss"),
+        (None, {}, "target is NoneType"),
+        ((dense, 3), {}, "target is tuple"),
+        (dense, {}, "takes 3 arguments; give inputs="),
+        (tn.Linear(4, 3), {"inputs": (5, 3)}, "forward does not accept inputs="),
+        (tn.Linear(4, 3), {"inputs": np.full((5, 4), np.nan)}, "NaN or infinite"),
+        (tn.Linear(4, 3), {"inputs": np.array([["a"]])}, "expected arrays of real numbers"),
+        (tn.Linear(4, 3), {"dtype": "float16"}, 'expected "float64", "float32" or both'),
+        (tn.Linear(4, 3), {"probes": ["values"]}, "no probe"),
+        (Course(), {"loss": tn.SquaredError()}, "loss= goes with a tinynet Layer"),
+        (tn.Layer, {}, "could not be constructed|cannot be guessed|cannot be called"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused_with_a_reason(target, options, message):
+    with pytest.raises(tn.TargetError, match=message):
+        tn.verify(target, **options)
