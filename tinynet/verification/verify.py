@@ -11,6 +11,7 @@ import numpy as np
 
 from tinynet.layers import Sequential
 from tinynet.losses import Loss
+from tinynet.verification.diagnosis import diagnose
 from tinynet.verification.oracle import NumericalOracle
 from tinynet.verification.probes.forward import probe_forward
 from tinynet.verification.probes.layouts import probe_layouts
@@ -121,6 +122,9 @@ def _run(trial: Trial) -> Report:
             probe_param_grads(trial)
             probe_compiled(trial)
             probe_float32(trial)
+        if not trial.findings and trial.pending:
+            for d in diagnose(trial.pending):
+                trial.report(d, trial.pending)
     except Stop:
         pass
     except Hang:

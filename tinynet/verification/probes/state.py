@@ -116,7 +116,8 @@ def _after_another(trial: Trial, dy: Array) -> None:
             _stateful(trial, "stale cache", [*again, *(n for n in wrong if n not in again)], text, run, expected)
         alone = call(B, B.args, dy, trial.watchdog)
         if any(_differ(alone.grads.get(n), evidence.exact.grads[n], before[n]) for n in wrong):
-            continue  # the values say what is wrong
+            trial.pending.append(evidence)  # the probes of values and regimes can say better what is wrong
+            continue
         text = f"right for {other} B alone, and wrong for B after A"
         fault = "stale cache" if _forward_leaves_something(trial, A, B, dy, run) else "unknown"
         _stateful(trial, fault, wrong, text, run, expected)
