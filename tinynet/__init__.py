@@ -3,42 +3,40 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tinynet import initializers
-from tinynet.gradients import value_and_grads
-from tinynet.layers import (
-    GELU,
-    AvgPool2d,
-    Conv2d,
-    Dropout,
-    Embedding,
-    Flatten,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Residual,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
-from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
-from tinynet.schedules import CosineDecay, ExponentialDecay, Warmup
-from tinynet.summarizing import summary
-from tinynet.tracing import trace
-
 if TYPE_CHECKING:
-    from tinynet import plot
+    from tinynet import initializers, plot
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
     from tinynet.callbacks import EarlyStopping
     from tinynet.files import FileError, load, save
+    from tinynet.gradients import value_and_grads
     from tinynet.interrupts import Interrupted
+    from tinynet.layers import (
+        GELU,
+        AvgPool2d,
+        Conv2d,
+        Dropout,
+        Embedding,
+        Flatten,
+        Layer,
+        LayerNorm,
+        LeakyReLU,
+        Linear,
+        MaxPool2d,
+        ReLU,
+        Residual,
+        Sequential,
+        Sigmoid,
+        SiLU,
+        Softmax,
+        Softplus,
+        Tanh,
+    )
+    from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
+    from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
+    from tinynet.schedules import CosineDecay, ExponentialDecay, Warmup
+    from tinynet.summarizing import summary
+    from tinynet.tracing import trace
     from tinynet.training import DivergenceError, FitResult, fit
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
@@ -102,34 +100,38 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_LATE = {
-    "DivergenceError": "training",
-    "EarlyStopping": "callbacks",
-    "FileError": "files",
-    "Finding": "verification",
-    "FitResult": "training",
-    "GradientError": "verification",
-    "Interrupted": "interrupts",
-    "Report": "verification",
-    "TargetError": "verification",
-    "check": "verification",
-    "check_vjp": "verification",
-    "fit": "training",
-    "load": "files",
-    "save": "files",
-    "to_custom_vjp": "bridges.jax",
-    "to_torch": "bridges.torch",
-    "verify": "verification",
+_NAMES_OF = {
+    "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU Residual "
+    "Sequential SiLU Sigmoid Softmax Softplus Tanh",
+    "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",
+    "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
+    "schedules": "CosineDecay ExponentialDecay Warmup",
+    "gradients": "value_and_grads",
+    "training": "DivergenceError FitResult fit",
+    "callbacks": "EarlyStopping",
+    "tracing": "trace",
+    "summarizing": "summary",
+    "verification": "Finding GradientError Report TargetError check check_vjp verify",
+    "files": "FileError load save",
+    "interrupts": "Interrupted",
+    "bridges.jax": "to_custom_vjp",
+    "bridges.torch": "to_torch",
 }
-"""Public names whose modules are imported when they are first asked for, so that `import tinynet` stays quick."""
+"""Which module each public name is in. A module is imported when the first of its names is asked for, so that
+`import tinynet` is quick, and JAX is not imported by whoever needs none of it."""
+
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plot":
-        return import_module("tinynet.plot")
-    if name in _LATE:
-        return getattr(import_module(f"tinynet.{_LATE[name]}"), name)
-    raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"tinynet.{_MODULE_OF[name]}"), name)
+    elif name in ("initializers", "plot"):
+        value = import_module(f"tinynet.{name}")
+    else:
+        raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

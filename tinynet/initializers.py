@@ -26,7 +26,8 @@ __all__ = [
     "zeros",
 ]
 
-Initializer: TypeAlias = Callable[[np.random.Generator, tuple[int, ...], Any], npt.NDArray[Any]]
+Initializer: TypeAlias = "Callable[[np.random.Generator, tuple[int, ...], Any], npt.NDArray[Any]]"
+"""(rng, shape, dtype) -> array; unevaluated, since NumPy loads `numpy.random` at its first mention."""
 
 
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any = np.float32) -> npt.NDArray[Any]:
