@@ -101,8 +101,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES_OF = {
-    "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU Residual "
-    "Sequential SiLU Sigmoid Softmax Softplus Tanh",
+    "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU "
+    "Residual Sequential SiLU Sigmoid Softmax Softplus Tanh",
     "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",
     "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
     "schedules": "CosineDecay ExponentialDecay Warmup",
