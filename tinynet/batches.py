@@ -6,7 +6,7 @@ import itertools
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -38,7 +38,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         unreleased = 0
-        for i in range(0, len(self.x), self.size):
+        for i in range(0, self.m, self.size):
             x, y = self._take(self.x, i), self._take(self.y, i)
             if not self.in_memory:
                 rows = range(i, i + len(x)) if self.order is None else self.order[i : i + len(x)]
@@ -51,7 +51,22 @@ class Batches:
         release(self.x, self.y)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.x) / self.size)
+        return math.ceil(self.m / self.size)
+
+    @property
+    def m(self) -> int:
+        """How many samples the epoch meets."""
+        return len(self.x) if self.order is None else len(self.order)
+
+    def parts(self, start: int, every: int | None) -> Iterator[Batches]:
+        """Cut what is left from batch `start` on into parts of `every` batches; one part if None."""
+        order = np.arange(len(self.x)) if self.order is None else self.order
+        if start == 0 and every is None:
+            yield self
+            return
+        step = (every or len(self)) * self.size
+        for i in range(start * self.size, self.m, step):
+            yield replace(self, order=order[i : i + step])
 
     @cached_property
     def in_memory(self) -> bool:

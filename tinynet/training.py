@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,16 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params, describe
-from tinynet.batches import Batch, Samples, Stream, cast, release, samples
+from tinynet.batches import Batch, Batches, Samples, Stream, cast, release, samples
 from tinynet.callbacks import EarlyStopping, Epoch, EpochCallback, Step, StepCallback
+from tinynet.checkpoints import fingerprint, rng_state
 from tinynet.checks import check_positive_int
-from tinynet.engines import Carry, Engine, Losses
+from tinynet.divergence import DivergenceError, all_finite, divergence
+from tinynet.engines import Engine, Losses
 from tinynet.engines.numpy import NumpyEngine
 from tinynet.engines.threads import step_work
+from tinynet.interrupts import Interrupted, deferred_interrupt
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.progress import progress_bar, shown
+from tinynet.resuming import Position, Resuming
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 from tinynet.weights import sample_weights
 
@@ -52,22 +58,6 @@ class FitResult:
     stopped: Stopped
 
 
-class DivergenceError(ArithmeticError):
-    """Training met a number that is not finite.
-
-    Attributes:
-        epoch, batch: where, both counted from 0.
-        params: the last parameters that were finite; those the epoch began with where the data cannot be met again.
-    """
-
-    def __init__(self, what: str, epoch: int, batch: int, params: Params) -> None:
-        super().__init__(
-            f"fit: {what} at epoch {epoch}, batch {batch}; the last finite parameters are in this error's `params`; "
-            "use a smaller learning rate or scale the data"
-        )
-        self.epoch, self.batch, self.params = epoch, batch, params
-
-
 def fit(
     net: Layer,
     loss: Loss,
@@ -92,6 +82,9 @@ def fit(
     callbacks: Sequence[EpochCallback] = (),
     step_callbacks: Sequence[StepCallback] = (),
     progress: bool = False,
+    verify_every: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
 ) -> FitResult:
     """Train `net` to make `loss` small on (x, y); nothing that is handed in is changed.
 
@@ -125,6 +118,12 @@ def fit(
         early_stopping: when to stop for lack of progress; the result then has the best parameters.
         callbacks, step_callbacks: functions to call after each epoch and after each update; see `tinynet.callbacks`.
         progress: show a progress bar (needs tqdm).
+        verify_every: after every so many updates, prove the gradients anew on the batch at hand against `jax.grad`.
+        checkpoint: a file to write after each epoch, and after every so many batches with `every`. If it is there
+            already, training goes on from it, bit for bit as if it had never ended; an iterable x must then yield
+            what it yielded. After Ctrl-C the file is written at the next batch boundary (with engine="jax" the next
+            part), and a second Ctrl-C ends at once.
+        every: see checkpoint.
 
     Floating-point data are rounded to the dtype of the parameters.
 
@@ -132,8 +131,17 @@ def fit(
         TypeError, ValueError: an argument does not fit; nothing was trained. Data from a file or an iterable are
             checked batch by batch as they come.
         DivergenceError: the loss or a parameter became infinite or NaN; it carries the last finite parameters.
+        GradientError: `verify_every` met a wrong gradient; it carries the report.
+        Interrupted: (a KeyboardInterrupt) Ctrl-C; it carries the parameters and says how to go on.
+        FileError, ValueError: the checkpoint is damaged, or another run's.
+        OSError: the checkpoint could not be written; the earlier one is still there.
     """
     _check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh)
+    for name, number in (("verify_every", verify_every), ("every", every)):
+        if number is not None:
+            check_positive_int("fit", name, number)
+    if every is not None and checkpoint is None:
+        raise ValueError("fit: every is for checkpoint=, which is not given")
     rng = np.random.default_rng(seed)
     order_rng, sample_rng = rng.spawn(2)
     data = _source(x, y, sample_weight, class_weight, batch_size, shuffle, epochs)
@@ -147,60 +155,117 @@ def fit(
         _check_fit(net, loss, params, x_val, y_val, "validation[1]", dtype)
         watched["validation_"] = x_val, y_val
 
+    steps = [*step_callbacks, *([_verification(net, loss, verify_every)] if verify_every else [])]
     work = step_work(params, data.largest)
     runner = _engine(engine, net, loss, optimizer, dtype, work, threads, mesh)
-    history: dict[str, list[float]] = {}
+    resuming = None
+    if checkpoint is not None:
+        told = "an Optax transformation" if _is_optax(optimizer) else optimizer
+        seen = fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches"
+        run = {"loss": loss, "optimizer": told, "seed": seed, "batch_size": batch_size, "shuffle": shuffle}
+        resuming = Resuming(checkpoint, net, run | {"engine": engine, "data": seen})
+    at = resuming.position() if resuming else Position()
     stopped: Stopped = "epochs"
-    best: tuple[float, Params] | None = None
-    waited = 0
-    start = time.perf_counter()
-    with runner.session(), progress_bar(epochs, "epoch", progress) as bar:
+    start = time.perf_counter() - at.seconds
+    with runner.session(), progress_bar(epochs, "epoch", progress) as bar, deferred_interrupt() as interrupt:
         carry = runner.start(params)
-        for epoch in range(epochs):
-            before, batches = runner.copy(carry), data.epoch(order_rng)
-            draws = sample_rng.spawn(1)[0]
-            draws_again = copy.deepcopy(draws)
-            watch = _Watch(epoch, step_callbacks)
-            carry, losses = runner.epoch(carry, batches, draws, watch if step_callbacks else None)
+        if resuming and resuming.found:
+            carry = runner.resume(carry, resuming.found.params, resuming.found.state)
+            resuming.restore(order=order_rng)
+            sample_rng.spawn(at.epoch)
+            if bar is not None:
+                bar.update(at.epoch)
+        for epoch in range(at.epoch, epochs):
+            order_before, batches, draws = rng_state(order_rng), data.epoch(order_rng), sample_rng.spawn(1)[0]
+            if resuming and resuming.found and epoch == resuming.found.epoch:
+                resuming.restore(draws=draws)
+            watch = _Watch(epoch, at.batch, steps)
+            for part in _parts(batches, at.batch, every):
+                before, draws_before = runner.copy(carry), copy.deepcopy(draws)
+                until_asked = part if engine == "jax" else itertools.takewhile(lambda _: not interrupt.asked, part)
+                carry, losses = runner.epoch(carry, until_asked, draws, watch if steps else None)
+                params = runner.params(carry)
+                if not (all(math.isfinite(E) for E, _ in losses) and all_finite(params)):
+                    again = part if data.replayable or isinstance(part, list) else ()
+                    raise divergence(runner, before, again, draws_before, epoch, at.batch, losses)
+                at.losses += losses
+                at.batch += len(losses)
+                at.seconds = time.perf_counter() - start
+                if resuming:
+                    resuming.save(at, params, runner.state(carry), order_before, draws)
+                if interrupt.asked:
+                    raise Interrupted(epoch, at.batch, map_leaves(np.array, params), checkpoint)
+                if watch.stopped:
+                    break
             params = runner.params(carry)
-            if not (all(math.isfinite(E) for E, _ in losses) and _all_finite(params)):
-                again = batches if data.replayable else ()
-                raise _divergence(runner, before, again, draws_again, epoch, losses)
-            row = {"loss": _join(loss, losses)}
+            row = {"loss": _join(loss, at.losses)}
             for prefix, (x_seen, y_seen) in watched.items():
                 row |= _evaluate(net, loss, params, x_seen, y_seen, metrics or {}, prefix, dtype)
             row["seconds"] = time.perf_counter() - start
             for name, value in row.items():
-                history.setdefault(name, []).append(value)
+                at.history.setdefault(name, []).append(value)
             if bar is not None:
                 bar.set_postfix(shown(row), refresh=False)
                 bar.update()
             if early_stopping is not None:
                 value = _monitored(early_stopping, row)
-                waited += 1
-                if early_stopping.improves(value, best and best[0]):
-                    best, waited = (value, map_leaves(np.copy, params)), 0
+                at.waited += 1
+                if early_stopping.improves(value, at.best and at.best[0]):
+                    at.best, at.waited = (value, map_leaves(np.copy, params)), 0
             stop = [bool(callback(Epoch(epoch, params, carry[1], row))) for callback in callbacks]
             if tolerance is not None and row["loss"] <= tolerance:
                 stopped = "tolerance"
-            elif early_stopping is not None and waited >= early_stopping.patience:
+            elif early_stopping is not None and at.waited >= early_stopping.patience:
                 stopped = "early_stopping"
             elif watch.stopped or any(stop):
                 stopped = "callback"
             if stopped != "epochs":
                 break
-        params = best[1] if best else map_leaves(np.array, runner.params(carry))
-    return FitResult(params, {name: np.array(values) for name, values in history.items()}, stopped)
+            at.epoch, at.batch, at.losses = epoch + 1, 0, []
+        params = at.best[1] if at.best else map_leaves(np.array, runner.params(carry))
+    return FitResult(params, {name: np.array(values) for name, values in at.history.items()}, stopped)
+
+
+def _parts(batches: Any, start: int, every: int | None) -> Iterator[Iterable[Batch]]:
+    """Cut what is left of an epoch from batch `start` on: each part is met in one go."""
+    if isinstance(batches, Batches):
+        yield from batches.parts(start, every)
+        return
+    rest = itertools.islice(batches, start, None)
+    if every is None:
+        yield rest
+        return
+    while part := list(itertools.islice(rest, every)):
+        yield part
+
+
+def _verification(net: Layer, loss: Loss, every: int) -> StepCallback:
+    """Prove the gradients again on a live batch, every so many updates."""
+
+    done = 0
+
+    def prove(step: Step) -> None:
+        nonlocal done
+        done += 1
+        if done % every == 0:
+            from tinynet.verification import verify
+
+            inputs, probes = (np.asarray(step.x), np.asarray(step.y)), ("forward", "rectangular")
+            params = map_leaves(np.asarray, step.params)
+            verify(net, loss=loss, params=params, inputs=inputs, probes=probes, dtype="float64").raise_if_failed()
+
+    return prove
 
 
 class _Watch:
     """Tells the step callbacks of each update, and remembers whether one of them asked to stop."""
 
-    def __init__(self, epoch: int, callbacks: Sequence[StepCallback]) -> None:
-        self.epoch, self.callbacks, self.stopped = epoch, callbacks, False
+    def __init__(self, epoch: int, first: int, callbacks: Sequence[StepCallback]) -> None:
+        self.epoch, self.batch, self.callbacks, self.stopped = epoch, first, callbacks, False
 
-    def __call__(self, batch: int, loss: float, params: Params, x: Array, y: Array) -> bool:
-        answers = [callback(Step(self.epoch, batch, loss, params, x, y)) for callback in self.callbacks]
+    def __call__(self, _batch: int, loss: float, params: Params, x: Array, y: Array) -> bool:
+        answers = [callback(Step(self.epoch, self.batch, loss, params, x, y)) for callback in self.callbacks]
+        self.batch += 1
         self.stopped = any(answers)
         return self.stopped
 
@@ -321,22 +386,3 @@ def _monitored(early_stopping: EarlyStopping, row: Mapping[str, float]) -> float
         raise ValueError(
             f"fit: early_stopping monitors {early_stopping.monitor!r}; expected one of {sorted(row)}"
         ) from None
-
-
-def _all_finite(params: Params) -> bool:
-    return all(bool(np.isfinite(p).all()) for p in leaves(params))
-
-
-def _divergence(
-    engine: Engine, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, epoch: int, losses: Losses
-) -> DivergenceError:
-    """Walk the epoch again to where it left the finite numbers: a healthy epoch pays for no check at each update."""
-    for i, batch in enumerate(batches):
-        params = map_leaves(np.copy, engine.params(carry))
-        carry, [(E, _)] = engine.epoch(carry, [batch], rng)
-        if not math.isfinite(E):
-            return DivergenceError(f"the loss became {E}", epoch, i, params)
-        if not _all_finite(engine.params(carry)):
-            return DivergenceError("a parameter became infinite or NaN in the update", epoch, i, params)
-    worst = next((i for i, (E, _) in enumerate(losses) if not math.isfinite(E)), len(losses) - 1)
-    return DivergenceError("the loss or a parameter became infinite or NaN", epoch, worst, engine.params(carry))

@@ -1,7 +1,8 @@
 """Engines: how an epoch runs. They know layers, losses and optimizers only through their contracts.
 
-An engine has `start(params) -> carry`, `epoch(carry, batches, rng, on_step) -> (carry, losses)`, `copy(carry)` and
-`params(carry)`; the carry, its parameters with the optimizer's state, is given away at each call.
+An engine has `start(params) -> carry` and `epoch(carry, batches, rng, on_step) -> (carry, losses)`; the carry, the
+parameters with the optimizer's state, is given away at each call. `params`, `state` and `copy` look into it, `resume`
+puts others in.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ class Engine(Protocol):
 
     def copy(self, carry: Carry) -> Carry:
         """Return a carry of its own."""
+
+    def resume(self, carry: Carry, params: Params, state: Any) -> Carry:
+        """Return a carry with `params` and an optimizer's `state` as `state` gave it; `carry` is given away."""
+
+    def state(self, carry: Carry) -> Any:
+        """Return the optimizer's state as NumPy arrays, which may share memory with the carry."""
 
     def params(self, carry: Carry) -> Params:
         """Return the parameters as NumPy arrays, which may share memory with the carry."""

@@ -64,6 +64,15 @@ class JaxEngine:
     def copy(self, carry: Carry) -> Carry:
         return jax.tree.map(jnp.copy, carry)  # type: ignore[no-any-return]
 
+    def resume(self, carry: Carry, params: Params, state: Any) -> Carry:
+        place = partial(_on_all_devices, self.mesh)
+        # A file has tuples for the named tuples of Optax; the leaves are the same.
+        like = jax.tree.structure(carry[1])
+        return map_leaves(place, params), jax.tree.unflatten(like, map(place, jax.tree.leaves(state)))
+
+    def state(self, carry: Carry) -> Any:
+        return jax.tree.map(np.asarray, carry[1])
+
     def params(self, carry: Carry) -> Params:
         return map_leaves(np.asarray, carry[0])
 
@@ -76,7 +85,7 @@ class JaxEngine:
 
     def _resident_epoch(self, carry: Carry, batches: Batches, rng: np.random.Generator) -> tuple[Carry, Losses]:
         """Run the whole batches as one scan over rows of indices, and the shorter last one after it."""
-        m, size = len(batches.x), batches.size
+        m, size = batches.m, batches.size
         data = self._resident(batches)
         order = np.arange(m) if batches.order is None else batches.order
         whole = m // size

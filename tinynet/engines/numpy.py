@@ -109,6 +109,12 @@ class NumpyEngine:
         params, state = carry
         return map_leaves(np.copy, params), map_leaves(np.copy, state)
 
+    def resume(self, carry: Carry, params: Params, state: Any) -> Carry:
+        return map_leaves(np.array, params), map_leaves(np.array, state)
+
+    def state(self, carry: Carry) -> Any:
+        return carry[1]
+
     def params(self, carry: Carry) -> Params:
         return carry[0]
 

@@ -1,0 +1,79 @@
+"""How `fit` writes checkpoints and goes on from them, bit for bit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinynet.arrays import Params
+from tinynet.checkpoints import Checkpoint, check_run, load_checkpoint, restore_rng, rng_state, save_checkpoint
+from tinynet.documents import own_names
+from tinynet.engines import Losses
+from tinynet.layers import Layer
+
+__all__ = ["Position", "Resuming"]
+
+
+@dataclass
+class Position:
+    """Where a run stands: the epoch under way, its batches done and their losses, and what is remembered of before."""
+
+    epoch: int = 0
+    batch: int = 0
+    losses: Losses = field(default_factory=list)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    best: tuple[float, Params] | None = None
+    waited: int = 0
+
+
+class Resuming:
+    """The checkpoint of one run: what it found at the start, and how it writes the next."""
+
+    def __init__(self, path: str | os.PathLike[str], net: Layer, run: dict[str, Any]) -> None:
+        self.path, self.net, self.run = path, net, run
+        self.found: Checkpoint | None = None
+        if Path(path).exists():
+            self.found = load_checkpoint(path, classes=own_names((net, run)))
+            check_run(path, self.found, net, run)
+
+    def position(self) -> Position:
+        """Return where the run stood, or its beginning."""
+        point = self.found
+        if point is None:
+            return Position()
+        best, waited = point.extra["best"], point.extra["waited"]
+        losses = [(E, int(m)) for E, m in point.losses.tolist()]
+        history = {name: values.tolist() for name, values in point.history.items()}
+        return Position(
+            point.epoch, point.batch, losses, history, point.seconds, None if best is None else tuple(best), waited
+        )
+
+    def restore(self, **rngs: np.random.Generator) -> None:
+        """Put generators back, by name."""
+        if self.found is not None:
+            for name, rng in rngs.items():
+                restore_rng(rng, self.found.rngs[name])
+
+    def save(self, at: Position, params: Params, state: Any, order: dict[str, Any], draws: np.random.Generator) -> None:
+        """Write where the run stands; `order` is the state of the generator before it drew this epoch's order."""
+        save_checkpoint(
+            self.path,
+            Checkpoint(
+                net=self.net,
+                params=params,
+                state=state,
+                run=self.run,
+                epoch=at.epoch,
+                batch=at.batch,
+                losses=np.array(at.losses, np.float64).reshape(-1, 2),
+                rngs={"order": order, "draws": rng_state(draws)},
+                history={name: np.array(values) for name, values in at.history.items()},
+                seconds=at.seconds,
+                extra={"best": at.best, "waited": at.waited},
+            ),
+        )
