@@ -39,6 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except tinynet.DivergenceError as error:
         print(f"tinynet: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("tinynet: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"tinynet: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130

@@ -39,6 +39,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--lr", type=float, help="learning rate (default: 3 to classify, 0.1 to regress)")
     parser.add_argument("--batch-size", type=_positive_int, default=10, help="rows a batch (default: 10)")
     parser.add_argument("--test-fraction", type=_fraction, default=0.2, help="rows held out (default: 0.2)")
+    parser.add_argument("--checkpoint", type=Path, help="a file to write each epoch, and to go on from if it is there")
+    parser.add_argument("--every", type=_positive_int, metavar="N", help="write it after every N batches too")
     parser.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the order (default: 0)")
     parser.set_defaults(run=run)
 
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         f"network   {'-'.join(map(str, sizes))} sigmoid, E = ½ Σ (ŷ − y)² / m, {optimizer}, batches of "
         f"{min(args.batch_size, len(data.x_train))}"
     )
+    if args.checkpoint is not None and args.checkpoint.exists():
+        print(f"run       goes on from {args.checkpoint}")
     start = time.perf_counter()
     result = tn.fit(
         net,
@@ -75,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         validation=(data.x_test, data.y_test),
         metrics={"accuracy": _accuracy} if data.task == "classify" else {"rmse": _rmse},
         progress=sys.stderr.isatty() or args.data is None,
+        checkpoint=args.checkpoint,
+        every=args.every,
     )
     seconds = time.perf_counter() - start
     print(f"gradients {_compare_gradients(net, loss, result.params, data)}")

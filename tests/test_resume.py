@@ -1,0 +1,185 @@
+"""fit(checkpoint=…): what was cut off goes on bit for bit; Ctrl-C; gradients proven while training."""
+
+import os
+import pickle
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+import optax
+import pytest
+
+import tinynet as tn
+from tinynet.cli import main
+from tinynet.trees import leaves
+
+NET = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Dropout(0.3), tn.Linear(6, 2))
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(23, 4)), RNG.normal(size=(23, 2))
+
+
+class Cut(Exception):
+    pass
+
+
+def fit(path=None, **options):
+    options = {"optimizer": tn.SGD(0.1, momentum=0.9), "epochs": 4, "batch_size": 5, "seed": 3} | options
+    return tn.fit(options.pop("net", NET), tn.SquaredError("mean"), X, Y, checkpoint=path, **options)
+
+
+def cut_after(steps):
+    """A step callback that stops everything after so many updates of one call."""
+    seen = []
+
+    def cut(step):
+        seen.append(step)
+        if len(seen) == steps:
+            raise Cut
+
+    return cut
+
+
+def assert_same(a, b):
+    for got, expected in zip(leaves(a.params), leaves(b.params), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    for name in set(a.history) - {"seconds"}:
+        np.testing.assert_array_equal(a.history[name], b.history[name])
+
+
+@pytest.mark.parametrize("every", [None, 1, 2])
+@pytest.mark.parametrize(
+    ("engine", "optimizer"),
+    [
+        ("numpy", tn.SGD(0.1, momentum=0.9)),
+        ("numpy", tn.Adam(0.01)),
+        ("jax", tn.Adam(tn.ExponentialDecay(0.01, 0.5, 5))),
+        ("jax", optax.adam(0.01)),
+    ],
+    ids=["momentum", "adam", "jax-schedule", "jax-optax"],
+)
+def test_a_run_cut_off_again_and_again_ends_with_the_same_bits(tmp_path, engine, optimizer, every):
+    path = tmp_path / "run"
+    options = {
+        "engine": engine,
+        "optimizer": optimizer,
+        "validation": (X, Y),
+        "early_stopping": tn.EarlyStopping(patience=9),
+    }
+    whole = fit(step_callbacks=[lambda step: None], **options)
+    for steps in (7, 2, 6, 1):
+        with pytest.raises(Cut):
+            fit(path, every=every, step_callbacks=[cut_after(steps)], **options)
+    assert_same(fit(path, every=every, step_callbacks=[lambda step: None], **options), whole)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_parts_of_an_epoch_make_the_bits_of_a_whole_one_and_a_run_that_ended_stays_ended(tmp_path, engine):
+    whole = fit(engine=engine)
+    assert_same(fit(tmp_path / "run", every=2, engine=engine), whole)
+    assert_same(fit(tmp_path / "run", every=2, engine=engine), whole)
+    assert_same(fit(tmp_path / "run", every=2, engine=engine, epochs=6), fit(engine=engine, epochs=6))
+
+
+def test_batches_from_an_iterable_go_on_too(tmp_path):
+    batches = [(X[i : i + 5], Y[i : i + 5]) for i in range(0, 20, 5)]
+
+    def train(**options):
+        return tn.fit(NET, tn.SquaredError("mean"), batches, optimizer=tn.Adam(0.01), epochs=3, **options)
+
+    with pytest.raises(Cut):
+        train(checkpoint=tmp_path / "run", every=1, step_callbacks=[cut_after(6)])
+    assert_same(train(checkpoint=tmp_path / "run", every=1), train())
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"optimizer": tn.SGD(0.2, momentum=0.9)}, "optimizer"),
+        ({"seed": 4}, "seed"),
+        ({"batch_size": 6}, "batch_size"),
+        ({"net": tn.Sequential(tn.Linear(4, 2))}, "net"),
+        ({"engine": "jax"}, "engine"),
+    ],
+)
+def test_another_run_is_refused_by_what_differs(tmp_path, options, name):
+    fit(tmp_path / "run", epochs=1)
+    with pytest.raises(ValueError, match=rf"run was written by another run: {name} was "):
+        fit(tmp_path / "run", **options)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(OSError, match="nowhere/run"):
+        fit(tmp_path / "nowhere" / "run")
+
+
+def test_every_needs_a_checkpoint_and_a_number():
+    with pytest.raises(ValueError, match="fit: every is for checkpoint="):
+        fit(every=3)
+    with pytest.raises(ValueError, match="fit: verify_every is 0; expected at least 1"):
+        fit(verify_every=0)
+
+
+def test_ctrl_c_ends_it_at_a_batch_and_the_same_call_goes_on(tmp_path, capsys):
+    path, pressed = tmp_path / "run", []
+
+    def press(step):
+        if not pressed and step.epoch == 1:
+            pressed.append(step.batch)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(tn.Interrupted, match=r"before epoch 1, batch 1; saved to .*run; to go on, make the same call"):
+        fit(path, step_callbacks=[press])
+    assert "Ctrl-C again" in capsys.readouterr().err
+    assert_same(fit(path), fit())
+
+
+def test_ctrl_c_without_a_checkpoint_carries_the_parameters():
+    with pytest.raises(tn.Interrupted, match="with fit") as caught:
+        fit(step_callbacks=[lambda step: os.kill(os.getpid(), signal.SIGINT)])
+    assert caught.value.checkpoint is None
+    assert len(leaves(caught.value.params)) == 4
+
+
+def test_a_second_ctrl_c_ends_it_at_once():
+    def press_twice(step):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(step_callbacks=[press_twice])
+    assert not isinstance(caught.value, tn.Interrupted)
+
+
+@dataclass(frozen=True)
+class Wrong(tn.Layer):
+    def forward(self, params, x):
+        return x * x, x
+
+    def backward(self, params, x, dy):
+        return dy * x, {}
+
+
+def test_gradients_are_proven_while_training_and_a_wrong_one_stops_it():
+    net = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Linear(6, 2))
+    assert_same(fit(net=net, verify_every=7), fit(net=net))
+    with pytest.raises(tn.GradientError) as caught:
+        fit(net=tn.Sequential(tn.Linear(4, 2), Wrong()), verify_every=3, optimizer=tn.SGD(1e-3))
+    assert caught.value.report.findings[0].fault == "scaled by 1/2"
+
+
+def test_a_divergence_crosses_processes():
+    with pytest.raises(tn.DivergenceError) as caught, np.errstate(all="ignore"):
+        fit(net=tn.Linear(4, 2), optimizer=tn.SGD(1e200))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.epoch, again.batch) == (str(caught.value), caught.value.epoch, caught.value.batch)
+
+
+def test_tinynet_train_goes_on_from_its_checkpoint(tmp_path, capsys):
+    path = str(tmp_path / "digits")
+    assert main(["train", "--epochs", "2", "--checkpoint", path, "--every", "50"]) == 0
+    first = capsys.readouterr()
+    assert main(["train", "--epochs", "4", "--checkpoint", path, "--every", "50"]) == 0
+    assert f"goes on from {path}" in capsys.readouterr().out
+    assert "goes on" not in first.out
+    assert main(["train", "--epochs", "4", "--checkpoint", path, "--lr", "1"]) == 2
+    assert "optimizer was" in capsys.readouterr().err
