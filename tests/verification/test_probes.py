@@ -88,7 +88,9 @@ ONLY = {
 
 @pytest.mark.parametrize("fault", ONLY)
 def test_what_is_wrong_only_somewhere_is_found_there(fault):
-    when = ONLY[fault] if fault == "compiled differs" else lambda a, dz: isinstance(a, np.ndarray) and ONLY[fault](a, dz)
+    when = (
+        ONLY[fault] if fault == "compiled differs" else lambda a, dz: isinstance(a, np.ndarray) and ONLY[fault](a, dz)
+    )
     spoil = (lambda g: g[None]) if "empty" in fault else (lambda g: 2 * g)
     report = tn.verify(spoilt(when, spoil))
     assert {f.fault for f in report.findings} == {fault}, report

@@ -142,7 +142,9 @@ class NumericalOracle:
     def spread(self, args: Args, dy: Any, unit: float, rng: np.random.Generator) -> Exact:
         """Return the error of the differences; 0 for the complex step, whose error is rounding."""
         y = np.asarray(self._forward(args), np.float64)
-        return Exact(np.zeros_like(y), {n: self._uncertainty.get(n, np.zeros(args[n].shape)) for n in self._subject.wrt})
+        return Exact(
+            np.zeros_like(y), {n: self._uncertainty.get(n, np.zeros(args[n].shape)) for n in self._subject.wrt}
+        )
 
 
 def make_oracle(subject: Subject) -> Oracle | NumericalOracle:

@@ -23,7 +23,18 @@ from tinynet.losses import Loss
 from tinynet.trees import leaves_with_paths, map_leaves
 from tinynet.verification.tracing import names_in, traceable
 
-__all__ = ["MISSING", "Args", "Closure", "LayerSubject", "LossSubject", "Subject", "TargetError", "drawn_like", "make_subject", "nearby"]
+__all__ = [
+    "MISSING",
+    "Args",
+    "Closure",
+    "LayerSubject",
+    "LossSubject",
+    "Subject",
+    "TargetError",
+    "drawn_like",
+    "make_subject",
+    "nearby",
+]
 
 Args = dict[str, npt.NDArray[Any]]
 """The arrays that go in, by name: "x", "params.W", "params[0].b", "y_hat", …"""
@@ -211,7 +222,8 @@ class _LossSession(Session):
         return _pair(self.loss.forward(args["y_hat"], args["y"]), "forward", "(E, cache)")
 
     def backward(self, context: Any, dy: Any) -> Gradients:
-        return {"y_hat": self.loss.backward(context, dy)}
+        # A loss is asked for ∂E/∂ŷ alone nearly always, without dE.
+        return {"y_hat": self.loss.backward(context) if dy is None else self.loss.backward(context, dy)}
 
 
 class LossSubject(Subject):
@@ -418,8 +430,10 @@ def nearby(a: npt.NDArray[Any], by: float, rng: np.random.Generator) -> npt.NDAr
 def drawn_like(a: npt.NDArray[Any], shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
     """Return an array of another shape, with values like those of `a`; rows that sum to 1 go on doing so."""
     if _is_distributions(a):
-        return np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])] if np.all(a % 1 == 0) else _distributions(
-            shape, rng
+        return (
+            np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])]
+            if np.all(a % 1 == 0)
+            else _distributions(shape, rng)
         )
     drawn = rng.choice(a.ravel() if a.size else np.zeros(1, a.dtype), shape)
     return drawn * (1 + 0.3 * rng.standard_normal(shape)) if a.dtype.kind == "f" else drawn
@@ -601,9 +615,7 @@ def _batched(subject: Subject, names: tuple[str, ...]) -> tuple[str, ...]:
     together = tuple(n for n in names if subject.args[n].shape[:1] == first.shape[:1])
     for chosen in (names[:1], together) if len(first) > 2 else ():
         try:
-            subject.session().forward(
-                {n: a[:-1].copy() if n in chosen else a.copy() for n, a in subject.args.items()}
-            )
+            subject.session().forward({n: a[:-1].copy() if n in chosen else a.copy() for n, a in subject.args.items()})
         except Exception:
             continue
         return chosen
@@ -641,6 +653,8 @@ def _named_gradients(dparams: Any, like: Any, path: str = "params") -> Gradients
             grads |= _named_gradients(given.get(key, MISSING), part, f"{path}.{key}")
         return grads | {f"{path}.{key}": value for key, value in given.items() if key not in like}
     if isinstance(like, (tuple, list)):
+        if not isinstance(dparams, (tuple, list)) and dparams is not None and dparams is not MISSING:
+            raise Malformed(f"{type(dparams).__name__} is returned for {path}; expected a tuple of {len(like)}")
         entries = list(dparams) if isinstance(dparams, (tuple, list)) else []
         entries += [MISSING] * (len(like) - len(entries))
         named: Gradients = {}
