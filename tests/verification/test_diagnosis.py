@@ -92,7 +92,7 @@ def dense_has_a_minus_too_many(args, dy):
 
 
 @wrong("ignores dy", forward=dense, inputs=(x, W, b))
-def dense_starts_from_its_own_derivative(args, dy):
+def dense_starts_from_its_own_derivative(args, _):
     a = dense(*args)
     return dense_grads(args, a * (1 - a))
 
@@ -393,8 +393,8 @@ def two_layers(
     return net
 
 
-def net(id, *names, inputs=NET, **broken):
-    FAULTS.append(Fault(id, set(names), two_layers(**broken), inputs))
+def net(name, *names, inputs=NET, **broken):
+    FAULTS.append(Fault(name, set(names), two_layers(**broken), inputs))
 
 
 net("net_forgets_the_hidden_derivative", "σ′ missing", σ1=lambda a1, z1: 1.0)
@@ -422,7 +422,7 @@ def relu(x):
 
 
 @wrong("σ′ missing", forward=relu, inputs=x)
-def relu_lets_everything_through(args, dy):
+def relu_lets_everything_through(_, dy):
     return 1.0 * dy
 
 
@@ -464,7 +464,7 @@ def softmax_as_if_it_were_a_sigmoid(args, dy):
 
 
 @wrong("unknown", forward=softmax, inputs=x)
-def softmax_minus_one_hot(args, dy):
+def softmax_minus_one_hot(args, _):
     y = softmax(args[0])
     return y - (y == y.max(axis=-1, keepdims=True))
 
@@ -572,7 +572,7 @@ def conv_averages_the_bias_over_positions(args, dy):
 
 @wrong("only one sample used", forward=conv, inputs=CONV)
 def conv_takes_the_last_sample(args, dy):
-    dx, dw, db = conv_grads(args, dy)
+    dx, _, db = conv_grads(args, dy)
     return dx, np.einsum("ot,ctk->ock", dy[-1], windows(args[0])[-1]), db
 
 

@@ -1,5 +1,7 @@
 """What is right raises no alarm, and what is wrong by ever so little does."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def random_layer(rng):
 def random_network(rng):
     widths = [int(n) for n in rng.choice([1, 2, 3, 5], int(rng.integers(1, 5)) + 1)]
     layers = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in pairwise(widths):
         layers += [tn.Linear(n_in, n_out), tn.Sigmoid()][: 1 + int(rng.integers(2))]
     return tn.Sequential(*layers), widths[0]
 

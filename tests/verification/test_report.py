@@ -31,7 +31,7 @@ def passed():
 
 def test_a_report_is_neither_true_nor_false(passed, failed):
     for report in (passed, failed):
-        with pytest.raises(TypeError, match="use report.ok"):
+        with pytest.raises(TypeError, match=r"use report\.ok"):
             bool(report)
     assert (passed.ok, failed.ok) == (True, False)
 

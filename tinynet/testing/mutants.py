@@ -135,8 +135,14 @@ def _compiled(source: _Source, tree: ast.FunctionDef, filename: str) -> Any:
 
 
 def _subclass(cls: type, name: str, method: Any, *, keep_forward: bool) -> type:
-    attributes = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, name: method}
+    attributes: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        name: method,
+    }
     if keep_forward:
+        attributes["_forward_of"] = getattr(cls, "_forward_of", cls)
         attributes["forward"] = lambda self, *args: instance_of(cls, self).forward(*args)
     return type(cls.__name__, (cls,), attributes)
 

@@ -72,8 +72,8 @@ class NumericalOracle:
 
     The complex step, Im f(x + ih) / h with h = 10⁻²⁰, is exact to rounding where the forward pass is real-analytic and
     takes complex numbers. Central differences at h, h/2, h/4, …, extrapolated (Richardson), give the same to about
-    10⁻⁹ with an estimate of their own error. `disagreement` is set where they contradict each other, `unconfirmed` where
-    the complex step does not apply: differences alone can show that a gradient is wrong, not that it is right.
+    10⁻⁹ with an estimate of their own error. `disagreement` is set where they contradict each other, `unconfirmed`
+    where the complex step does not apply: differences alone can show that a gradient is wrong, not that it is right.
     """
 
     exact = False

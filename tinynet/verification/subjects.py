@@ -222,7 +222,8 @@ class _LossSession(Session):
         return _pair(self.loss.forward(args["y_hat"], args["y"]), "forward", "(E, cache)")
 
     def backward(self, context: Any, dy: Any) -> Gradients:
-        return {"y_hat": self.loss.backward(context, dy)}
+        # A loss is asked for ∂E/∂ŷ alone nearly always, without dE.
+        return {"y_hat": self.loss.backward(context) if dy is None else self.loss.backward(context, dy)}
 
 
 class LossSubject(Subject):
@@ -652,6 +653,8 @@ def _named_gradients(dparams: Any, like: Any, path: str = "params") -> Gradients
             grads |= _named_gradients(given.get(key, MISSING), part, f"{path}.{key}")
         return grads | {f"{path}.{key}": value for key, value in given.items() if key not in like}
     if isinstance(like, (tuple, list)):
+        if not isinstance(dparams, (tuple, list)) and dparams is not None and dparams is not MISSING:
+            raise Malformed(f"{type(dparams).__name__} is returned for {path}; expected a tuple of {len(like)}")
         entries = list(dparams) if isinstance(dparams, (tuple, list)) else []
         entries += [MISSING] * (len(like) - len(entries))
         named: Gradients = {}

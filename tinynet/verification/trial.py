@@ -93,7 +93,7 @@ class Trial:
             return []
 
     def may_refuse(self, probe: str) -> bool:
-        """Whether the backward pass may raise: a function may hold a width of its own, that its forward does not mind."""
+        """Whether the backward pass may raise: a function may hold a width of its own that its forward ignores."""
         return probe in ("square", "width 1", "larger") and not isinstance(self.subject, (LayerSubject, LossSubject))
 
     def has_batch(self) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["probe_compiled", "probe_float32", "probe_param_grads"]
 
 def probe_param_grads(trial: Trial) -> None:
     subject = trial.subject
-    if "param_grads" not in trial.wanted or not isinstance(subject, LayerSubject) or len(subject.args) < 2:
+    if "param_grads" not in trial.wanted or not isinstance(subject, LayerSubject):
         return
     if type(subject.layer).param_grads is Layer.param_grads:
         trial.coverage.append(Probe("param_grads", skipped="it is backward's own"))

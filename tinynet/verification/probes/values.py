@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
 from tinynet.verification.oracle import NumericalOracle
-from tinynet.verification.trial import Trial
+from tinynet.verification.runs import Run
+from tinynet.verification.subjects import Args, LossSubject, Subject
+from tinynet.verification.trial import Array, Trial
 
 __all__ = ["probe_values"]
 
@@ -19,6 +23,9 @@ def probe_values(trial: Trial) -> None:
         for probe, subject in trial.shapes()
         if (e := trial.evidence(probe, subject, forgiving=trial.may_refuse(probe))) is not None
     ]
+    if isinstance(trial.subject, LossSubject):
+        e = trial.evidence("rectangular", trial.subject, dy=np.ones(()), instead=_without_dE)
+        plain += [] if e is None else [e]
     wrong = [e for e in plain if e.wrong]
     if not wrong:
         if not trial.findings:
@@ -30,6 +37,12 @@ def probe_values(trial: Trial) -> None:
         trial.report(dataclasses.replace(only, explanation=FAULTS[only.fault]), wrong)
         return
     _diagnosed(trial, plain)
+
+
+def _without_dE(subject: Subject, args: Args, _: Array) -> Run:
+    session = subject.session()
+    _, context = session.forward({n: a.copy() for n, a in args.items()})
+    return Run(grads=session.backward(context, None))
 
 
 def _empty_batch(trial: Trial) -> None:
