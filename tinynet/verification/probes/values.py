@@ -58,7 +58,9 @@ def _empty_batch(trial: Trial) -> None:
 def _diagnosed(trial: Trial, plain: Sequence[Evidence]) -> None:
     # Other cotangents at the same shape, so that a name is not a coincidence of a few signs.
     subject = trial.subject
-    again = [e for _ in range(3) if (e := trial.evidence("rectangular", subject)) is not None] if plain[0].wrong else []
+    more = range(3) if plain[0].wrong else ()
+    with trial.unrecorded():
+        again = [e for _ in more if (e := trial.evidence("rectangular", subject)) is not None]
     plain = [*plain, *again]
     raised = [f for f in trial.findings if f.fault in ("raises", "malformed")]
     diagnoses = diagnose(plain)
