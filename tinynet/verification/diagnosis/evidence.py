@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +106,12 @@ class Evidence:
         """The batch size."""
         name = self.subject.batched[0] if self.subject.batched else ""
         return self.args[name].shape[0] if name and self.args[name].ndim else 1
+
+    @property
+    def rows(self) -> int:
+        """How many rows the input has: the batch size, where every leading axis counts samples."""
+        name = self.subject.batched[0] if self.subject.batched else ""
+        return math.prod(self.args[name].shape[:-1]) if name and self.args[name].ndim > 1 else self.m
 
     @property
     def n_out(self) -> int:

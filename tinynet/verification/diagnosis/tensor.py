@@ -152,27 +152,29 @@ def _explain_factors(names: tuple[str, ...], factors: list[float], failing: Sequ
     ignoring = [1 / float(e.dy) for e in failing if e.dy.ndim == 0 and float(e.dy)]
     if len(ignoring) == len(factors) and all(map(math.isclose, factors, ignoring)):
         return Diagnosis("ignores dy", names, FAULTS["ignores dy"])
-    expressions: dict[str, Callable[[Evidence], float]] = {
-        "2": lambda e: 2,
-        "1/2": lambda e: 0.5,
-        "m": lambda e: e.m,
-        "1/m": lambda e: 1 / e.m if e.m else 0.0,
-        "n_out": lambda e: e.n_out,
-        "1/n_out": lambda e: 1 / e.n_out,
-        "1/n_in": lambda e: 1 / e.n_in,
-        "n_in": lambda e: e.n_in,
-        "1/(m n_out)": lambda e: 1 / (e.m * e.n_out) if e.m else 0.0,
-        "1/(m n_in)": lambda e: 1 / (e.m * e.n_in) if e.m else 0.0,
-        "m n_out": lambda e: e.m * e.n_out,
-        "2/m": lambda e: 2 / e.m if e.m else 0.0,
-        "1/(2m)": lambda e: 0.5 / e.m if e.m else 0.0,
-        "2/n_out": lambda e: 2 / e.n_out,
-        "1/(m − 1)": lambda e: 1 / (e.m - 1) if e.m > 1 else 0.0,
-        "1/√m": lambda e: e.m**-0.5 if e.m else 0.0,
-        "1/√n_in": lambda e: e.n_in**-0.5,
-        "1/√n_out": lambda e: e.n_out**-0.5,
-    }
-    for text, expression in expressions.items():
+    expressions: list[tuple[str, Callable[[Evidence], float]]] = [
+        ("2", lambda e: 2),
+        ("1/2", lambda e: 0.5),
+        ("m", lambda e: e.m),
+        ("1/m", lambda e: 1 / e.m if e.m else 0.0),
+        ("m", lambda e: e.rows),
+        ("1/m", lambda e: 1 / e.rows if e.rows else 0.0),
+        ("n_out", lambda e: e.n_out),
+        ("1/n_out", lambda e: 1 / e.n_out),
+        ("1/n_in", lambda e: 1 / e.n_in),
+        ("n_in", lambda e: e.n_in),
+        ("1/(m n_out)", lambda e: 1 / (e.m * e.n_out) if e.m else 0.0),
+        ("1/(m n_in)", lambda e: 1 / (e.m * e.n_in) if e.m else 0.0),
+        ("m n_out", lambda e: e.m * e.n_out),
+        ("2/m", lambda e: 2 / e.m if e.m else 0.0),
+        ("1/(2m)", lambda e: 0.5 / e.m if e.m else 0.0),
+        ("2/n_out", lambda e: 2 / e.n_out),
+        ("1/(m − 1)", lambda e: 1 / (e.m - 1) if e.m > 1 else 0.0),
+        ("1/√m", lambda e: e.m**-0.5 if e.m else 0.0),
+        ("1/√n_in", lambda e: e.n_in**-0.5),
+        ("1/√n_out", lambda e: e.n_out**-0.5),
+    ]
+    for text, expression in expressions:
         for sign, prefix in ((1.0, ""), (-1.0, "−")):
             if all_are(expression, sign):
                 fault = f"scaled by {prefix}{text}"
@@ -228,7 +230,7 @@ def _clipped(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
             low = float(got.min())
         if exact.max() > got.max() + e.tolerance[name]:
             high = float(got.max())
-    if low is None and high is None:
+    if (low is None and high is None) or low == high:
         return None
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     if sum(e.exact.grads[name].size for e in failing) < 4 or len(evidence) < 2:
@@ -336,10 +338,10 @@ def _has(lengths: tuple[int, ...], place: tuple[int, ...]) -> bool:
 
 def without_memory(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     """Blind to the input it is given: the values are those of another forward pass."""
-    for e in evidence:
-        again = e.rerun(1.5)
-        if name not in e.wrong or again is None:
-            continue
+    wrong = [(e, again) for e in evidence if name in e.wrong and (again := e.rerun(1.5)) is not None]
+    if not wrong:
+        return None
+    for e, again in wrong:
         moved = distance(again.exact.grads[name], e.exact.grads[name]) > 1e3 * e.tolerance[name]
         if not moved or not np.array_equal(np.asarray(again.got[name]), np.asarray(e.got[name])):
             return None
