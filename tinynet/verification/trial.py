@@ -65,6 +65,7 @@ class Trial:
         self.wanted, self.watchdog = wanted, watchdog
         self.rng = np.random.default_rng([seed, 1])
         self.findings: list[Finding] = []
+        self.suspicions: list[Finding] = []  # findings unless the values tell more
         self.coverage: list[Probe] = []
         self.reason = ""
         self.oracle: Oracle | NumericalOracle | None = None

@@ -115,6 +115,7 @@ def _run(trial: Trial) -> Report:
             _probe_layers(trial, trial.subject, trial.subject.layer)
         probe_state(trial)
         probe_values(trial)
+        trial.findings = trial.findings or trial.suspicions
         if not trial.findings:
             probe_regimes(trial)
             probe_layouts(trial)
