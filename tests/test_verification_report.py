@@ -21,7 +21,7 @@ def test_it_measures_a_little_of_everything_and_writes_what_it_prints(script, tm
     assert list(tmp_path.iterdir()) == [path]
     measured = json.loads(path.read_text(encoding="utf-8"))
     total = measured["seeded faults"]["total"]
-    assert total["found"] == total["seeded"] > 50
+    assert total["found"] == total["seeded"] > 30
     assert total["misnamed"] == 0
     assert max(measured["smallest errors"]["float64, whole tensor"].values()) <= 1e-13
     assert measured["zeroed entry"]["found"] == measured["zeroed entry"]["tried"] == 1

@@ -58,11 +58,10 @@ def test_a_saturated_sigmoid_by_a_times_1_minus_a_is_accepted_and_noted():
         def backward(self, params, a, da):
             return da * a * (1 - a), {}
 
-    report = tn.verify(BySlope(), inputs=np.linspace(-12, 12, 20).reshape(5, 4))
-    assert report.verdict == "PASS", report
-    assert "digits where the layer is saturated" in notes(report) or all(
-        r <= 1 for p in report.coverage for r in p.ratios.values()
-    )
+    for low, high in ((2, 6), (5, 7)):
+        report = tn.verify(BySlope(), inputs=np.linspace(low, high, 20).reshape(5, 4))
+        assert report.verdict == "PASS", report
+        assert "digits where the layer is saturated" in notes(report)
 
 
 class Spoilt(tn.Linear):

@@ -1,7 +1,5 @@
 """Faults seeded into right layers: all found, nearly all named, none named wrongly."""
 
-import pytest
-
 import tinynet as tn
 from tinynet.testing import FAULTS
 from tinynet.verification.selftest import self_test, tabulate
@@ -9,21 +7,11 @@ from tinynet.verification.selftest import self_test, tabulate
 TARGETS = [tn.Linear(4, 3), tn.Linear(3, 3), tn.Sigmoid(), tn.SquaredError("mean")]
 
 
-@pytest.fixture(scope="module")
-def outcomes():
-    return self_test(TARGETS)
-
-
-def test_every_seeded_fault_is_found(outcomes):
+def test_every_seeded_fault_is_found_at_least_nine_in_ten_are_named_and_none_wrongly():
+    outcomes = self_test(TARGETS)
     assert [str(o.seeded) for o in outcomes if not o.found] == []
-
-
-def test_at_least_nine_in_ten_are_named_and_none_is_named_wrongly(outcomes):
     assert [(str(o.seeded), str(o.report)) for o in outcomes if o.misnamed] == []
     assert sum(o.named for o in outcomes) >= 0.9 * len(outcomes)
-
-
-def test_the_table_has_a_row_a_fault_and_counts_all(outcomes):
     rows = tabulate(outcomes)
     assert rows[-1].name == "all"
     assert rows[-1].seeded == len(outcomes) == sum(r.seeded for r in rows[:-1]) > 150

@@ -201,4 +201,4 @@ def _changed(given: Args, pristine: Args) -> tuple[str, ...]:
 
 
 def _snapshot(y: Any) -> Any:
-    return np.array(y) if isinstance(y, (np.ndarray, np.generic, float, int)) else y
+    return np.array(y) if isinstance(y, (float, int)) or hasattr(y, "__array_namespace__") else y

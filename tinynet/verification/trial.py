@@ -53,7 +53,7 @@ class Stop(Exception):
 class Trial:
     """The subject, its oracle, and the tools that every probe uses; findings and coverage grow as the probes run.
 
-    `pending` is evidence of something wrong that a later probe may explain better.
+    `suspicions` are findings unless the probes of values can tell more.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Trial:
         self.wanted, self.watchdog = wanted, watchdog
         self.rng = np.random.default_rng([seed, 1])
         self.findings: list[Finding] = []
-        self.pending: list[Evidence] = []
+        self.suspicions: list[Finding] = []
         self.coverage: list[Probe] = []
         self.reason = ""
         self.oracle: Oracle | NumericalOracle | None = None

@@ -11,7 +11,6 @@ import numpy as np
 
 from tinynet.layers import Sequential
 from tinynet.losses import Loss
-from tinynet.verification.diagnosis import diagnose
 from tinynet.verification.oracle import NumericalOracle
 from tinynet.verification.probes.forward import probe_forward
 from tinynet.verification.probes.layouts import probe_layouts
@@ -116,15 +115,13 @@ def _run(trial: Trial) -> Report:
             _probe_layers(trial, trial.subject, trial.subject.layer)
         probe_state(trial)
         probe_values(trial)
+        trial.findings = trial.findings or trial.suspicions
         if not trial.findings:
             probe_regimes(trial)
             probe_layouts(trial)
             probe_param_grads(trial)
             probe_compiled(trial)
             probe_float32(trial)
-        if not trial.findings and trial.pending:
-            for d in diagnose(trial.pending):
-                trial.report(d, trial.pending)
     except Stop:
         pass
     except Hang:

@@ -55,10 +55,14 @@ def probe_regimes(trial: Trial) -> None:
 def _beyond_rounding(trial: Trial, e: Evidence) -> set[str]:
     """The gradients that are off by more than rounding an activation explains (1 − a where a ≈ 1)."""
     remaining = set()
-    usual = trial.the_oracle()(trial.subject.args, e.dy)
+    # 1 − a is off by u, however small it is: the scale is that of the gradient where nothing is saturated.
+    args, x = trial.subject.args, trial.subject.batched[0] if trial.subject.batched else trial.subject.wrt[0]
+    usual = [trial.the_oracle()(at, e.dy).grads for at in (args, {**args, x: 0.05 * args[x]})]
     for name in e.wrong:
         got, want = np.asarray(e.got[name], np.float64), e.exact.grads[name]
-        if got.shape != want.shape or distance(got, want) > bound(usual.grads[name], depth=2 * e.subject.depth):
+        if got.shape != want.shape or distance(got, want) > max(
+            bound(grads[name], depth=2 * e.subject.depth) for grads in usual
+        ):
             remaining.add(name)
         else:
             digits = -np.log10(max(distance(got, want) / float(np.max(np.abs(want))), 1e-17))

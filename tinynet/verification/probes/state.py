@@ -10,7 +10,7 @@ import numpy as np
 
 from tinynet.verification.diagnosis import FAULTS, Diagnosis
 from tinynet.verification.oracle import Exact
-from tinynet.verification.report import Probe
+from tinynet.verification.report import Finding, Probe
 from tinynet.verification.runs import Run, call
 from tinynet.verification.subjects import Subject, nearby
 from tinynet.verification.tolerance import distance, unit_of
@@ -115,9 +115,17 @@ def _after_another(trial: Trial, dy: Array) -> None:
         if again:
             text = f"{FAULTS['stale cache']}: A, then {other} B, which gives A's again"
             _stateful(trial, "stale cache", [*again, *(n for n in wrong if n not in again)], text, run, expected)
-        alone = call(B, B.args, dy, trial.watchdog)
-        if any(_differ(alone.grads.get(n), evidence.exact.grads[n], before[n]) for n in wrong):
-            trial.pending.append(evidence)  # the probes of values and regimes can say better what is wrong
+        with trial.unrecorded():
+            by_itself = call(B, B.args, dy, trial.watchdog)
+            alone = trial.compared("state", B, B.args, dy, evidence.exact, by_itself, "float64")
+        if alone is None or alone.wrong & evidence.wrong:
+            # The values say why; or something outside the target remembers A, which no copy of the target forgets.
+            with trial.unrecorded():
+                again_A = call(A, A.args, dy, trial.watchdog)
+                at_A = trial.compared("state", A, A.args, dy, oracle(A.args, dy), again_A, "float64")
+            if at_A is not None and not at_A.wrong:
+                text = f"right for the first call, and wrong for the next one with {other}"
+                trial.suspicions.append(_finding(trial, "unknown", wrong, text, run, expected))
             continue
         text = f"right for {other} B alone, and wrong for B after A"
         fault = "stale cache" if _forward_leaves_something(trial, A, B, dy, run) else "unknown"
@@ -150,17 +158,19 @@ def _usual_dy(trial: Trial) -> Array:
 
 
 def _stateful(trial: Trial, fault: str, names: Sequence[str], explanation: str, run: Run, other: Run) -> None:
+    trial.findings.append(_finding(trial, fault, names, explanation, run, other))
+    raise Stop
+
+
+def _finding(trial: Trial, fault: str, names: Sequence[str], explanation: str, run: Run, other: Run) -> Finding:
     got, expected = run.grads.get(names[0]), other.grads.get(names[0])
     arrays = isinstance(got, np.ndarray) and isinstance(expected, np.ndarray) and got.shape == expected.shape
-    trial.findings.append(
-        trial.finding(
-            Diagnosis(fault, tuple(names), explanation),
-            probe="state",
-            got=got if arrays else None,
-            exact=expected if arrays else None,
-        )
+    return trial.finding(
+        Diagnosis(fault, tuple(names), explanation),
+        probe="state",
+        got=got if arrays else None,
+        exact=expected if arrays else None,
     )
-    raise Stop
 
 
 def _differ(a: Any, b: Any, scale: Array) -> bool:
