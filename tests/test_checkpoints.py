@@ -158,4 +158,4 @@ def test_runs_killed_at_random_moments_end_with_the_same_bits():
     command = [sys.executable, "scripts/kill_test.py", "--kills", "12", "--seed", "3"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("12 kills")
+    assert done.stdout.startswith("engine numpy: 12 kills")

@@ -40,5 +40,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tinynet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print(f"tinynet: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"tinynet: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130

@@ -8,11 +8,6 @@ from tinynet.testing import mutate_backward
 # The mutants that compute the same: what stands in their description, why they do, and how many there are.
 EQUIVALENT = {
     tn.Linear: ("'b': Δ.sum(axis=0).T}", "the transpose of a vector is itself", 1),
-    tn.SquaredError: (
-        "if r.ndim and r.shape[-1] else 0 → m = r.size // r.shape[-1]",
-        "the condition asks whether there is a sample; where there is none, forward has raised",
-        7,
-    ),
 }
 LEADING = {"inputs": (2, 3, 4)}
 TARGETS = {

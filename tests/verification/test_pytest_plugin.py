@@ -53,7 +53,7 @@ def test_mean(): raise RuntimeError("the body runs only after its probe has pass
 @pytest.mark.gradients(tn.Linear(4, 3), inputs=(5, 4), probes=["forward", "batch 1"])
 def test_linear(gradients, tmp_path): assert gradients.ok
 
-@pytest.mark.gradients(target=tn.Sigmoid, probes=["forward"])
+@pytest.mark.gradients(target=tn.Sigmoid, probes=["forward", "rectangular"])
 def test_body(gradients): assert not gradients.ok, "the body ran"
 """,
         "-v",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +31,7 @@ class Run:
         handed_out: the very objects that were returned.
         error, stage: what it raised, and whether in "forward" or "backward".
         mutated: names of arrays that it wrote into.
+        by_jax: whether y is an array of JAX's.
         shared: for each gradient, the name of an array that it shares memory with.
     """
 
@@ -41,6 +43,7 @@ class Run:
     mutated: tuple[str, ...] = ()
     shared: dict[str, str] = field(default_factory=dict)
     context: Any = None
+    by_jax: bool = False
 
 
 class Hang(BaseException):
@@ -153,10 +156,11 @@ def call(
     session = session or subject.session()
     run.stage = "forward"
     try:
-        with watchdog.watching():
+        with watchdog.watching(), jax.enable_x64(True) if subject.by_jax else contextlib.nullcontext():
             if context is MISSING:
                 run.y, run.context = session.forward(given)
                 run.mutated = _changed(given, args)
+                run.by_jax = hasattr(run.y, "__array_namespace__") and not isinstance(run.y, (np.ndarray, np.generic))
                 run.y = _snapshot(run.y)
             run.stage = "backward"
             run.handed_out = session.backward(run.context, given_dy)

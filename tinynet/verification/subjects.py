@@ -86,6 +86,7 @@ class Subject(ABC):
         key: equal for subjects with one forward function; None if that cannot be known.
         parts: the layers and losses that `key` speaks of; two may have one forward pass and differ going back.
         rebound: trace a copy of the target in which NumPy's names stand for jax.numpy's.
+        by_jax: the target computes with JAX itself, and is called in 64-bit mode.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Subject(ABC):
     key: Any = None
     parts: tuple[Any, ...] = ()
     rebound: bool = False
+    by_jax: bool = False
 
     @abstractmethod
     def session(self) -> Session:

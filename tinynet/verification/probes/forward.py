@@ -23,6 +23,9 @@ def probe_forward(trial: Trial) -> None:
     subject = trial.subject
     dy0 = np.zeros(())
     first = call(subject, subject.args, dy0, trial.watchdog)
+    if first.by_jax:
+        subject.by_jax = True
+        first = call(subject, subject.args, dy0, trial.watchdog)
     if first.error is not None and first.stage == "forward":
         trial.inconclusive(f"the forward pass raises {type(first.error).__name__}: {first.error}")
     if not isinstance(first.y, np.ndarray) or first.y.dtype.kind != "f":
