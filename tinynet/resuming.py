@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,25 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Params
-from tinynet.checkpoints import Checkpoint, check_run, load_checkpoint, restore_rng, rng_state, save_checkpoint
+from tinynet.batches import Samples, Stream
+from tinynet.callbacks import EarlyStopping
+from tinynet.checkpoints import (
+    Checkpoint,
+    check_run,
+    fingerprint,
+    load_checkpoint,
+    restore_rng,
+    rng_state,
+    save_checkpoint,
+)
 from tinynet.documents import own_names
 from tinynet.engines import Losses
+from tinynet.fit_arguments import is_optax
 from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.trees import map_leaves
 
-__all__ = ["Position", "Resuming"]
+__all__ = ["Position", "Resuming", "description"]
 
 
 @dataclass
@@ -29,6 +43,19 @@ class Position:
     seconds: float = 0.0
     best: tuple[float, Params] | None = None
     waited: int = 0
+
+    def remember(self, early_stopping: EarlyStopping, row: Mapping[str, float], params: Params) -> None:
+        """Keep `params` if the epoch was the best so far; count the epochs since the best."""
+        value = early_stopping.monitored(row)
+        self.waited += 1
+        if early_stopping.improves(value, self.best and self.best[0]):
+            self.best, self.waited = (value, map_leaves(np.copy, params)), 0
+
+    def next_epoch(self, row: Mapping[str, float]) -> None:
+        """Enter the epoch in the history, and go to the beginning of the next."""
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+        self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
 
 
 class Resuming:
@@ -77,3 +104,10 @@ class Resuming:
                 extra={"best": at.best, "waited": at.waited},
             ),
         )
+
+
+def description(data: Samples | Stream, loss: Loss, optimizer: Any, **settings: Any) -> dict[str, Any]:
+    """Return what decides each bit of a run's result, as a file can hold it."""
+    told = "an Optax transformation" if is_optax(optimizer) else optimizer
+    seen = fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches"
+    return {"loss": loss, "optimizer": told, "data": seen, **settings}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -29,7 +29,13 @@ OnStep: TypeAlias = Callable[[int, float, Params, Array, Array], bool]
 
 
 class Engine(Protocol):
-    """What `fit` asks of an engine."""
+    """What `fit` asks of an engine.
+
+    Attributes:
+        stops_anywhere: whether `epoch` takes any iterator of batches, which may end before its time.
+    """
+
+    stops_anywhere: ClassVar[bool]
 
     def session(self) -> AbstractContextManager[Any]:
         """Return the context that all other calls are made in."""

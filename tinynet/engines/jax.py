@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class JaxEngine:
         dtype: of the parameters.
         grads: (net, loss, params, x, y, weights=…, dE=…) -> (E, dparams).
     """
+
+    stops_anywhere: ClassVar[bool] = False
 
     net: Layer
     loss: Loss

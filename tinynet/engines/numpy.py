@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class NumpyEngine:
         work: floating-point operations in a step, about.
         threads: how many threads to use; None to choose by `work`.
     """
+
+    stops_anywhere: ClassVar[bool] = True
 
     net: Layer
     loss: Loss
