@@ -4,7 +4,8 @@
     python scripts/train_distributed.py --coordinator 10.0.0.1:1234 --num-processes 2 --process-id 1
 
 Each batch is spread over all devices of all hosts, and the parameters are the same on all of them: the result is that
-of one device, to rounding. When a process dies the others stop with an error.
+of one device, to rounding. When a process dies the others stop with an error; started again with the same --checkpoint
+they go on from there (the file is on the host of process 0). Ctrl-C in one ends all of them, the checkpoint written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tinynet.data import load_digits, read_npz, split
 
 
 def main() -> int:
-    """Join the other processes, train, and let process 0 report."""
+    """Join the other processes and train with them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, help="a .npz file with x and y (default: scikit-learn's digits)")
     parser.add_argument("--coordinator", required=True, metavar="HOST:PORT", help="where process 0 listens")
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=32, help="rows a batch, over all processes (default: 32)")
     parser.add_argument("--lr", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint", type=Path, help="write where the training stands here, or go on from there")
+    parser.add_argument("--every", type=int, help="batches between checkpoints (default: an epoch)")
     parser.add_argument("--save", type=Path, help="write the network and its parameters here, for tn.load")
     args = parser.parse_args()
 
@@ -43,7 +46,21 @@ def main() -> int:
         args.num_processes,
         args.process_id,
         heartbeat_timeout_seconds=args.heartbeat,
+        shutdown_timeout_seconds=args.heartbeat,
     )
+    try:
+        train(args)
+    except tn.Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        status = 130
+    else:
+        status = 0
+    jax.distributed.shutdown()  # type: ignore[no-untyped-call]
+    return status
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train on the devices of all processes; process 0 reports."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     first = jax.process_index() == 0
 
@@ -63,6 +80,8 @@ def main() -> int:
         engine="jax",
         mesh=mesh,
         progress=first and sys.stderr.isatty(),
+        checkpoint=args.checkpoint,
+        every=args.every,
     )
     if first:
         y_hat, _ = net.forward(result.params, data.x_test)
@@ -70,8 +89,6 @@ def main() -> int:
         print(f"{jax.device_count()} devices in {jax.process_count()} processes: {accuracy:.2%} on held-out rows")
         if args.save:
             tn.save(args.save, net, result.params)
-    jax.distributed.shutdown()  # type: ignore[no-untyped-call]
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 import tinynet as tn
+from tinynet.checkpoints import load_checkpoint
 from tinynet.data import load_digits, split
 from tinynet.trees import leaves
 
@@ -74,33 +77,62 @@ def start_two(*more: str) -> list[subprocess.Popen[str]]:
     ]
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    path = tmp_path / "digits.safetensors"
-    outputs = [p.communicate(timeout=120)[0] for p in start_two("--epochs", "3", "--save", str(path))]
-    assert "2 devices in 2 processes" in outputs[0], outputs
-
-    digits = split(load_digits(), task="classify", test_fraction=0.2, seed=0, standardise=False)
-    net = tn.Sequential(tn.Linear(64, 64), tn.Sigmoid(), tn.Linear(64, 10), tn.Sigmoid())
-    loss = tn.SquaredError("mean")
-    alone = tn.fit(net, loss, digits.x_train, digits.y_train, optimizer=tn.SGD(3.0), epochs=3, batch_size=32)
-    saved_net, saved = tn.load(path)
-    assert saved_net == net
-    for p_saved, p in zip(leaves(saved), leaves(alone.params), strict=True):
-        np.testing.assert_allclose(p_saved, p, rtol=0, atol=135 * 4 * 2.0**-23)  # float32, 135 updates
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
-def test_when_a_process_dies_the_other_stops_with_an_error() -> None:
-    staying, dying = start_two("--epochs", "1000000", "--heartbeat", "10")
+@contextmanager
+def two_training(*more: str) -> Iterator[list[subprocess.Popen[str]]]:
+    processes = start_two(*more)
     try:
-        deadline = time.monotonic() + 60
-        while "connected" not in (line := staying.stdout.readline()) and line:  # type: ignore[union-attr]
-            assert time.monotonic() < deadline
-        time.sleep(2)
-        assert staying.poll() is None
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def batches_done(path: Path) -> int:
+    return 45 * (point := load_checkpoint(path)).epoch + point.batch if path.exists() else 0
+
+
+def test_two_processes_equal_one_and_go_on_to_the_same_bits_after_a_death_and_ctrl_c(tmp_path: Path) -> None:
+    path, whole, saved = tmp_path / "run", tmp_path / "whole", tmp_path / "digits.safetensors"
+    options = "--every", "20", "--heartbeat", "10", "--checkpoint"
+    with two_training("--epochs", "300", *options, str(path)) as (staying, dying):
+        wait_for(lambda: batches_done(path) > 0, 60)
         dying.send_signal(signal.SIGKILL)
         staying.communicate(timeout=60)
         assert staying.returncode != 0
-    finally:
-        for process in (staying, dying):
-            process.kill()
-            process.communicate()
+    cut_off = batches_done(path)
+    assert 0 < cut_off < 300 * 45
+
+    with two_training("--epochs", "300", *options, str(path)) as processes:
+        wait_for(lambda: batches_done(path) > cut_off, 60)
+        processes[1].send_signal(signal.SIGINT)
+        outputs = [process.communicate(timeout=60)[0] for process in processes]
+        assert [process.returncode for process in processes] == [130, 130], outputs
+        assert all(f"saved to {path}; to go on, make the same call again" in output for output in outputs)
+    assert batches_done(path) < 300 * 45
+
+    epochs = load_checkpoint(path).epoch + 3
+    for checkpoint in (path, whole):
+        more = *options, str(checkpoint), "--save", str(saved), "--epochs", str(epochs)
+        with two_training(*more) as processes:
+            outputs = [process.communicate(timeout=60)[0] for process in processes]
+            assert [process.returncode for process in processes] == [0, 0], outputs
+            assert "2 devices in 2 processes" in outputs[0], outputs
+    for p, q in zip(leaves(load_checkpoint(path).params), leaves(load_checkpoint(whole).params), strict=True):
+        np.testing.assert_array_equal(p, q)
+
+    digits = split(load_digits(), task="classify", test_fraction=0.2, seed=0, standardise=False)
+    net = tn.Sequential(tn.Linear(64, 64), tn.Sigmoid(), tn.Linear(64, 10), tn.Sigmoid())
+    data = digits.x_train, digits.y_train
+    alone = tn.fit(net, tn.SquaredError("mean"), *data, optimizer=tn.SGD(3.0), epochs=epochs, batch_size=32)
+    saved_net, params = tn.load(saved)
+    assert saved_net == net
+    for p, q in zip(leaves(params), leaves(alone.params), strict=True):
+        np.testing.assert_allclose(p, q, rtol=0, atol=epochs * 45 * 4 * 2.0**-23)  # float32, 45 updates an epoch

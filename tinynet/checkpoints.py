@@ -70,11 +70,12 @@ def save_checkpoint(path: StrPath, checkpoint: Checkpoint) -> None:
     write(path, {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)})
 
 
-def load_checkpoint(path: StrPath, *, classes: Iterable[Any] = ()) -> Checkpoint:
+def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: the file.
+        data: what stands in it, where that was read already.
         classes: as for `tinynet.load`; those of the caller's own network, loss and optimizer come from
             `tinynet.documents.own_names`.
 
@@ -83,7 +84,7 @@ def load_checkpoint(path: StrPath, *, classes: Iterable[Any] = ()) -> Checkpoint
         TypeError, ValueError: `classes` does not fit.
         OSError: the file cannot be opened.
     """
-    value = read(path, classes=classes)
+    value = read(path, data, classes=classes)
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(value, dict) or value.keys() != names or not isinstance(value["net"], Layer):
         raise FileError(path, "holds no checkpoint")

@@ -76,10 +76,12 @@ class Epochs:
         if self.resuming and self.resuming.found and at.epoch == self.resuming.found.epoch:
             self.resuming.restore(draws=draws)
         watch = _Watch(at.epoch, at.batch, self.callbacks)
+        watched = engine.processes.any(bool(self.callbacks))
+        stopped = False
         for part in _parts(batches, at.batch, self.every):
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
             until_asked = itertools.takewhile(self._goes_on, part) if engine.stops_anywhere else part
-            carry, losses = engine.epoch(carry, until_asked, draws, watch if self.callbacks else None)
+            carry, losses = engine.epoch(carry, until_asked, draws, watch if watched else None)
             params = engine.params(carry)
             if not (all(math.isfinite(E) for E, _ in losses) and all_finite(params)):
                 again = part if self.data.replayable or isinstance(part, list) else ()
@@ -89,12 +91,12 @@ class Epochs:
             at.seconds = time.perf_counter() - self.start
             if self.resuming:
                 self.resuming.save(at, params, engine.state(carry), order_before, draws)
-            if self.interrupt.asked:
+            if engine.processes.any(self.interrupt.asked):
                 path = self.resuming.path if self.resuming else None
                 raise Interrupted(at.epoch, at.batch, map_leaves(np.array, params), path)
-            if watch.stopped:
+            if stopped := engine.processes.any(watch.stopped):
                 break
-        return carry, watch.stopped
+        return carry, stopped
 
     def _goes_on(self, _batch: Batch) -> bool:
         return not self.interrupt.asked

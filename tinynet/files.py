@@ -25,7 +25,7 @@ from tinynet.documents import DTYPES, Arrays, decode, encode, known_names
 from tinynet.layers import Layer
 from tinynet.trees import check_like, leaves
 
-__all__ = ["MAX_HEADER", "FileError", "check_params", "load", "read", "save", "write"]
+__all__ = ["MAX_HEADER", "FileError", "check_params", "contents", "load", "read", "save", "write"]
 
 MAX_HEADER = 2**22
 """The longest header that is read, in bytes: some 30,000 arrays."""
@@ -109,16 +109,20 @@ def write(path: StrPath, value: Any) -> None:
     write_atomically(path, data)
 
 
-def read(path: StrPath, *, classes: Iterable[Any] = ()) -> Any:
+def read(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Any:
     """Return the value that `write` or `save` wrote.
+
+    Args:
+        path: the file.
+        data: what stands in it, where that was read already.
+        classes: as for `load`.
 
     Raises:
         As `load`.
     """
     known = known_names(classes)
     try:
-        data = _contents(path)
-        document, arrays = _unpack(data)
+        document, arrays = _unpack(contents(path) if data is None else data)
         return decode(document, arrays, known)
     except FileError:
         raise
@@ -236,7 +240,13 @@ def _checksum(document: Any, arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _contents(path: StrPath) -> bytes:
+def contents(path: StrPath) -> bytes:
+    """Return what stands in a file.
+
+    Raises:
+        FileError: it is not a regular file.
+        OSError: it cannot be opened.
+    """
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make us wait, a device has no end
         raise FileError(path, "not a regular file")
     with open(path, "rb") as file:

@@ -24,6 +24,8 @@ from tinynet.checkpoints import (
 )
 from tinynet.documents import own_names
 from tinynet.engines import Losses
+from tinynet.engines.processes import Processes
+from tinynet.files import contents
 from tinynet.fit_arguments import is_optax
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -58,14 +60,23 @@ class Position:
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
 
 
-class Resuming:
-    """The checkpoint of one run: what it found at the start, and how it writes the next."""
+_ALONE = Processes()
 
-    def __init__(self, path: str | os.PathLike[str], net: Layer, run: dict[str, Any]) -> None:
-        self.path, self.net, self.run = path, net, run
+
+class Resuming:
+    """The checkpoint of one run: what it found at the start, and how it writes the next.
+
+    Of several processes the first one reads and writes the file; only its host needs it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], net: Layer, run: dict[str, Any], processes: Processes = _ALONE
+    ) -> None:
+        self.path, self.net, self.run, self.processes = path, net, run, processes
         self.found: Checkpoint | None = None
-        if Path(path).exists():
-            self.found = load_checkpoint(path, classes=own_names((net, run)))
+        data = processes.from_first(contents(path) if processes.is_first and Path(path).exists() else None)
+        if data is not None:
+            self.found = load_checkpoint(path, data, classes=own_names((net, run)))
             check_run(path, self.found, net, run)
 
     def position(self) -> Position:
@@ -88,6 +99,8 @@ class Resuming:
 
     def save(self, at: Position, params: Params, state: Any, order: dict[str, Any], draws: np.random.Generator) -> None:
         """Write where the run stands; `order` is the state of the generator before it drew this epoch's order."""
+        if not self.processes.is_first:
+            return
         save_checkpoint(
             self.path,
             Checkpoint(

@@ -99,6 +99,7 @@ def fit(
         threads: for engine="numpy", how many to use; None to choose by the size of the work. They share the samples of
             a batch where every layer is `samplewise`, and the matrix products elsewhere. What held before is restored.
         mesh: for engine="jax", a `jax.sharding.Mesh` with an axis "data" to spread each batch over, if that divides it.
+            Where it has the devices of several processes, each of them makes this call; only callbacks may differ.
         tolerance: stop after an epoch whose loss is at most this.
         validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.
         metrics: functions of (ŷ, y) to evaluate after each epoch on the training data, if they are arrays, and on the
@@ -113,7 +114,8 @@ def fit(
         checkpoint: a file to write after each epoch, and after every so many batches with `every`. If it is there
             already, training goes on from it, bit for bit as if it had never ended; an iterable x must then yield
             what it yielded. After Ctrl-C the file is written at the next batch boundary (with engine="jax" the next
-            part), and a second Ctrl-C ends at once.
+            part), and a second Ctrl-C ends at once. Of several processes the first reads and writes the file, and
+            Ctrl-C in one ends all. With another mesh a run goes on as well, the same to rounding.
         every: see checkpoint.
 
     Floating-point data are rounded to the dtype of the parameters.
@@ -146,7 +148,7 @@ def fit(
     resuming = None
     if checkpoint is not None:
         run = description(data, loss, optimizer, seed=seed, batch_size=batch_size, shuffle=shuffle, engine=engine)
-        resuming = Resuming(checkpoint, net, run)
+        resuming = Resuming(checkpoint, net, run, runner.processes)
     at = resuming.position() if resuming else Position()
     start = time.perf_counter() - at.seconds
     stopped: Stopped = "epochs"
@@ -167,9 +169,9 @@ def fit(
             stops = [stop, *(bool(callback(Epoch(at.epoch, params, carry[1], row))) for callback in callbacks)]
             if tolerance is not None and row["loss"] <= tolerance:
                 stopped = "tolerance"
-            elif early_stopping is not None and at.waited >= early_stopping.patience:
+            elif early_stopping is not None and runner.processes.any(at.waited >= early_stopping.patience):
                 stopped = "early_stopping"
-            elif any(stops):
+            elif runner.processes.any(any(stops)):
                 stopped = "callback"
             at.next_epoch(row)
             if bar is not None:

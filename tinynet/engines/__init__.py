@@ -15,6 +15,7 @@ import numpy as np
 
 from tinynet.arrays import Array, Params
 from tinynet.batches import Batch
+from tinynet.engines.processes import Processes
 
 __all__ = ["Carry", "Engine", "Losses", "OnStep"]
 
@@ -33,9 +34,13 @@ class Engine(Protocol):
 
     Attributes:
         stops_anywhere: whether `epoch` takes any iterator of batches, which may end before its time.
+        processes: those that make the same run.
     """
 
     stops_anywhere: ClassVar[bool]
+
+    @property
+    def processes(self) -> Processes: ...
 
     def session(self) -> AbstractContextManager[Any]:
         """Return the context that all other calls are made in."""

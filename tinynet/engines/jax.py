@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tinynet.arrays import Array, Params
 from tinynet.batches import Batch, Batches
 from tinynet.engines import Carry, Losses, OnStep
+from tinynet.engines.processes import Processes
 from tinynet.engines.sampling import differences, get, replaced
 from tinynet.gradients import value_and_grads
 from tinynet.layers import Layer
@@ -53,9 +54,26 @@ class JaxEngine:
     dtype: Any = np.float32
     grads: Callable[..., tuple[Array, Params]] = value_and_grads
 
-    def session(self) -> AbstractContextManager[Any]:
-        if self.mesh is not None and (not isinstance(self.mesh, Mesh) or "data" not in self.mesh.axis_names):
+    def __post_init__(self) -> None:
+        if self.mesh is None:
+            return
+        if not isinstance(self.mesh, Mesh) or "data" not in self.mesh.axis_names:
             raise ValueError(f'fit: mesh is {self.mesh!r}; expected a jax.sharding.Mesh with an axis "data"')
+        n = len(self._processes_of_mesh)
+        if 1 < n < jax.process_count():
+            raise ValueError(
+                f"fit: mesh has devices of {n} of the {jax.process_count()} processes; expected all of them, or one"
+            )
+
+    @cached_property
+    def processes(self) -> Processes:
+        return Processes(several=len(self._processes_of_mesh) > 1)
+
+    @property
+    def _processes_of_mesh(self) -> set[int]:
+        return set() if self.mesh is None else {device.process_index for device in self.mesh.devices.flat}
+
+    def session(self) -> AbstractContextManager[Any]:
         return jax.enable_x64(np.dtype(self.dtype).itemsize == 8)  # type: ignore[no-any-return]
 
     def start(self, params: Params) -> Carry:
@@ -109,7 +127,7 @@ class JaxEngine:
             data = jax.tree.map(lambda *parts: _on_all_devices(self.mesh, np.stack(parts)), *stack)
             carry, E = self._program.scan_batches(carry, data, self._draw(rng, len(stack)))
             losses += [(loss, len(stack[0][0])) for loss in np.asarray(E, float).tolist()]
-            if on_step and on_step(len(losses) - 1, losses[-1][0], carry[0], *stack[0][:2]):
+            if on_step and self.processes.any(on_step(len(losses) - 1, losses[-1][0], carry[0], *stack[0][:2])):
                 break
         return carry, losses
 

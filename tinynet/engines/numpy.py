@@ -18,6 +18,7 @@ import numpy as np
 from tinynet.arrays import Array, Params
 from tinynet.batches import Batch
 from tinynet.engines import Carry, Losses, OnStep
+from tinynet.engines.processes import Processes
 from tinynet.engines.threads import blas_threads, shares
 from tinynet.gradients import value_and_grads
 from tinynet.layers import Layer
@@ -39,6 +40,7 @@ class NumpyEngine:
     """
 
     stops_anywhere: ClassVar[bool] = True
+    processes: ClassVar[Processes] = Processes()
 
     net: Layer
     loss: Loss
