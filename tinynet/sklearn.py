@@ -35,14 +35,14 @@ class _Network(BaseEstimator):
 
     def __init__(
         self,
-        hidden_sizes: Sequence[int],
+        hidden_sizes: Sequence[int] = (30,),
         *,
-        epochs: int,
-        lr: float,
-        momentum: float,
-        batch_size: int | None,
-        shuffle: bool,
-        random_state: Any,
+        epochs: int = 100,
+        lr: float = 1.0,
+        momentum: float = 0.0,
+        batch_size: int | None = 10,
+        shuffle: bool = True,
+        random_state: Any = None,
     ) -> None:
         self.hidden_sizes = hidden_sizes
         self.epochs = epochs
@@ -132,27 +132,6 @@ class Classifier(ClassifierMixin, _Network):
 
     Inputs on very different scales train slowly: put a StandardScaler before it.
     """
-
-    def __init__(
-        self,
-        hidden_sizes: Sequence[int] = (30,),
-        *,
-        epochs: int = 100,
-        lr: float = 1.0,
-        momentum: float = 0.0,
-        batch_size: int | None = 10,
-        shuffle: bool = True,
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            hidden_sizes,
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            random_state=random_state,
-        )
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train from the start on X (n_samples, n_features) and y (n_samples,), labels of any kind."""
