@@ -324,10 +324,15 @@ def check_same_params(problem: Problem, contestants: dict[str, Contestant]) -> f
 
 
 def interleaved(problem: Problem, contestants: dict[str, Contestant], rounds: int, bar: Any) -> dict[str, float]:
-    """Return the median microseconds of a step; each round lets everyone through the data once."""
+    """Return the median microseconds of a step; each round lets everyone through the data once, in a new order.
+
+    Threads that still spin after one contestant slow down the next: no one is always next.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    rng = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, contestant in contestants.items():
+        for name in rng.permutation(list(contestants)):
+            contestant = contestants[name]
             with contestant.prepare():
                 start = time.perf_counter()
                 contestant.epoch()
