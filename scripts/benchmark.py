@@ -174,7 +174,11 @@ def jax_grad_step(problem: Problem) -> Contestant:
             params, _ = step(params, x, y)
         jax.block_until_ready(params)  # type: ignore[no-untyped-call]
 
-    return Contestant(epoch, lambda: [np.asarray(p[name]) for p in params if p for name in ("W", "b")])
+    return Contestant(
+        epoch,
+        lambda: [np.asarray(p[name]) for p in params if p for name in ("W", "b")],
+        prepare=partial(jax.default_matmul_precision, "float32"),  # GPUs would round the operands
+    )
 
 
 def torch_eager(problem: Problem, threads: int) -> Contestant:
@@ -476,6 +480,11 @@ def machine() -> dict[str, Any]:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
+    devices = []
+    with contextlib.suppress(ImportError):
+        import jax
+
+        devices = [device.device_kind for device in jax.devices()]
     blas = sorted({f"{p['internal_api']} {p['version']}" for p in threadpool_info() if p["user_api"] == "blas"})
     return {
         "processor": _processor(),
@@ -485,6 +494,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "blas": blas,
+        "jax_devices": devices,
     }
 
 
@@ -543,6 +553,7 @@ def main() -> int:
     info = figures["machine"]
     print(f"{info['processor']}, {CPUS} cpus, load {info['load']}; {info['system']}, Python {info['python']}")
     print(", ".join(f"{k} {v}" for k, v in info["versions"].items()) + "; " + ", ".join(info["blas"]))
+    print(f"JAX on {', '.join(info['jax_devices']) or 'nothing'}")
     with tqdm(unit="round", leave=False, disable=not sys.stderr.isatty()) as bar:
         figures["rows"] = [measure_row(problem, rounds, bar) for problem in problems]
         print_rows(figures["rows"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import tinynet as tn
 from tinynet.arrays import namespace
+from tinynet.engines.jax import JaxEngine
 from tinynet.trees import leaves
 
 NET = tn.Sequential(tn.Linear(5, 4), tn.Sigmoid(), tn.Linear(4, 2), tn.Sigmoid())
@@ -148,6 +150,17 @@ class Jitter(tn.Layer):
 def test_random_layers_draw_the_numbers_that_the_numpy_engine_draws() -> None:
     net = tn.Sequential(tn.Linear(5, 4), Jitter(), tn.Sequential(Jitter(), tn.Linear(4, 2)))
     assert_equal(*both(*data(np.float64), net=net, optimizer=tn.SGD(0.05)), 1e-14)
+
+
+@pytest.mark.parametrize(("told", "expected"), [(None, "HIGHEST"), ("bfloat16", "DEFAULT")])
+def test_products_of_float32_are_in_float32_on_every_device_unless_jax_was_told_else(told: Any, expected: str) -> None:
+    engine = JaxEngine(NET, tn.SquaredError(), tn.SGD(0.1))
+    x, y = data(np.float32)
+    with jax.default_matmul_precision(told), engine.session():
+        carry = engine.start(NET.init(np.random.default_rng(0)))
+        batches = (x[None], y[None], None)
+        text = engine._program.scan_batches.lower(engine._program, carry, batches, np.ones((1, 0), "u4")).as_text()
+    assert set(re.findall(r"precision = \[(\w+), (\w+)\]", text)) == {(expected, expected)}
 
 
 def test_threads_are_for_the_numpy_engine() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -73,8 +73,15 @@ class JaxEngine:
     def _processes_of_mesh(self) -> set[int]:
         return set() if self.mesh is None else {device.process_index for device in self.mesh.devices.flat}
 
-    def session(self) -> AbstractContextManager[Any]:
-        return jax.enable_x64(np.dtype(self.dtype).itemsize == 8)  # type: ignore[no-any-return]
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Use 64 bits where the parameters do; products of float32 are products of float32, unless JAX was told else.
+
+        On GPUs and TPUs JAX would round their operands to fewer bits.
+        """
+        precision = jax.config.jax_default_matmul_precision or "float32"  # type: ignore[attr-defined]
+        with jax.enable_x64(np.dtype(self.dtype).itemsize == 8), jax.default_matmul_precision(precision):
+            yield
 
     def start(self, params: Params) -> Carry:
         place = partial(_on_all_devices, self.mesh)

@@ -156,7 +156,7 @@ def call(
     session = session or subject.session()
     run.stage = "forward"
     try:
-        with watchdog.watching(), jax.enable_x64(True) if subject.by_jax else contextlib.nullcontext():
+        with watchdog.watching(), _full_precision() if subject.by_jax else contextlib.nullcontext():
             if context is MISSING:
                 run.y, run.context = session.forward(given)
                 run.mutated = _changed(given, args)
@@ -198,6 +198,13 @@ def problem_with(grad: Any, like: npt.NDArray[Any]) -> tuple[str, str]:
     if grad.dtype != like.dtype:
         return "wrong dtype", f"dtype {grad.dtype} is returned; expected {like.dtype}"
     return "", ""
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """JAX in 64 bits, and products of float32 as such: GPUs would round their operands to fewer bits."""
+    with jax.enable_x64(True), jax.default_matmul_precision("float32"):
+        yield
 
 
 def _changed(given: Args, pristine: Args) -> tuple[str, ...]:
