@@ -53,6 +53,7 @@ def verify_networks(
         deadline=None,
         database=None,
         report_multiple_bugs=False,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(strategy)
