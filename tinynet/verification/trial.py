@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence
+from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
 from tinynet.verification.kinks import beyond_kinks
 from tinynet.verification.location import line_of_error, line_of_gradient
 from tinynet.verification.oracle import Exact, NumericalOracle, Oracle
@@ -53,7 +53,8 @@ class Stop(Exception):
 class Trial:
     """The subject, its oracle, and the tools that every probe uses; findings and coverage grow as the probes run.
 
-    `suspicions` are findings unless the probes of values can tell more.
+    `suspicions` are findings unless the probes of values can tell more. Where faults need not be `named`, "unknown" is
+    the name of each whose values would have to be explained.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Trial:
         seed: int,
         wanted: frozenset[str],
         watchdog: Watchdog,
+        named: bool = True,
     ) -> None:
         self.subject, self.reference, self.dtypes, self.seed = subject, reference, dtypes, seed
-        self.wanted, self.watchdog = wanted, watchdog
+        self.wanted, self.watchdog, self.named = wanted, watchdog, named
         self.rng = np.random.default_rng([seed, 1])
         self.findings: list[Finding] = []
         self.suspicions: list[Finding] = []
@@ -261,6 +263,12 @@ class Trial:
                 Diagnosis(fault, self.subject.wrt, explanation), probe=probe, where=line_of_error(run.error, files)
             )
         )
+
+    def diagnoses(self, evidence: Sequence[Evidence]) -> list[Diagnosis]:
+        if self.named:
+            return diagnose(evidence)
+        wrong = {name for e in evidence for name in e.wrong}
+        return [Diagnosis("unknown", tuple(n for n in self.subject.wrt if n in wrong), FAULTS["unknown"])]
 
     def report(self, d: Diagnosis, failing: Sequence[Evidence], shapes: int | None = None) -> None:
         e = next((e for e in failing if d.gradients[0] in e.wrong), failing[0])

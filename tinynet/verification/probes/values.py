@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
+from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence
 from tinynet.verification.oracle import NumericalOracle
 from tinynet.verification.runs import Run
 from tinynet.verification.subjects import Args, LossSubject, Subject
@@ -58,12 +58,12 @@ def _empty_batch(trial: Trial) -> None:
 def _diagnosed(trial: Trial, plain: Sequence[Evidence]) -> None:
     # Other cotangents at the same shape, so that a name is not a coincidence of a few signs.
     subject = trial.subject
-    more = range(3) if plain[0].wrong else ()
+    more = range(3) if plain[0].wrong and trial.named else ()
     with trial.unrecorded():
         again = [e for _ in more if (e := trial.evidence("rectangular", subject)) is not None]
     plain = [*plain, *again]
     raised = [f for f in trial.findings if f.fault in ("raises", "malformed")]
-    diagnoses = diagnose(plain)
+    diagnoses = trial.diagnoses(plain)
     if raised and all(d.fault != "unknown" for d in diagnoses):
         # It raises where the shapes do not fit, and the mistake has a name where they do.
         trial.findings = [f for f in trial.findings if f not in raised]
