@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tinynet as tn
 from tinynet.atomic import write_atomically
-from tinynet.testing import mutate_backward
 from tinynet.trees import leaves, map_leaves
+from tinynet.verification.mutation import MUTATED, mutation_score
 from tinynet.verification.selftest import TARGETS, self_test, tabulate
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ class Budget:
     digits: Sequence[int]
     targets: slice
     every_fault: bool
-    mutated: int
+    mutated: Sequence[type]
     layers: int
     architectures: int
     networks: int
@@ -53,24 +53,13 @@ class Budget:
     sizes: int
 
 
-FULL = Budget(5, range(2, 17), slice(None), True, 4, layers=1000, architectures=25, networks=500, zeroed=20, sizes=3)
-QUICK = Budget(1, (2, 13), slice(2, 3), False, 1, layers=3, architectures=1, networks=1, zeroed=1, sizes=1)
+FULL = Budget(5, range(2, 17), slice(None), True, MUTATED, layers=1000, architectures=25, networks=500, zeroed=20, sizes=3)
+QUICK = Budget(1, (2, 13), slice(2, 3), False, (tn.Sigmoid,), layers=3, architectures=1, networks=1, zeroed=1, sizes=1)
 
 SIZES: dict[str, Callable[[], tn.Layer]] = {
     "Linear 4-3": lambda: tn.Linear(4, 3),
     "784-30-10": lambda: _sigmoid_network(784, 30, 10),
     "784-1024-1024-10": lambda: _sigmoid_network(784, 1024, 1024, 10),
-}
-LEADING: dict[str, Any] = {"inputs": (2, 3, 4)}
-MUTATED: dict[type, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
-    tn.Sigmoid: [((), {})],
-    tn.Linear: [((4, 3), {}), ((4, 3), LEADING)],
-    tn.Sequential: [
-        ((tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), {}),
-        ((tn.Sigmoid(), tn.Linear(3, 3), tn.Linear(3, 3)), {}),
-        ((tn.Sigmoid(), tn.Sigmoid()), {}),
-    ],
-    tn.SquaredError: [(("mean",), {}), (("sum",), {}), (("mean",), LEADING)],
 }
 
 
@@ -140,17 +129,15 @@ def _origin(target: Any) -> str:
 
 def mutation_scores(budget: Budget, tick: Bar) -> dict[str, dict[str, Any]]:
     """Mutants of every backward pass of the package: how many verify kills, and which survive."""
-    scores = {}
-    for cls, suspects in list(MUTATED.items())[: budget.mutated]:
-        mutants = mutate_backward(cls)
-        survivors = [
-            m.description
-            for m in mutants
-            if all(tn.verify(m.cls(*args), dtype="float64", **options).ok for args, options in suspects)
-        ]
+    scores: dict[str, dict[str, Any]] = {}
+    for cls in budget.mutated:
+        score = mutation_score(cls)
         scores[cls.__name__] = {
-            "mutants": len(mutants), "killed": len(mutants) - len(survivors), "survivors": survivors,
-        }  # fmt: skip
+            "mutants": score.mutants,
+            "killed": score.killed,
+            "equivalent": len(score.equivalent),
+            "survivors": [m.description for m in score.survivors],
+        }
         tick()
     return scores
 
@@ -331,7 +318,7 @@ def text(measured: dict[str, Any]) -> str:
     )
     lines += ["", "Mutants of backward passes killed"]
     for name, score in measured["mutants"].items():
-        lines.append(f"  {name:<14} {score['killed']} of {score['mutants']}")
+        lines.append(f"  {name:<20} {score['killed']} of {score['mutants']}, {score['equivalent']} equivalent")
         lines += [f"    survives: {description}" for description in score["survivors"]]
     lines += ["", "False alarms"]
     for kind, entry in measured["false alarms"].items():
@@ -375,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with bar("smallest errors", 12) as b:
         measured["smallest errors"] = smallest_errors(budget, b.update)
     measured["seeded faults"] = seeded(budget, lambda faults: tqdm(faults, desc="seeded faults", leave=False))
-    with bar("mutants", budget.mutated) as b:
+    with bar("mutants", len(budget.mutated)) as b:
         measured["mutants"] = mutation_scores(budget, b.update)
     with bar("false alarms", budget.layers + budget.networks + 6) as b:
         measured["false alarms"] = false_alarms(budget, args.seed, b.update)

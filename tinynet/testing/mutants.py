@@ -31,11 +31,13 @@ class Mutant:
         cls: a subclass of the original, of the same name, that takes the same arguments.
         method: the name of the method or function that differs.
         description: where, and what became what: `losses.py:70 r * s → r / s`.
+        function: what stands there now; `inspect.getsource` shows it.
     """
 
     cls: type[Any]
     method: str
     description: str
+    function: Any
 
 
 def mutate_backward(cls: type[Layer] | type[Loss], *, forward: bool = False) -> tuple[Mutant, ...]:
@@ -80,11 +82,9 @@ def _mutants(cls: type, methods: Mapping[str, FunctionType]) -> list[Mutant]:
             if ast.dump(tree) not in seen:
                 seen.add(ast.dump(tree))
                 filename = f"<mutant of {cls.__qualname__}.{name}: {text}>"
-                if function in helpers:
-                    mutated = _with_helper(plain, helpers, source, tree, filename)
-                else:
-                    mutated = {name: _compiled(source, tree, filename, dict(function.__globals__))}
-                mutants.append(Mutant(_subclass(cls, mutated, in_forward="forward" in methods), name, text))
+                new = _compiled(source, tree, filename)
+                mutated = _with_helper(plain, helpers, function, new) if function in helpers else {name: new}
+                mutants.append(Mutant(_subclass(cls, mutated, in_forward="forward" in methods), name, text, new))
     return mutants
 
 
@@ -154,44 +154,35 @@ def _function(attribute: Any) -> FunctionType | None:
     return function if isinstance(function, FunctionType) else None
 
 
-def _compiled(source: _Source, tree: ast.FunctionDef, filename: str, scope: dict[str, Any]) -> Any:
-    """Compile a mutated function in the global `scope`; a traceback through it shows the mutated lines."""
+def _compiled(source: _Source, tree: ast.FunctionDef, filename: str) -> Any:
+    """Compile a mutated function, with globals of its own; a traceback through it shows the mutated lines."""
     function = source.function
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     # Made inside a function, because the original may close over something: `__class__`, where it calls `super()`.
     make = f"def make({', '.join(cells)}):\n{textwrap.indent(ast.unparse(tree), '    ')}\n    return {tree.name}\n"
     text = f"from __future__ import annotations\n{make}"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    scope = dict(function.__globals__)
     exec(compile(text, filename, "exec"), scope)
     return scope["make"](*(cell.cell_contents for cell in cells.values()))
 
 
 def _with_helper(
-    methods: Mapping[str, FunctionType],
-    helpers: tuple[FunctionType, ...],
-    source: _Source,
-    tree: ast.FunctionDef,
-    filename: str,
+    methods: Mapping[str, FunctionType], helpers: Iterable[FunctionType], old: FunctionType, new: FunctionType
 ) -> dict[str, Any]:
-    """Return the methods again, each with globals of its own, among which the mutated helper stands for the right one."""
-    scopes: dict[int, dict[str, Any]] = {}
+    """Return the methods again, for which, and for the other helpers, `new` stands where `old` stood."""
+    others = {helper: _with_own_globals(helper) for helper in helpers} | {old: new}
+    again = {name: _with_own_globals(method) for name, method in methods.items()}
+    for function in (*others.values(), *again.values()):
+        scope = function.__globals__
+        scope.update({k: others[v] for k, v in scope.items() if isinstance(v, FunctionType) and v in others})
+    return again
 
-    def scope_of(function: FunctionType) -> dict[str, Any]:
-        return scopes.setdefault(id(function.__globals__), dict(function.__globals__))
 
-    def again(function: FunctionType) -> FunctionType:
-        copy = FunctionType(
-            function.__code__, scope_of(function), function.__name__, function.__defaults__, function.__closure__
-        )
-        copy.__kwdefaults__ = function.__kwdefaults__
-        return copy
-
-    new = {helper: again(helper) for helper in helpers}
-    new[source.function] = _compiled(source, tree, filename, scope_of(source.function))
-    copies = {name: again(method) for name, method in methods.items()}
-    for scope in scopes.values():
-        scope.update({k: new[v] for k, v in scope.items() if isinstance(v, FunctionType) and v in new})
-    return copies
+def _with_own_globals(f: FunctionType) -> FunctionType:
+    copy = FunctionType(f.__code__, dict(f.__globals__), f.__name__, f.__defaults__, f.__closure__)
+    copy.__kwdefaults__ = f.__kwdefaults__
+    return copy
 
 
 def _subclass(cls: type, mutated: Mapping[str, Any], *, in_forward: bool) -> type:

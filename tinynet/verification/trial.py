@@ -15,7 +15,7 @@ from tinynet.verification.kinks import beyond_kinks
 from tinynet.verification.location import line_of_error, line_of_gradient
 from tinynet.verification.oracle import Exact, NumericalOracle, Oracle
 from tinynet.verification.report import Finding, Probe
-from tinynet.verification.runs import Hang, Run, Watchdog, call, problem_with
+from tinynet.verification.runs import Hang, Run, Watchdog, call, is_nothing, problem_with
 from tinynet.verification.subjects import Args, LayerSubject, LossSubject, Subject
 from tinynet.verification.tolerance import bound, distance, unit_of
 
@@ -34,6 +34,7 @@ PROBES = (
     "larger",
     "empty batch",
     "saturated",
+    "huge",
     "tiny",
     "zeros and ties",
     "layout",
@@ -192,9 +193,12 @@ class Trial:
             ratios[name] = ratio_of(off, tolerance[name])
             if off > tolerance[name]:
                 wrong.add(name)
-        for name in run.grads:
+        for name, got in run.grads.items():
             if name not in subject.args:
                 explanation = f"a gradient that nothing corresponds to: expected {', '.join(subject.wrt)}"
+                self.add(self.finding(Diagnosis("malformed", (name,), explanation), probe=probe))
+            elif subject.args[name].dtype.kind != "f" and not is_nothing(got):
+                explanation = f"{name} holds {args[name].dtype}, which does not vary: expected zeros, or None"
                 self.add(self.finding(Diagnosis("malformed", (name,), explanation), probe=probe))
         self.coverage.append(Probe(probe, dtype, ratios=ratios))
         if malformed:
