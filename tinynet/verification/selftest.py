@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 import tinynet as tn
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing import SeededFault, seeded_faults
+from tinynet.verification.cases import Case
 from tinynet.verification.report import Report
+from tinynet.verification.subjects import make_subject
 from tinynet.verification.verify import verify
 
 __all__ = ["TARGETS", "Outcome", "Score", "self_test", "tabulate"]
@@ -60,26 +65,32 @@ class Score:
 
 
 def self_test(
-    targets: Sequence[Layer | Loss] = TARGETS,
+    targets: Sequence[Layer | Loss | Case] = TARGETS,
     *,
     every: bool = False,
-    progress: Callable[[list[SeededFault]], Iterator[SeededFault]] = iter,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> list[Outcome]:
     """Verify every seeded fault of every target.
 
     Args:
-        targets: right layers and losses.
+        targets: right layers and losses, or cases, which bring the shape of their input.
         every: all variants of a fault; otherwise the first for each name, gradient and target.
         progress: wraps the list of faults, as `tqdm` does.
     """
-    faults: list[SeededFault] = []
-    for target in targets:
+    faults: list[tuple[SeededFault, Case]] = []
+    for case in (target if isinstance(target, Case) else Case(target) for target in targets):
         seen: set[tuple[str, str]] = set()
-        for fault in seeded_faults(target):
+        for fault in seeded_faults(case.target, inputs=_inputs(case)):
             if every or (fault.name, fault.gradient) not in seen:
                 seen.add((fault.name, fault.gradient))
-                faults.append(fault)
-    return [Outcome(fault, verify(fault.target)) for fault in progress(faults)]
+                faults.append((fault, case))
+    return [Outcome(fault, verify(fault.target, inputs=case.inputs)) for fault, case in progress(faults)]
+
+
+def _inputs(case: Case) -> tuple[Any, ...]:
+    """What `verify` would take: (x,) or (ŷ, y)."""
+    args = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0)).args
+    return (args["y_hat"], args["y"]) if isinstance(case.target, Loss) else (args["x"],)
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:

@@ -296,12 +296,12 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
     if all(len(b) == 1 for b, shape in zip(bad, shapes, strict=True) if math.prod(shape) > 1) and max(map(len, bad)):
         entry = [int(i) for i in next(b[0] for b in bad if len(b))]
         return Diagnosis("one entry", (name,), f"entry {entry} is wrong, every other one is right")
-    for fault, axes_of in _PARTS.items():
+    for fault, axes_of in _PARTS:
         if fault != "one entry" and max(map(len, bad)) < 2:
             continue
         places: set[tuple[int, ...]] | None = None
         untouched = []
-        for here, shape in zip(bad, shapes, strict=True):
+        for e, here, shape in zip(evidence, bad, shapes, strict=True):
             axes = axes_of(len(shape))
             if math.prod(shape) < 2 or not axes or (fault != "one entry" and shape[axes[0]] < 2):
                 continue
@@ -311,13 +311,13 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
                 places = set()
                 break
             if not at:
-                untouched.append(lengths)
+                untouched.append((np.moveaxis(e.exact.grads[name], axes, range(len(axes))), e.tolerance[name]))
                 continue
             # Counted from the front or from the back: the last row is the last at every shape.
             (place,) = at
             both = {place, tuple(p - n for p, n in zip(place, lengths, strict=True))}
             places = both if places is None else places & both
-        fits = [p for p in places or () if not any(_has(lengths, p) for lengths in untouched)]
+        fits = [p for p in places or () if not any(_shows(exact, p, tolerance) for exact, tolerance in untouched)]
         if fits:
             place = max(fits)
             where = list(place) if fault == "one entry" else place[0]
@@ -325,15 +325,19 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
     return None
 
 
-_PARTS: dict[str, Callable[[int], list[int]]] = {
-    "one entry": lambda ndim: list(range(ndim)),
-    "one row": lambda ndim: [0] if ndim > 1 else [],
-    "one column": lambda ndim: [ndim - 1] if ndim > 1 else [],
-}
+_PARTS: list[tuple[str, Callable[[int], list[int]]]] = [
+    ("one entry", lambda ndim: list(range(ndim))),
+    ("one row", lambda ndim: [0] if ndim > 1 else []),
+    ("one row", lambda ndim: [ndim - 2] if ndim > 2 else []),
+    ("one column", lambda ndim: [ndim - 1] if ndim > 1 else []),
+]
+"""A part, and the axes along which it has one index each; rows of rows are rows, too."""
 
 
-def _has(lengths: tuple[int, ...], place: tuple[int, ...]) -> bool:
-    return all(-n <= p < n for p, n in zip(place, lengths, strict=True))
+def _shows(exact: Array, place: tuple[int, ...], tolerance: float) -> bool:
+    """Whether an array has that place, and something there that a mistake could spoil: what is 0 stays right."""
+    has = all(-n <= p < n for p, n in zip(place, exact.shape, strict=False))
+    return has and bool(np.any(np.abs(exact[place]) > tolerance))
 
 
 def without_memory(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:

@@ -42,6 +42,14 @@ def _layout_is_wrong(trial: Trial, label: str, subject: Subject, args: Args, dy:
     trial.coverage[-1] = dataclasses.replace(last, name=f"layout ({label})")
     if evidence is None or not evidence.wrong:
         return bool(trial.findings)
+    with trial.unrecorded():
+        plain = {n: a.copy() for n, a in args.items()}
+        again = [trial.evidence("layout", subject, args=plain, dy=g) for g in (dy.copy(), *(trial.dy(subject) for _ in "ab"))]
+    contiguous = [e for e in again if e is not None]
+    if contiguous and contiguous[0].wrong == evidence.wrong:
+        for d in trial.diagnoses(contiguous):
+            trial.report(d, contiguous)
+        return True
     text = f"{FAULTS['wrong only for a layout']}: {label}"
     trial.report(Diagnosis("wrong only for a layout", tuple(sorted(evidence.wrong)), text), [evidence])
     return True

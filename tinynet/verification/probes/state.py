@@ -146,7 +146,7 @@ def _another(trial: Trial, inputs: bool = True, params: bool = True) -> Subject:
     A, rng = trial.subject, trial.rng
     args = dict(A.args)
     for n, a in A.args.items():
-        if a.dtype.kind == "f" and (inputs if n in A.batched else params):
+        if (n in A.batched and inputs) or (n not in A.batched and a.dtype.kind == "f" and params):
             args[n] = nearby(a, 0.5 if n in A.batched else 0.1, rng)
     return A.with_args(args)
 
