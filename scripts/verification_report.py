@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tinynet as tn
 from tinynet.atomic import write_atomically
 from tinynet.trees import leaves, map_leaves
+from tinynet.verification.cases import Case
 from tinynet.verification.mutation import MUTATED, mutation_score
-from tinynet.verification.selftest import TARGETS, self_test, tabulate
+from tinynet.verification.selftest import KIT, TARGETS, self_test, tabulate
 
 Array = npt.NDArray[Any]
 Bar = Callable[[], Any]
@@ -43,7 +44,8 @@ class Budget:
 
     repeats: int
     digits: Sequence[int]
-    targets: slice
+    targets: Sequence[Any]
+    kit: Sequence[Case]
     every_fault: bool
     mutated: Sequence[type]
     layers: int
@@ -53,8 +55,12 @@ class Budget:
     sizes: int
 
 
-FULL = Budget(5, range(2, 17), slice(None), True, MUTATED, layers=1000, architectures=25, networks=500, zeroed=20, sizes=3)
-QUICK = Budget(1, (2, 13), slice(2, 3), False, (tn.Sigmoid,), layers=3, architectures=1, networks=1, zeroed=1, sizes=1)
+FULL = Budget(
+    5, range(2, 17), TARGETS, KIT, True, MUTATED, layers=1000, architectures=25, networks=500, zeroed=20, sizes=3
+)
+QUICK = Budget(
+    1, (2, 13), TARGETS[2:3], (), False, (tn.Sigmoid,), layers=3, architectures=1, networks=1, zeroed=1, sizes=1
+)
 
 SIZES: dict[str, Callable[[], tn.Layer]] = {
     "Linear 4-3": lambda: tn.Linear(4, 3),
@@ -111,20 +117,27 @@ def smallest_errors(budget: Budget, tick: Bar) -> dict[str, dict[str, float]]:
 
 def seeded(budget: Budget, progress: Any) -> dict[str, Any]:
     """Every seeded fault in every target: fault × layer."""
-    outcomes = self_test(TARGETS[budget.targets], every=budget.every_fault, progress=progress)
+    outcomes = self_test([*budget.targets, *budget.kit], every=budget.every_fault, progress=progress)
     table: dict[str, dict[str, list[int]]] = {}
-    targets = list(dict.fromkeys(_origin(o.seeded.target) for o in outcomes))
+    targets = list(dict.fromkeys(o.target for o in outcomes))
     for target in targets:
-        for row in tabulate([o for o in outcomes if _origin(o.seeded.target) == target]):
+        for row in tabulate([o for o in outcomes if o.target == target]):
             table.setdefault(row.name, {})[target] = [row.seeded, row.found, row.named, row.misnamed]
     table["all"] = table.pop("all")
     total = tabulate(outcomes)[-1]
-    missed = [f"{o.seeded.name} of {o.seeded.gradient}: {o.seeded.description}" for o in outcomes if not o.named]
-    return {"targets": targets, "table": table, "total": asdict(total), "not named": missed}
-
-
-def _origin(target: Any) -> str:
-    return repr(target).replace("Faulty", "")[:40]
+    missed = [
+        f"{o.target}: {o.seeded.name} of {o.seeded.gradient}: {o.seeded.description}; "
+        f"named {', '.join(f.fault for f in o.report.findings) or 'nothing'}"
+        for o in outcomes
+        if not o.named
+    ]
+    return {
+        "targets": targets[: len(budget.targets)],
+        "kit": targets[len(budget.targets) :],
+        "table": table,
+        "total": asdict(total),
+        "not named": missed,
+    }
 
 
 def mutation_scores(budget: Budget, tick: Bar) -> dict[str, dict[str, Any]]:
@@ -312,6 +325,10 @@ def text(measured: dict[str, Any]) -> str:
     for name, row in faults["table"].items():
         cells = [row.get(target) for target in faults["targets"]]
         lines.append(f"  {name:<34}" + "".join(f"{f'{c[1]}/{c[2]} of {c[0]}' if c else '–':>12}" for c in cells))
+    lines += ["", f"  {'':<56}seeded  found  named  misnamed"] if faults["kit"] else []
+    for target in faults["kit"]:
+        lines.append(f"  {target:<56}{'{:>6}{:>7}{:>7}{:>10}'.format(*faults['table']['all'][target])}")
+    lines += [f"  not named: {missed}" for missed in faults["not named"]]
     total = faults["total"]
     lines.append(
         f"  {total['found']} of {total['seeded']} found, {total['named']} named, {total['misnamed']} named wrongly"

@@ -58,9 +58,7 @@ def test_derivatives_that_forward_computes_for_the_cache_are_mutated_too(cases_o
 @every_class
 def test_mutants_differ_in_source_from_the_original_and_from_each_other(cls):
     mutants = mutate_backward(cls, forward=True)
-    sources = [
-        (m.method, ast.dump(ast.parse(textwrap.dedent(inspect.getsource(m.function))))) for m in mutants
-    ]
+    sources = [(m.method, ast.dump(ast.parse(textwrap.dedent(inspect.getsource(m.function))))) for m in mutants]
     originals = [
         (name, ast.dump(ast.parse(textwrap.dedent(inspect.getsource(f)))))
         for name, f in vars(cls).items()
@@ -109,7 +107,9 @@ def test_the_functions_that_a_backward_pass_calls_are_mutated_and_the_originals_
     mutant = mutants["dx = namespace(dw).ones(shape, dtype=dw.dtype)"].cls(2)
     np.testing.assert_array_equal(mutant.forward({}, x)[0], y)
     np.testing.assert_array_equal(mutant.backward({}, cache, y)[0], right + 1)
-    moved = mutants["return slice(start, start + (number - 1) * stride - 1, stride)"].cls(2)  # fold calls _slices calls reach
+    moved = mutants["return slice(start, start + (number - 1) * stride - 1, stride)"].cls(
+        2
+    )  # fold calls _slices calls reach
     with pytest.raises(ValueError, match="broadcast"):
         moved.backward({}, cache, y)
     np.testing.assert_array_equal(layer.backward({}, cache, y)[0], right)

@@ -141,10 +141,11 @@ def _helpers(cls: type, functions: Iterable[FunctionType]) -> tuple[FunctionType
         checks = checks_in(tree)
         for n in ast.walk(tree):
             called = function.__globals__.get(n.id) if isinstance(n, ast.Name) and id(n) not in checks else None
-            if isinstance(called, FunctionType) and called not in found:
-                if package in (called.__module__, called.__module__.rpartition(".")[0]):
-                    found[called] = None
-                    todo.append(called)
+            if not isinstance(called, FunctionType) or called in found:
+                continue
+            if package in (called.__module__, called.__module__.rpartition(".")[0]):
+                found[called] = None
+                todo.append(called)
     return tuple(found)
 
 

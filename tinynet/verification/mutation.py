@@ -65,7 +65,7 @@ EQUIVALENT: dict[type, tuple[Equivalent, ...]] = {
         Equivalent("-(x.shape[-2] * x.shape[-1]))", _NEGATIVE),
         Equivalent("width + 3 * p), dtype", "what is too wide is cut off at the end"),
         Equivalent("a = xp.pad(x, [(0, 0), (0, 0), (p, p), (p, p)])", "padding with nothing is no change"),
-        Equivalent("_gathered: ", _BLOCKS, count=10),
+        Equivalent("_work: ", _BLOCKS, count=10),
     ),
     tn.MaxPool2d: (
         Equivalent("arange(self.kernel ** 3)", _TOO_MANY),

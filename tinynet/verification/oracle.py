@@ -208,8 +208,7 @@ class ByKey:
 @functools.lru_cache(maxsize=256)
 def _try_to_trace(by_key: ByKey, shapes: tuple[tuple[str, tuple[int, ...], str], ...]) -> None:
     with jax.enable_x64(True):
-        args = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in shapes}
-        jax.eval_shape(_traced(by_key.subject), args)
+        jax.eval_shape(_traced(by_key.subject), {name: np.zeros(shape, dtype) for name, shape, dtype in shapes})
 
 
 @functools.lru_cache(maxsize=256)

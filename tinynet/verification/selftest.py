@@ -12,12 +12,12 @@ import tinynet as tn
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing import SeededFault, seeded_faults
-from tinynet.verification.cases import Case
+from tinynet.verification.cases import CASES, Case
 from tinynet.verification.report import Report
-from tinynet.verification.subjects import make_subject
+from tinynet.verification.subjects import LayerSubject, LossSubject, make_subject
 from tinynet.verification.verify import verify
 
-__all__ = ["TARGETS", "Outcome", "Score", "self_test", "tabulate"]
+__all__ = ["KIT", "TARGETS", "Outcome", "Score", "self_test", "tabulate"]
 
 TARGETS: tuple[Layer | Loss, ...] = (
     tn.Linear(4, 3),
@@ -27,15 +27,19 @@ TARGETS: tuple[Layer | Loss, ...] = (
     tn.SquaredError("mean"),
     tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 3), tn.Sigmoid(), tn.Linear(3, 2)),
 )
-"""What the faults are seeded into."""
+"""What the faults are seeded into: the document's classes."""
+
+KIT: tuple[Case, ...] = tuple(case for case in CASES if type(case.target) not in set(map(type, TARGETS)))
+"""Every other layer and loss of the package."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One seeded fault, and what the verifier said of it."""
+    """One seeded fault in a target, and what the verifier said of it."""
 
     seeded: SeededFault
     report: Report
+    target: str
 
     @property
     def found(self) -> bool:
@@ -73,24 +77,26 @@ def self_test(
     """Verify every seeded fault of every target.
 
     Args:
-        targets: right layers and losses, or cases, which bring the shape of their input.
+        targets: right layers and losses, or cases of them, which bring the shape of their input.
         every: all variants of a fault; otherwise the first for each name, gradient and target.
         progress: wraps the list of faults, as `tqdm` does.
     """
     faults: list[tuple[SeededFault, Case]] = []
     for case in (target if isinstance(target, Case) else Case(target) for target in targets):
         seen: set[tuple[str, str]] = set()
-        for fault in seeded_faults(case.target, inputs=_inputs(case)):
+        for fault in _faults_in(case):
             if every or (fault.name, fault.gradient) not in seen:
                 seen.add((fault.name, fault.gradient))
                 faults.append((fault, case))
-    return [Outcome(fault, verify(fault.target, inputs=case.inputs)) for fault, case in progress(faults)]
+    return [Outcome(fault, verify(fault.target, inputs=case.inputs), str(case)) for fault, case in progress(faults)]
 
 
-def _inputs(case: Case) -> tuple[Any, ...]:
-    """What `verify` would take: (x,) or (ŷ, y)."""
-    args = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0)).args
-    return (args["y_hat"], args["y"]) if isinstance(case.target, Loss) else (args["x"],)
+def _faults_in(case: Case) -> tuple[SeededFault, ...]:
+    """The faults on the input that `verify` would take; none for what is neither a Layer nor a Loss."""
+    subject = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0))
+    if isinstance(subject, LossSubject):
+        return seeded_faults(subject.loss, inputs=(subject.args["y_hat"], subject.args["y"]))
+    return seeded_faults(subject.layer, inputs=(subject.args["x"],)) if isinstance(subject, LayerSubject) else ()
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Array, namespace, owned_copy
-from tinynet.testing.faulty import Backward, Call, Grads
 from tinynet.testing.faults.edits import narrow, scaled
+from tinynet.testing.faulty import Backward, Call, Grads
 from tinynet.trees import map_leaves
 
 __all__ = ["ACTIVATION_BACKWARDS", "BACKWARDS", "LAYER_BACKWARDS", "PARAMS_BACKWARDS"]

@@ -70,12 +70,16 @@ def seeded_faults(target: Layer | Loss, *, inputs: tuple[Array, ...] | None = No
     samples = _samples(target, inputs)
     if isinstance(target, Sequential):
         edits = [edit for edit in EDITS if edit[0] in EDITS_OF_A_CHAIN]
-        return (*of_values(target, samples, edits), *of_behaviour(target, samples[0], samples[3]), *_of_layers(target, samples))
+        return (
+            *of_values(target, samples, edits),
+            *of_behaviour(target, samples[0], samples[3]),
+            *_of_layers(target, samples),
+        )
     return (*of_values(target, samples, EDITS), *of_behaviour(target, samples[0], samples[3]))
 
 
 def _samples(target: Layer | Loss, inputs: tuple[Array, ...] | None) -> list[Call]:
-    """Calls that differ in values, batch size, layout and dtype; the first is an ordinary one, the fourth its reverse."""
+    """Calls that differ in values, batch size, layout and dtype; the first is ordinary, the fourth its reverse."""
     rng = np.random.default_rng(0)
     if inputs is None:
         shape = (5, _width(target))

@@ -12,9 +12,9 @@ from tinynet.arrays import is_floating
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import Loss
 from tinynet.testing.faults.backwards import ACTIVATION_BACKWARDS, BACKWARDS, LAYER_BACKWARDS, PARAMS_BACKWARDS
-from tinynet.testing.faults.edits import EDITS, EDITS_OF_A_CHAIN, Edit, Right, entry, set_at
+from tinynet.testing.faults.edits import Edit, Right, entry, set_at
 from tinynet.testing.faults.fault import SeededFault
-from tinynet.testing.faulty import Backward, Call, Grads, Path, faulty, gradient_name, leaf_at, leaf_paths, put
+from tinynet.testing.faulty import Backward, Call, Grads, Path, faulty, gradient_name, leaf_at, put
 from tinynet.trees import leaves
 
 __all__ = ["of_values"]

@@ -32,11 +32,11 @@ def not_finite(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
 
 def of_one_tensor(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     failing = [e for e in evidence if name in e.wrong]
-    for fault, predict in _SPOILT.items():
+    for fault, predict in _SPOILT:
         if all(any(e.reproduces(name, p) for p in predict(name, e)) for e in failing):
             return Diagnosis(fault, (name,), FAULTS[fault])
     for hypothesis in (_scaled, _offset, _decayed, _clipped, _clipped_to_norm, _samples):
-        found = hypothesis(name, failing if hypothesis not in (_clipped, _clipped_to_norm) else evidence)
+        found = hypothesis(name, failing if hypothesis not in (_clipped, _clipped_to_norm, _samples) else evidence)
         if found is not None:
             return found
     return None
@@ -115,19 +115,21 @@ def _diagonal(name: str, e: Evidence) -> Iterator[Array]:
         yield e.dy * diagonal
 
 
-_SPOILT: dict[str, Callable[[str, Evidence], Iterable[Array]]] = {
-    "zero": lambda name, e: (np.zeros(np.shape(e.got[name])),),
-    "sign": lambda name, e: (-e.exact.grads[name],),
-    "kept a dimension": _kept,
-    "transpose": _transposes,
-    "not summed over the batch": _unsummed,
-    "absolute value": lambda name, e: (np.abs(e.exact.grads[name]), -np.abs(e.exact.grads[name])),
-    "reversed": _flips,
-    "shifted": _shifts,
-    "summed over everything": _summed,
-    "wrong shape": _flattened,
-    "off-diagonal terms missing": _diagonal,
-}
+_SPOILT: list[tuple[str, Callable[[str, Evidence], Iterable[Array]]]] = [
+    ("zero", lambda name, e: (np.zeros(e.exact.grads[name].shape),)),
+    ("sign", lambda name, e: (-e.exact.grads[name],)),
+    ("kept a dimension", _kept),
+    ("transpose", _transposes),
+    ("not summed over the batch", _unsummed),
+    ("absolute value", lambda name, e: (np.abs(e.exact.grads[name]), -np.abs(e.exact.grads[name]))),
+    ("shifted", _shifts),
+    ("reversed", _flips),
+    ("summed over everything", _summed),
+    ("zero", lambda name, e: (np.zeros(np.shape(e.got[name])),)),
+    ("wrong shape", _flattened),
+    ("off-diagonal terms missing", _diagonal),
+]
+"""In order: what a simpler hypothesis explains is not looked at by the next."""
 
 
 def _scaled(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
@@ -256,12 +258,17 @@ def _clipped_to_norm(name: str, evidence: Sequence[Evidence]) -> Diagnosis | Non
     return Diagnosis("clipped", (name,), f"the exact gradient is scaled down to a norm of {bound_:.6g}")
 
 
-def _samples(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+def _samples(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     """Gradients of parameters that leave out a sample, or use one."""
+    failing = [e for e in evidence if name in e.wrong]
     if name in failing[0].subject.batched or any(e.exact.y.ndim == 0 or e.exact.y.shape[0] != e.m for e in failing):
         return None
     failing = [e for e in failing if e.m > 1] or list(failing)
-    for fault in ("one sample left out", "only one sample used"):
+    faults = ("one sample left out", "only one sample used")
+    # Of two samples both may be said; who uses one is right where there is only one.
+    if any(e.m == 1 and name not in e.wrong for e in evidence):
+        faults = faults[::-1]
+    for fault in faults:
         places: set[int] | None = None
         for e in failing:
             if e.m > 64:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.layers import Layer
-from tinynet.verification.diagnosis import FAULTS, Diagnosis, diagnose
+from tinynet.verification.diagnosis import FAULTS, Diagnosis
 from tinynet.verification.oracle import NumericalOracle, compiled_backward
 from tinynet.verification.report import Probe
 from tinynet.verification.runs import Run
