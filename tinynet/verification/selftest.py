@@ -17,7 +17,7 @@ from tinynet.verification.report import Report
 from tinynet.verification.subjects import LayerSubject, LossSubject, make_subject
 from tinynet.verification.verify import verify
 
-__all__ = ["KIT", "TARGETS", "Outcome", "Score", "self_test", "tabulate"]
+__all__ = ["KIT", "TARGETS", "Outcome", "Score", "faults_in", "self_test", "tabulate"]
 
 TARGETS: tuple[Layer | Loss, ...] = (
     tn.Linear(4, 3),
@@ -84,14 +84,14 @@ def self_test(
     faults: list[tuple[SeededFault, Case]] = []
     for case in (target if isinstance(target, Case) else Case(target) for target in targets):
         seen: set[tuple[str, str]] = set()
-        for fault in _faults_in(case):
+        for fault in faults_in(case):
             if every or (fault.name, fault.gradient) not in seen:
                 seen.add((fault.name, fault.gradient))
                 faults.append((fault, case))
     return [Outcome(fault, verify(fault.target, inputs=case.inputs), str(case)) for fault, case in progress(faults)]
 
 
-def _faults_in(case: Case) -> tuple[SeededFault, ...]:
+def faults_in(case: Case) -> tuple[SeededFault, ...]:
     """The faults on the input that `verify` would take; none for what is neither a Layer nor a Loss."""
     subject = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0))
     if isinstance(subject, LossSubject):

@@ -300,7 +300,9 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
         return None
     bad = [np.argwhere(np.abs(np.asarray(e.got[name]) - e.exact.grads[name]) > e.tolerance[name]) for e in evidence]
     shapes = [e.exact.grads[name].shape for e in evidence]
-    if all(len(b) == 1 for b, shape in zip(bad, shapes, strict=True) if math.prod(shape) > 1) and max(map(len, bad)):
+    hidden = [bool(np.any(np.abs(e.exact.grads[name]) <= e.tolerance[name])) for e in evidence]  # what is 0 stays right
+    large = [(len(b), h) for b, shape, h in zip(bad, shapes, hidden, strict=True) if math.prod(shape) > 1]
+    if all(n == 1 or (n == 0 and h) for n, h in large) and max(map(len, bad)):
         entry = [int(i) for i in next(b[0] for b in bad if len(b))]
         return Diagnosis("one entry", (name,), f"entry {entry} is wrong, every other one is right")
     for fault, axes_of in _PARTS:

@@ -32,7 +32,7 @@ def probe_layouts(trial: Trial) -> None:
     if trial.has_batch():
         name = subject.batched[0]
         args = {**subject.args, name: np.broadcast_to(subject.args[name][:1].copy(), subject.args[name].shape)}
-        wide = np.broadcast_to(dy[:1].copy(), dy.shape) if dy.ndim else dy
+        wide = np.broadcast_to(dy[:1].copy() if len(dy) > 1 else dy.ravel()[0], dy.shape) if dy.ndim else dy
         _layout_is_wrong(trial, "broadcast", subject, args, wide)
 
 

@@ -33,10 +33,22 @@ def probe_values(trial: Trial) -> None:
         return
     several = [e for e in plain if e.m > 1]
     if all(e.m == 1 for e in wrong) and several:
+        with trial.unrecorded():
+            twice = trial.evidence("batch 2", _repeated(wrong[0].subject))
+        if twice is not None and twice.wrong:
+            _diagnosed(trial, [*plain, twice])
+            return
         only = Diagnosis("wrong only at batch 1", tuple(sorted(set().union(*(e.wrong for e in wrong)))), "")
         trial.report(dataclasses.replace(only, explanation=FAULTS[only.fault]), wrong)
         return
     _diagnosed(trial, plain)
+
+
+def _repeated(subject: Subject) -> Subject:
+    """The same samples, each of them twice."""
+    return subject.with_args(
+        {n: np.concatenate([a, a]) if n in subject.batched else a for n, a in subject.args.items()}
+    )
 
 
 def _without_dE(subject: Subject, args: Args, _: Array) -> Run:
