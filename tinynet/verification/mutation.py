@@ -39,7 +39,7 @@ class Equivalent:
 
 
 _VECTOR = "the transpose of a vector is itself"
-_NEGATIVE = "to NumPy and JAX every negative length is the one to be inferred"
+_NEGATIVE = "NumPy infers every negative length; JAX refuses it, which is no gradient"
 _FOUR = "of four axes, -2 and 2 are the same"
 _KINK = "at z = 0 each slope between those of the two sides is right"
 _TOO_MANY = "the entries beyond kernel² are never read"

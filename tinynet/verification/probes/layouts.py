@@ -44,11 +44,9 @@ def _layout_is_wrong(trial: Trial, label: str, subject: Subject, args: Args, dy:
         return bool(trial.findings)
     with trial.unrecorded():
         plain = {n: a.copy() for n, a in args.items()}
-        again = [
-            trial.evidence("layout", subject, args=plain, dy=g) for g in (dy.copy(), *(trial.dy(subject) for _ in "ab"))
-        ]
-    contiguous = [e for e in again if e is not None]
-    if contiguous and contiguous[0].wrong == evidence.wrong:
+        cotangents = [dy.copy(), trial.dy(subject), trial.dy(subject)]
+        contiguous = [e for g in cotangents if (e := trial.evidence("layout", subject, args=plain, dy=g)) is not None]
+    if len(contiguous) == len(cotangents) and contiguous[0].wrong == evidence.wrong:
         for d in trial.diagnoses(contiguous):
             trial.report(d, contiguous)
         return True

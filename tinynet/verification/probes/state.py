@@ -147,8 +147,9 @@ def _another(trial: Trial, inputs: bool = True, params: bool = True) -> Subject:
     args = dict(A.args)
     for n, a in A.args.items():
         if (n in A.batched and inputs) or (n not in A.batched and a.dtype.kind == "f" and params):
-            # Samples in reverse order differ in sign, too: a cache may hold no more than signs.
-            args[n] = nearby(a[::-1] if n in A.batched and a.ndim else a, 0.1, rng)
+            # A cache may hold no more than signs: where there are both, they are exchanged.
+            both = n in A.batched and a.dtype.kind == "f" and a.min(initial=0) < 0 < a.max(initial=0)
+            args[n] = nearby(-a if both else a, 0.1, rng)
     return A.with_args(args)
 
 
