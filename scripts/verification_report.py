@@ -29,9 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tinynet as tn
 from tinynet.atomic import write_atomically
-from tinynet.testing import mutate_backward
 from tinynet.trees import leaves, map_leaves
-from tinynet.verification.selftest import TARGETS, self_test, tabulate
+from tinynet.verification.cases import Case
+from tinynet.verification.mutation import MUTATED, mutation_score
+from tinynet.verification.selftest import KIT, TARGETS, self_test, tabulate
 
 Array = npt.NDArray[Any]
 Bar = Callable[[], Any]
@@ -43,9 +44,10 @@ class Budget:
 
     repeats: int
     digits: Sequence[int]
-    targets: slice
+    targets: Sequence[Any]
+    kit: Sequence[Case]
     every_fault: bool
-    mutated: int
+    mutated: Sequence[type]
     layers: int
     architectures: int
     networks: int
@@ -53,24 +55,17 @@ class Budget:
     sizes: int
 
 
-FULL = Budget(5, range(2, 17), slice(None), True, 4, layers=1000, architectures=25, networks=500, zeroed=20, sizes=3)
-QUICK = Budget(1, (2, 13), slice(2, 3), False, 1, layers=3, architectures=1, networks=1, zeroed=1, sizes=1)
+FULL = Budget(
+    5, range(2, 17), TARGETS, KIT, True, MUTATED, layers=1000, architectures=25, networks=500, zeroed=20, sizes=3
+)
+QUICK = Budget(
+    1, (2, 13), TARGETS[2:3], (), False, (tn.Sigmoid,), layers=3, architectures=1, networks=1, zeroed=1, sizes=1
+)
 
 SIZES: dict[str, Callable[[], tn.Layer]] = {
     "Linear 4-3": lambda: tn.Linear(4, 3),
     "784-30-10": lambda: _sigmoid_network(784, 30, 10),
     "784-1024-1024-10": lambda: _sigmoid_network(784, 1024, 1024, 10),
-}
-LEADING: dict[str, Any] = {"inputs": (2, 3, 4)}
-MUTATED: dict[type, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
-    tn.Sigmoid: [((), {})],
-    tn.Linear: [((4, 3), {}), ((4, 3), LEADING)],
-    tn.Sequential: [
-        ((tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), {}),
-        ((tn.Sigmoid(), tn.Linear(3, 3), tn.Linear(3, 3)), {}),
-        ((tn.Sigmoid(), tn.Sigmoid()), {}),
-    ],
-    tn.SquaredError: [(("mean",), {}), (("sum",), {}), (("mean",), LEADING)],
 }
 
 
@@ -122,35 +117,40 @@ def smallest_errors(budget: Budget, tick: Bar) -> dict[str, dict[str, float]]:
 
 def seeded(budget: Budget, progress: Any) -> dict[str, Any]:
     """Every seeded fault in every target: fault × layer."""
-    outcomes = self_test(TARGETS[budget.targets], every=budget.every_fault, progress=progress)
+    outcomes = self_test([*budget.targets, *budget.kit], every=budget.every_fault, progress=progress)
     table: dict[str, dict[str, list[int]]] = {}
-    targets = list(dict.fromkeys(_origin(o.seeded.target) for o in outcomes))
+    targets = list(dict.fromkeys(o.target for o in outcomes))
     for target in targets:
-        for row in tabulate([o for o in outcomes if _origin(o.seeded.target) == target]):
+        for row in tabulate([o for o in outcomes if o.target == target]):
             table.setdefault(row.name, {})[target] = [row.seeded, row.found, row.named, row.misnamed]
     table["all"] = table.pop("all")
     total = tabulate(outcomes)[-1]
-    missed = [f"{o.seeded.name} of {o.seeded.gradient}: {o.seeded.description}" for o in outcomes if not o.named]
-    return {"targets": targets, "table": table, "total": asdict(total), "not named": missed}
-
-
-def _origin(target: Any) -> str:
-    return repr(target).replace("Faulty", "")[:40]
+    missed = [
+        f"{o.target}: {o.seeded.name} of {o.seeded.gradient}: {o.seeded.description}; "
+        f"named {', '.join(f.fault for f in o.report.findings) or 'nothing'}"
+        for o in outcomes
+        if not o.named
+    ]
+    return {
+        "targets": targets[: len(budget.targets)],
+        "kit": targets[len(budget.targets) :],
+        "table": table,
+        "total": asdict(total),
+        "not named": missed,
+    }
 
 
 def mutation_scores(budget: Budget, tick: Bar) -> dict[str, dict[str, Any]]:
     """Mutants of every backward pass of the package: how many verify kills, and which survive."""
-    scores = {}
-    for cls, suspects in list(MUTATED.items())[: budget.mutated]:
-        mutants = mutate_backward(cls)
-        survivors = [
-            m.description
-            for m in mutants
-            if all(tn.verify(m.cls(*args), dtype="float64", **options).ok for args, options in suspects)
-        ]
+    scores: dict[str, dict[str, Any]] = {}
+    for cls in budget.mutated:
+        score = mutation_score(cls)
         scores[cls.__name__] = {
-            "mutants": len(mutants), "killed": len(mutants) - len(survivors), "survivors": survivors,
-        }  # fmt: skip
+            "mutants": score.mutants,
+            "killed": score.killed,
+            "equivalent": len(score.equivalent),
+            "survivors": [m.description for m in score.survivors],
+        }
         tick()
     return scores
 
@@ -325,13 +325,17 @@ def text(measured: dict[str, Any]) -> str:
     for name, row in faults["table"].items():
         cells = [row.get(target) for target in faults["targets"]]
         lines.append(f"  {name:<34}" + "".join(f"{f'{c[1]}/{c[2]} of {c[0]}' if c else '–':>12}" for c in cells))
+    lines += ["", f"  {'':<56}seeded  found  named  misnamed"] if faults["kit"] else []
+    for target in faults["kit"]:
+        lines.append(f"  {target:<56}{'{:>6}{:>7}{:>7}{:>10}'.format(*faults['table']['all'][target])}")
+    lines += [f"  not named: {missed}" for missed in faults["not named"]]
     total = faults["total"]
     lines.append(
         f"  {total['found']} of {total['seeded']} found, {total['named']} named, {total['misnamed']} named wrongly"
     )
     lines += ["", "Mutants of backward passes killed"]
     for name, score in measured["mutants"].items():
-        lines.append(f"  {name:<14} {score['killed']} of {score['mutants']}")
+        lines.append(f"  {name:<20} {score['killed']} of {score['mutants']}, {score['equivalent']} equivalent")
         lines += [f"    survives: {description}" for description in score["survivors"]]
     lines += ["", "False alarms"]
     for kind, entry in measured["false alarms"].items():
@@ -375,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with bar("smallest errors", 12) as b:
         measured["smallest errors"] = smallest_errors(budget, b.update)
     measured["seeded faults"] = seeded(budget, lambda faults: tqdm(faults, desc="seeded faults", leave=False))
-    with bar("mutants", budget.mutated) as b:
+    with bar("mutants", len(budget.mutated)) as b:
         measured["mutants"] = mutation_scores(budget, b.update)
     with bar("false alarms", budget.layers + budget.networks + 6) as b:
         measured["false alarms"] = false_alarms(budget, args.seed, b.update)

@@ -80,6 +80,23 @@ def run(capsys, *args):
     return code, out, err
 
 
+def test_the_self_test_of_a_package_seeds_faults_into_its_own_layers(user_module, capsys):
+    (user_module / "mine.py").write_text(
+        "from dataclasses import dataclass\n\nimport tinynet as tn\n\n\n"
+        "@dataclass(frozen=True)\nclass Square(tn.Layer):\n"
+        "    def forward(self, params, z):\n        return z * z, z\n\n"
+        "    def backward(self, params, z, da):\n        return da * 2 * z, {}\n"
+    )
+    code, out, err = run(capsys, "--self-test", "--all", "mine", "--json")
+    scores = json.loads(out)
+    assert code == 0, (out, err)
+    assert scores[-1]["name"] == "all"
+    assert 20 < scores[-1]["seeded"] == scores[-1]["found"] < 60
+    code, _, err = run(capsys, "mylayers:Right", "--self-test")
+    assert code == 2
+    assert "--self-test" in err
+
+
 @pytest.mark.usefixtures("user_module")
 @pytest.mark.parametrize(
     "target",

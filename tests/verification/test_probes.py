@@ -64,6 +64,22 @@ def test_a_saturated_sigmoid_by_a_times_1_minus_a_is_accepted_and_noted():
         assert "digits where the layer is saturated" in notes(report)
 
 
+class Overflowing(tn.Sigmoid):
+    """f′ = e^|z| / (1 + e^|z|)²: right, until the exponential overflows."""
+
+    def forward(self, params, z):
+        e = np.exp(abs(z)) if isinstance(z, np.ndarray) else 1.0
+        return super().forward(params, z)[0], e / (1 + e) ** 2
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_overflow_far_out_is_found_and_digits_are_not_asked_for_there():
+    report = tn.verify(Overflowing(), probes=["rectangular", "saturated", "huge"], dtype="float64")
+    assert [f.fault for f in report.findings] == ["wrong only when saturated"], report
+    assert report.findings[0].probe == "huge"
+    assert tn.verify(tn.Sigmoid()).ok
+
+
 class Spoilt(tn.Linear):
     """Right but where `when` says; `spoil` what it does there."""
 

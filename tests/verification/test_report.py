@@ -117,3 +117,16 @@ def test_the_same_seed_gives_the_same_report(failed):
     again = tn.verify(MeanBias(4, 3), seed=7)
     assert again.findings == failed.findings
     assert [p.ratios for p in again.coverage] == [p.ratios for p in failed.coverage]
+
+
+def test_without_names_the_verdict_is_the_same():
+    class Doubled(tn.Linear):
+        def backward(self, params, a, dz):
+            dx, dparams = super().backward(params, a, dz)
+            return 2 * dx, dparams
+
+    named, plain = tn.verify(Doubled(4, 3)), tn.verify(Doubled(4, 3), named=False)
+    assert [(f.fault, f.gradient) for f in named.findings] == [("scaled by 2", "x")]
+    assert [(f.fault, f.gradient, f.right) for f in plain.findings] == [("unknown", "x", ("params.W", "params.b"))]
+    assert plain.verdict == named.verdict == "FAIL"
+    assert tn.verify(tn.Linear(4, 3), named=False).ok

@@ -1,14 +1,18 @@
 """Faults seeded into right layers: all found, nearly all named, none named wrongly."""
 
-import tinynet as tn
-from tinynet.testing import FAULTS
-from tinynet.verification.selftest import self_test, tabulate
+import pytest
 
-TARGETS = [tn.Linear(4, 3), tn.Linear(3, 3), tn.Sigmoid(), tn.SquaredError("mean")]
+import tinynet as tn
+from tinynet.testing import FAULTS, seeded_faults
+from tinynet.verification import verify
+from tinynet.verification.cases import CASES
+from tinynet.verification.selftest import KIT, TARGETS, Case, faults_in, self_test, tabulate
+
+FEW = [tn.Linear(3, 3), tn.Sigmoid(), tn.SquaredError("mean")]
 
 
 def test_every_seeded_fault_is_found_at_least_nine_in_ten_are_named_and_none_wrongly():
-    outcomes = self_test(TARGETS)
+    outcomes = self_test(FEW)
     assert [str(o.seeded) for o in outcomes if not o.found] == []
     assert [(str(o.seeded), str(o.report)) for o in outcomes if o.misnamed] == []
     assert sum(o.named for o in outcomes) >= 0.9 * len(outcomes)
@@ -23,3 +27,62 @@ def test_each_fault_is_counted_once_unless_all_variants_are_asked_for():
     few, all_ = self_test([tn.Sigmoid()]), self_test([tn.Sigmoid()], every=True)
     assert len(few) < len(all_)
     assert len({(o.seeded.name, o.seeded.gradient) for o in few}) == len(few)
+
+
+def test_the_targets_and_the_kit_are_every_case():
+    assert {type(case.target) for case in CASES} == {type(t) for t in TARGETS} | {type(case.target) for case in KIT}
+
+
+def test_a_case_brings_its_input_and_what_is_no_layer_has_no_faults():
+    outcomes = self_test([Case(tn.Flatten(), inputs=(5, 2, 3), name="flat")], progress=lambda faults: faults[:2])
+    assert [(o.target, o.found) for o in outcomes] == [("flat", True)] * 2
+    assert self_test([Case((lambda x: x, lambda args, dy: dy))]) == []
+
+
+# Faults that show in a part of the probes only: where the gradient is 0 anyway, where two samples are all there are, …
+HIDDEN = [
+    ("Embedding(n_in=5, n_out=3)", "one row", "the first is zero"),
+    ("Embedding(n_in=5, n_out=3)", "float32 inside", "x, the parameters and dy are cast to float32, the results back"),
+    ("Embedding(n_in=5, n_out=3)", "stale cache", "the cache of the forward pass before, if it fits"),
+    ("ReLU()", "stale cache", "the cache of the last forward pass, if it fits"),
+    ("ReLU()", "one column", "the last is zero"),
+    ("Softmax()", "one row", "the last has the wrong sign"),
+    ("Softmax()", "one entry", "the second along each axis has the wrong sign"),
+    ("Softmax()", "summed over everything", "Σg, a scalar"),
+    ("LayerNorm(n=4), x (2, 3, 4)", "already updated W", "δ goes back through W − 0.1·∂E/∂W"),
+    ("LayerNorm(n=4), x (2, 3, 4)", "only one sample used", "the last: = in the loop where += is meant"),
+    (
+        "Conv2d(n_in=2, n_out=3, kernel=2, stride=2, padding=3)",
+        "already updated W",
+        "δ goes back through W − 0.1·∂E/∂W",
+    ),
+    ("Conv2d(n_in=2, n_out=3, kernel=2, stride=2, padding=3)", "one row", "the first is zero"),
+    (
+        "Conv2d(n_in=2, n_out=3, kernel=2, stride=2, padding=3)",
+        "wrong only for a layout",
+        "of a dy that is broadcast only the first entry counts",
+    ),
+    ("MaxPool2d(kernel=2, stride=None)", "one entry", "the last is 10⁻⁴ too large"),
+    ("MaxPool2d(kernel=2, stride=None)", "one entry", "the second along each axis has the wrong sign"),
+]
+
+
+@pytest.mark.parametrize(("target", "name", "description"), HIDDEN)
+def test_faults_that_hide_are_found_and_named(target, name, description):
+    case = next(case for case in CASES if str(case) == target)
+    (*_, fault) = (f for f in faults_in(case) if (f.name, f.description) == (name, description))
+    report = verify(fault.target, inputs=case.inputs, dtype="float64")
+    assert [f.fault for f in report.findings] == [name], report
+
+
+def test_what_is_no_fault_of_a_target_is_not_seeded_there():
+    def names(text):
+        return {(f.name, f.gradient) for f in faults_in(next(case for case in CASES if str(case) == text))}
+
+    of_embedding = names("Embedding(n_in=5, n_out=3)")
+    assert not [gradient for _, gradient in of_embedding if gradient == "x"]  # integers do not vary
+    assert ("mutates x", "params.W") in of_embedding
+    assert "stale cache" not in {name for name, _ in names("Flatten()")}  # its cache says nothing but the shape
+    assert "stale cache" in {name for name, _ in names("Softmax()")}
+    assert "ignores dy" not in {name for name, _ in names("Softmax()")}  # of ones Softmax makes zeros
+    assert "ignores dy" in {f.name for f in seeded_faults(tn.Sigmoid())}

@@ -152,6 +152,29 @@ def test_integer_arguments_get_no_gradient():
     tn.check((loss, backward), inputs=(x, labels))
 
 
+class Lookup(tn.Embedding):
+    """What it returns by its integers is `by_x`."""
+
+    def backward(self, params, x, dy):
+        return self.by_x(x), self.param_grads(params, x, dy)
+
+
+@pytest.mark.parametrize(
+    "nothing", [lambda x: None, lambda x: np.zeros(x.shape), lambda x: np.zeros_like(x), lambda x: 0]
+)
+def test_by_integers_nothing_and_zeros_are_right(nothing):
+    tn.check(type("Lookup", (Lookup,), {"by_x": staticmethod(nothing)})(5, 3))
+
+
+@pytest.mark.parametrize(
+    "something", [lambda x: np.ones(x.shape), lambda x: x.shape, lambda x: np.full(x.shape, np.nan)]
+)
+def test_by_integers_anything_else_is_a_finding(something):
+    report = tn.verify(type("Lookup", (Lookup,), {"by_x": staticmethod(something)})(5, 3))
+    assert {(f.fault, f.gradient) for f in report.findings} == {("malformed", "x")}, report
+    assert "expected zeros, or None" in report.findings[0].explanation
+
+
 LAYERS = [tn.Linear(4, 3), tn.Sigmoid(), tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2))]
 
 

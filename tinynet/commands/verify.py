@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinynet.verification import Report
     from tinynet.verification.cases import Case
 
-__all__ = ["add_parser", "run", "self_test"]
+__all__ = ["add_parser", "run"]
 
 NETWORKS = 50
 
@@ -42,7 +42,11 @@ def add_parser(subparsers: Any) -> None:
         "'mylayers:MyLayer(4, 3)'; names are looked up in the module, then in tinynet",
     )
     parser.add_argument("--all", metavar="PACKAGE", help="every public layer and loss, then random networks")
-    parser.add_argument("--self-test", action="store_true", help="verify the verifier: seeded faults, with the score")
+    parser.add_argument(
+        "--self-test",
+        action="store_true",
+        help="verify the verifier: faults seeded into a few right layers, or into all of --all PACKAGE, with the score",
+    )
     parser.add_argument("--inputs", type=_shape, action="append", metavar="M,N", help="shape of x; once an argument")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random number (default: 0)")
     parser.add_argument("--probe", action="append", metavar="NAME", help="only this probe; may be repeated")
@@ -54,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify and print; return 0 if all is proven, 1 if something is wrong, 2 if nothing could be said."""
-    if sum((args.target is not None, args.all is not None, args.self_test)) != 1:
+    if (args.target is not None) == (args.all is not None or args.self_test):
         raise ValueError("verify: expected one of MODULE:TARGET, --all PACKAGE and --self-test")
     if args.all is not None and args.inputs:
         raise ValueError("verify: --inputs goes with one target, not with --all")
@@ -63,17 +67,20 @@ def run(args: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if args.self_test:
-        return self_test(args)
+        return _self_test(args)
     if args.all is not None:
         return _verify_all(args)
     return _verify_one(args)
 
 
-def self_test(args: argparse.Namespace) -> int:
+def _self_test(args: argparse.Namespace) -> int:
     """Verify the verifier: of the faults seeded into right layers, all are found, 90 % named, none named wrongly."""
-    selftest: Any = importlib.import_module("tinynet.verification.selftest")
-    outcomes = selftest.self_test(progress=_with_bar)
-    scores = selftest.tabulate(outcomes)
+    from tinynet.verification.selftest import TARGETS, self_test, tabulate
+    from tinynet.verification.targets import cases_of
+
+    with contextlib.redirect_stdout(sys.stderr):
+        outcomes = self_test(TARGETS if args.all is None else cases_of(args.all), progress=_with_bar)
+    scores = tabulate(outcomes)
     if args.html is not None:
         from tinynet.verification.html import write_html
 

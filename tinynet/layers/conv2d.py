@@ -73,19 +73,19 @@ class Conv2d(Layer):
         W = self._rows(params)
         b = check_param(self, params, "b", (self.n_out,))
         images = self._samples(x)
-        z = namespace(x).concatenate([self._product(W, b, images[block]) for block in self._blocks(images)])
+        z = namespace(x).concatenate([self._product(W, b, images[block]) for block in blocks(images, self._work(x))])
         return z.reshape(*x.shape[:-3], self.n_out, *self._size(x)), x
 
     def backward(self, params: Params, x: Array, dz: Array) -> tuple[Array, Params]:
         dparams = self.param_grads(params, x, dz)
-        W, images, Δ = self._rows(params), self._samples(x), self._samples(dz)
-        dx = [self._input_grads(W, Δ[block], x.shape[-2:]) for block in self._blocks(images)]
+        W, Δ = self._rows(params), self._samples(dz)
+        dx = [self._input_grads(W, Δ[block], x.shape[-2:]) for block in blocks(Δ, self._work(x))]
         return namespace(dz).concatenate(dx).reshape(x.shape), dparams
 
     def param_grads(self, params: Params, x: Array, dz: Array) -> Params:
         check_same_shape(self, "dz", dz, (*x.shape[:-3], self.n_out, *self._size(x)), "the output")
         images, Δ = self._samples(x), self._samples(dz)
-        dW = sum(self._weight_grads(images[block], Δ[block]) for block in self._blocks(images))
+        dW = sum(self._weight_grads(images[block], Δ[block]) for block in blocks(images, self._work(x)))
         dW = dW.reshape(self.kernel, self.n_out, self.kernel, self.n_in).transpose(1, 3, 0, 2)
         return {"W": dW, "b": Δ.sum(axis=(0, 2, 3))}  # (26)
 
@@ -139,8 +139,10 @@ class Conv2d(Layer):
         """View x (..., C, H, W) as (m, C, H, W)."""
         return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
-    def _blocks(self, x: Array) -> list[slice]:
-        return blocks(x, self.kernel * math.prod(x.shape[1:]))
+    def _work(self, x: Array) -> int:
+        """How many numbers `_gather` makes of a sample, about."""
+        numbers: int = self.kernel * math.prod(x.shape[-3:])
+        return numbers
 
 
 def _flat(x: Array) -> Array:

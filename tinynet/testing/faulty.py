@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from tinynet.arrays import Array, Cache, Params, owned_copy
+from tinynet.arrays import Array, Cache, Params, is_floating, owned_copy
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 
@@ -63,6 +63,10 @@ class Call:
             return {"y_hat": self.right.backward(self.cache, self.dy)}
         dx, dparams = self.right.backward(self.params, self.cache, self.dy)
         return {"x": dx, "params": dparams}
+
+    def paths(self) -> list[Path]:
+        """The way to each gradient that says something: integers do not vary, and nothing is asked of theirs."""
+        return [path for path in leaf_paths(self.grads()) if path != ("x",) or is_floating(self.x)]
 
     def with_dy(self, dy: Any) -> Call:
         return replace(self, dy=dy)

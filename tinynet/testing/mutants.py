@@ -6,12 +6,11 @@ A test of gradients should notice ("kill") every mutant that computes something 
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import linecache
 import textwrap
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -19,39 +18,43 @@ from typing import Any
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing.faulty import instance_of
+from tinynet.testing.mutations import checks_in, mutations
 
 __all__ = ["Mutant", "mutate_backward"]
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A class with one change in one method.
+    """A class with one change in one method, or in one function that its methods call.
 
     Attributes:
         cls: a subclass of the original, of the same name, that takes the same arguments.
-        method: the name of the method that differs.
+        method: the name of the method or function that differs.
         description: where, and what became what: `losses.py:70 r * s → r / s`.
+        function: what stands there now; `inspect.getsource` shows it.
     """
 
     cls: type[Any]
     method: str
     description: str
+    function: Any
 
 
 def mutate_backward(cls: type[Layer] | type[Loss], *, forward: bool = False) -> tuple[Mutant, ...]:
-    """Return every mutant of the methods by which `cls` computes its gradients, each with another syntax tree.
+    """Return every mutant of the functions by which `cls` computes its gradients, each with another syntax tree.
 
-    These are `backward`, `param_grads` and the methods they call on self, wherever in the ancestry of `cls` they stand
-    below `Layer` and `Loss`. The forward pass of their mutants is the original's, even where it shares a method with
-    the backward pass: what is wrong is the gradient, never the function.
+    These are `backward` and `param_grads`; the methods they call on self, wherever in the ancestry of `cls` they stand
+    below `Layer` and `Loss`; and the functions they call by name from the module of `cls` or from others of its
+    package. What a mutant's forward pass returns as output is the original's, even where the two share a function:
+    what is wrong is the gradient, never the function.
 
     What only checks arguments is left as it is: a branch that ends in `raise`, and a call whose value is thrown away
-    and that gets nothing made in the method to write into.
+    and that gets nothing made in the function to write into.
 
     Args:
         cls: a layer or loss class whose source is at hand.
-        forward: mutate `forward` too and what it alone calls, which may compute a derivative for the cache. A mutant
-            of these that changes the output is another function: compare the outputs to tell the two apart.
+        forward: mutate `forward` too and what it alone calls, as it may compute a derivative for the cache. Of such a
+            mutant the cache alone differs; it is no fault where that does not either.
 
     Raises:
         TypeError: cls is not a subclass of Layer or Loss.
@@ -59,23 +62,35 @@ def mutate_backward(cls: type[Layer] | type[Loss], *, forward: bool = False) -> 
     """
     if not (isinstance(cls, type) and issubclass(cls, (Layer, Loss))):
         raise TypeError(f"mutate_backward: cls is {cls!r:.60}; expected a subclass of tinynet.Layer or tinynet.Loss")
-    backward = _methods(cls, ("backward", "param_grads"))
+    mutants = _mutants(cls, _methods(cls, ("backward", "param_grads")))
+    if forward:
+        known = {mutant.description for mutant in mutants}
+        mutants += [m for m in _mutants(cls, _methods(cls, ("forward",))) if m.description not in known]
+    return tuple(mutants)
+
+
+def _mutants(cls: type, methods: Mapping[str, FunctionType]) -> list[Mutant]:
+    helpers = _helpers(cls, methods.values())
+    plain = {name: method for name, method in methods.items() if inspect.getattr_static(cls, name) is method}
     mutants = []
-    for name, function in (_methods(cls, ("forward",)) | backward if forward else backward).items():
+    for name, function in (*methods.items(), *((f.__name__, f) for f in helpers)):
         source = _Source.of(function)
         seen = {ast.dump(source.tree)}
-        for mutated, change in _mutated(source):
-            tree = ast.fix_missing_locations(mutated)
+        file = function.__code__.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
+        for changed, text in mutations(source.tree, file):
+            tree = ast.fix_missing_locations(changed)
             if ast.dump(tree) not in seen:
                 seen.add(ast.dump(tree))
-                method = _compiled(source, tree, f"<mutant of {cls.__qualname__}.{name}: {change}>")
-                mutants.append(Mutant(_subclass(cls, name, method, keep_forward=name in backward), name, change))
-    return tuple(mutants)
+                filename = f"<mutant of {cls.__qualname__}.{name}: {text}>"
+                new = _compiled(source, tree, filename)
+                mutated = _with_helper(plain, helpers, function, new) if function in helpers else {name: new}
+                mutants.append(Mutant(_subclass(cls, mutated, in_forward="forward" in methods), name, text, new))
+    return mutants
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A method and its syntax tree, whose line numbers are those of the file."""
+    """A function and its syntax tree, whose line numbers are those of the file."""
 
     function: FunctionType
     tree: ast.FunctionDef
@@ -105,14 +120,33 @@ def _methods(cls: type, roots: tuple[str, ...]) -> dict[str, FunctionType]:
             continue
         found[name] = function
         tree = _Source.of(function).tree
-        ignored = {id(n) for check in ast.walk(tree) if _only_checks(check, _locals(tree)) for n in ast.walk(check)}
+        checks = checks_in(tree)
         todo += [
             n.attr
             for n in ast.walk(tree)
             if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "self"
-            if id(n) not in ignored and n.attr != "forward"
+            if id(n) not in checks and n.attr != "forward"
         ]
     return found
+
+
+def _helpers(cls: type, functions: Iterable[FunctionType]) -> tuple[FunctionType, ...]:
+    """Return the functions of the package of `cls` that `functions` call by name, and those that these call."""
+    package = cls.__module__.rpartition(".")[0] or cls.__module__
+    found: dict[FunctionType, None] = {}
+    todo = list(functions)
+    while todo:
+        function = todo.pop(0)
+        tree = _Source.of(function).tree
+        checks = checks_in(tree)
+        for n in ast.walk(tree):
+            called = function.__globals__.get(n.id) if isinstance(n, ast.Name) and id(n) not in checks else None
+            if not isinstance(called, FunctionType) or called in found:
+                continue
+            if package in (called.__module__, called.__module__.rpartition(".")[0]):
+                found[called] = None
+                todo.append(called)
+    return tuple(found)
 
 
 def _function(attribute: Any) -> FunctionType | None:
@@ -122,259 +156,50 @@ def _function(attribute: Any) -> FunctionType | None:
 
 
 def _compiled(source: _Source, tree: ast.FunctionDef, filename: str) -> Any:
-    """Compile a mutated method; a traceback through it shows the mutated lines."""
+    """Compile a mutated function, with globals of its own; a traceback through it shows the mutated lines."""
     function = source.function
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     # Made inside a function, because the original may close over something: `__class__`, where it calls `super()`.
     make = f"def make({', '.join(cells)}):\n{textwrap.indent(ast.unparse(tree), '    ')}\n    return {tree.name}\n"
     text = f"from __future__ import annotations\n{make}"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    namespace = dict(function.__globals__)
-    exec(compile(text, filename, "exec"), namespace)
-    return namespace["make"](*(cell.cell_contents for cell in cells.values()))
+    scope = dict(function.__globals__)
+    exec(compile(text, filename, "exec"), scope)
+    return scope["make"](*(cell.cell_contents for cell in cells.values()))
 
 
-def _subclass(cls: type, name: str, method: Any, *, keep_forward: bool) -> type:
+def _with_helper(
+    methods: Mapping[str, FunctionType], helpers: Iterable[FunctionType], old: FunctionType, new: FunctionType
+) -> dict[str, Any]:
+    """Return the methods again, for which, and for the other helpers, `new` stands where `old` stood."""
+    others = {helper: _with_own_globals(helper) for helper in helpers} | {old: new}
+    again = {name: _with_own_globals(method) for name, method in methods.items()}
+    for function in (*others.values(), *again.values()):
+        scope = function.__globals__
+        scope.update({k: others[v] for k, v in scope.items() if isinstance(v, FunctionType) and v in others})
+    return again
+
+
+def _with_own_globals(f: FunctionType) -> FunctionType:
+    copy = FunctionType(f.__code__, dict(f.__globals__), f.__name__, f.__defaults__, f.__closure__)
+    copy.__kwdefaults__ = f.__kwdefaults__
+    return copy
+
+
+def _subclass(cls: type, mutated: Mapping[str, Any], *, in_forward: bool) -> type:
+    """Return `cls` with other methods and with its own output; the cache may be that of the `mutated` methods."""
     attributes: dict[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
-        name: method,
+        "_forward_of": getattr(cls, "_forward_of", cls),
+        "forward": lambda self, *args: instance_of(cls, self).forward(*args),
     }
-    if keep_forward:
-        attributes["_forward_of"] = getattr(cls, "_forward_of", cls)
-        attributes["forward"] = lambda self, *args: instance_of(cls, self).forward(*args)
-    return type(cls.__name__, (cls,), attributes)
+    if not in_forward:
+        return type(cls.__name__, (cls,), {**attributes, **mutated})
+    inner = type(cls.__name__, (cls,), dict(mutated))
 
+    def forward(self: Any, *args: Any) -> tuple[Any, Any]:
+        return instance_of(cls, self).forward(*args)[0], instance_of(inner, self).forward(*args)[1]
 
-# ---- where to mutate --------------------------------------------------------------------------------------------
-
-
-def _mutated(source: _Source) -> Iterator[tuple[ast.FunctionDef, str]]:
-    """Yield each mutated tree and its description."""
-    file = source.function.__code__.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
-    local = _locals(source.tree)
-    for path in _paths(source.tree, local):
-        node = _follow(source.tree, path)
-        for new in _replacements(node, source.tree, path):
-            tree = copy.deepcopy(source.tree)
-            statement = _statement(source.tree, path)
-            _replace(tree, path, new)
-            after = (
-                ast.Pass() if statement is node and new is None else _follow(tree, path[: _depth(source.tree, path)])
-            )
-            line = getattr(node, "lineno", statement.lineno)
-            yield tree, f"{file}:{line} {_headline(statement)} → {_headline(after)}"
-
-
-Path = tuple[tuple[str, int | None], ...]
-
-
-def _paths(node: ast.AST, local: set[str], path: Path = ()) -> Iterator[Path]:
-    """Yield the way to each node that a mutation may change, outermost first."""
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "ctx", "op", "ops", "type_params"):
-            continue
-        for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if isinstance(child, ast.AST) and not _only_checks(child, local) and not _is_text(child):
-                yield (*path, (name, i))
-                yield from _paths(child, local, (*path, (name, i)))
-
-
-def _follow(node: Any, path: Path) -> Any:
-    for name, i in path:
-        node = getattr(node, name) if i is None else getattr(node, name)[i]
-    return node
-
-
-def _replace(tree: ast.AST, path: Path, new: ast.AST | None) -> None:
-    """Put `new` where `path` leads; None deletes a statement."""
-    *way, (name, i) = path
-    parent = _follow(tree, tuple(way))
-    if i is None:
-        setattr(parent, name, new)
-    else:
-        getattr(parent, name)[i] = new or ast.Pass()
-
-
-def _depth(tree: ast.AST, path: Path) -> int:
-    """The length of the way to the innermost statement on `path`; 0 for the method itself."""
-    return max((n for n in range(1, len(path) + 1) if isinstance(_follow(tree, path[:n]), ast.stmt)), default=0)
-
-
-def _statement(tree: ast.FunctionDef, path: Path) -> ast.stmt:
-    statement: ast.stmt = _follow(tree, path[: _depth(tree, path)])
-    return statement
-
-
-def _headline(statement: ast.AST) -> str:
-    return ast.unparse(statement).splitlines()[0] if not isinstance(statement, ast.Pass) else "(deleted)"
-
-
-def _locals(tree: ast.FunctionDef) -> set[str]:
-    """The names that the method itself binds."""
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-
-
-def _only_checks(node: ast.AST, local: set[str]) -> bool:
-    """Whether a node can do no more than raise."""
-    match node:
-        case ast.Raise() | ast.Assert():
-            return True
-        case ast.If(body=[*_, ast.Raise()], orelse=[]) | ast.ExceptHandler(body=[*_, ast.Raise()]):
-            return True
-        case ast.Expr(value=ast.Call(func=func, args=args)):
-            written = [func.value] if isinstance(func, ast.Attribute) else []
-            return not any(_root(target) in local for target in written + args[:1])
-    return False
-
-
-def _root(node: ast.AST) -> str:
-    """The name that an expression like `a.b[i].c` starts with."""
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.JoinedStr) or (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    )
-
-
-# ---- what to put there ------------------------------------------------------------------------------------------
-
-_OPERATORS: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
-    ast.Add: (ast.Sub,),
-    ast.Sub: (ast.Add,),
-    ast.Mult: (ast.Div, ast.Add),
-    ast.Div: (ast.Mult,),
-    ast.FloorDiv: (ast.Mult,),
-    ast.MatMult: (ast.Mult,),
-    ast.Pow: (ast.Mult,),
-    ast.Mod: (ast.FloorDiv,),
-}
-_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
-    ast.Lt: (ast.GtE, ast.LtE),
-    ast.LtE: (ast.Gt, ast.Lt),
-    ast.Gt: (ast.LtE, ast.GtE),
-    ast.GtE: (ast.Lt, ast.Gt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
-}
-_FUNCTIONS = {
-    "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "argmin": "argmax", "argmax": "argmin",
-    "sum": "mean", "mean": "sum", "exp": "expm1", "expm1": "exp", "log": "log1p", "log1p": "log", "sin": "cos",
-    "cos": "sin", "sinh": "cosh", "cosh": "sinh", "tanh": "sinh", "zeros_like": "ones_like", "ones_like": "zeros_like",
-    "zeros": "ones", "ones": "zeros", "floor": "ceil", "ceil": "floor", "any": "all", "all": "any",
-}  # fmt: skip
-_AXES = (0, 1, -1)
-
-
-def _replacements(node: ast.AST, tree: ast.FunctionDef, path: Path) -> Iterator[ast.AST | None]:
-    """Yield what may stand in place of `node`; None for a statement that is deleted."""
-    parent = _follow(tree, path[:-1])
-    match node:
-        case ast.BinOp(left, op, right):
-            for other in _OPERATORS.get(type(op), ()):
-                yield ast.BinOp(left, other(), right)
-            if isinstance(op, (ast.Sub, ast.Div, ast.MatMult, ast.Pow)):
-                yield ast.BinOp(right, op, left)
-            yield from (left, right)
-            if not isinstance(parent, (ast.BinOp, ast.Compare)):
-                yield _negative(node)
-            if isinstance(op, ast.MatMult):
-                yield ast.BinOp(_transposed(left), op, right)
-                yield ast.BinOp(left, op, _transposed(right))
-                yield _transposed(node)
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not(), operand=operand):
-            yield operand
-        case ast.Attribute(value=value, attr="T"):
-            yield value
-        case ast.Call():
-            yield from _other_calls(node)
-        case ast.keyword(arg="axis", value=value):
-            given = ast.unparse(value)
-            yield from (ast.keyword("axis", _number(axis)) for axis in _AXES if str(axis) != given)
-            yield ast.keyword("axis", ast.Constant(None))
-        case ast.Constant(value=bool(value)):
-            yield ast.Constant(not value)
-        case ast.Constant(value=int(value)):
-            yield from (_number(value + 1), _number(value - 1))
-            if not isinstance(parent, ast.UnaryOp):
-                yield _number(-value)
-        case ast.Constant(value=float(value)):
-            yield from (_number(2 * value), _number(value + 1), _number(value / 2))
-            if not isinstance(parent, ast.UnaryOp):
-                yield _number(-value)
-        case ast.Compare(left, [op], [right]):
-            yield from (ast.Compare(left, [other()], [right]) for other in _COMPARISONS[type(op)])
-        case ast.BoolOp(op, values):
-            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
-        case ast.IfExp(_, body, orelse):
-            yield from (body, orelse)
-        case ast.If(test, body, orelse) | ast.While(test, body, orelse):
-            yield type(node)(ast.UnaryOp(ast.Not(), test), body, orelse)
-        case ast.Slice(lower, upper, step):
-            yield from (ast.Slice(None, upper, step), ast.Slice(lower, None, step), ast.Slice(lower, upper, None))
-        case ast.Subscript(value, slice=ast.Slice()):
-            yield value
-        case ast.Dict(keys, values) if len(values) > 1:
-            yield ast.Dict(keys, [*values[1:], values[0]])
-        case ast.AugAssign(target, op, value):
-            yield from (ast.AugAssign(target, other(), value) for other in _OPERATORS.get(type(op), ()))
-            yield ast.Assign([target], value, lineno=0)
-            yield None
-        case ast.Assign([target], value):
-            if _bound_before(target, node, tree):
-                yield None
-        case ast.Expr(ast.Call()):
-            yield None
-    if isinstance(parent, ast.Dict) and path[-1][0] == "values" and isinstance(node, ast.expr):
-        yield from (_negative(node), _transposed(node))
-
-
-def _other_calls(call: ast.Call) -> Iterator[ast.AST]:
-    """Yield a call of a related function, the arguments of `where` exchanged, and the argument or object alone."""
-    func, args = call.func, call.args
-    name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
-    if name in _FUNCTIONS:
-        other = copy.deepcopy(func)
-        setattr(other, "attr" if isinstance(other, ast.Attribute) else "id", _FUNCTIONS[name])
-        yield ast.Call(other, args, call.keywords)
-    if name == "where" and len(args) == 3:
-        yield ast.Call(func, [args[0], args[2], args[1]], call.keywords)
-    if len(args) == 1:
-        yield args[0]
-    if not args and isinstance(func, ast.Attribute):
-        yield func.value
-    for i, keyword in enumerate(call.keywords):
-        if keyword.arg in ("axis", "keepdims"):
-            yield ast.Call(func, args, [*call.keywords[:i], *call.keywords[i + 1 :]])
-
-
-def _bound_before(target: ast.expr, at: ast.Assign, tree: ast.FunctionDef) -> bool:
-    """Whether all names of `target` have a value without this assignment, so that deleting it is no NameError."""
-    names = {n.id for n in ast.walk(target) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    earlier = {a.arg for a in ast.walk(tree.args) if isinstance(a, ast.arg)}
-    for n in ast.walk(tree):
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.lineno < at.lineno:
-            earlier.add(n.id)
-    return names <= earlier
-
-
-def _number(value: float) -> ast.expr:
-    return _negative(ast.Constant(-value)) if value < 0 else ast.Constant(abs(value))
-
-
-def _negative(node: ast.expr) -> ast.expr:
-    return ast.UnaryOp(ast.USub(), node)
-
-
-def _transposed(node: ast.expr) -> ast.expr:
-    """Insert `.T`, or take away the one that is there."""
-    return node.value if isinstance(node, ast.Attribute) and node.attr == "T" else ast.Attribute(node, "T", ast.Load())
+    return type(cls.__name__, (cls,), {**attributes, "forward": forward})

@@ -76,15 +76,23 @@ def _dropped(_params: Any, x: Any) -> Any:
 def _convolution(stride: int, padding: int) -> Callable[..., Any]:
     def convolve(jax: Any, params: Any, x: Any) -> Any:
         pads = [(padding, padding)] * 2
-        y = jax.lax.conv_general_dilated(x, params["W"], (stride, stride), pads)
-        return y + params["b"][:, None, None]
+        y = jax.lax.conv_general_dilated(x.reshape(-1, *x.shape[-3:]), params["W"], (stride, stride), pads)
+        return y.reshape(*x.shape[:-3], *y.shape[1:]) + params["b"][:, None, None]
 
     return _by_jax(convolve)
 
 
-def _windows(x: Any, kernel: int) -> Any:
-    """(…, h, w) cut into windows that do not overlap, (…, h/k, w/k, k, k)."""
-    return np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(-2, -1))[..., ::kernel, ::kernel, :, :]
+def _windows(x: Any, kernel: int, stride: int) -> Any:
+    """The windows of x (…, h, w), (…, rows, columns, k, k)."""
+    return np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(-2, -1))[..., ::stride, ::stride, :, :]
+
+
+def _largest(kernel: int, stride: int) -> Callable[..., Any]:
+    return lambda params, x: _windows(x, kernel, stride).max(axis=(-2, -1))
+
+
+def _mean(kernel: int, stride: int) -> Callable[..., Any]:
+    return lambda params, x: _windows(x, kernel, stride).mean(axis=(-2, -1))
 
 
 def _cross_entropy(jax: Any, logits: Any, y: Any) -> Any:
@@ -95,9 +103,12 @@ def _binary_cross_entropy(jax: Any, logits: Any, y: Any) -> Any:
     return -(y * jax.nn.log_sigmoid(logits) + (1 - y) * jax.nn.log_sigmoid(-logits)).sum()
 
 
-def _huber(y_hat: Any, y: Any) -> Any:
-    r = np.abs(y_hat - y)
-    return np.where(r <= 1, r * r / 2, r - 0.5).sum()
+def _huber(delta: float) -> Callable[..., Any]:
+    def total(y_hat: Any, y: Any) -> Any:
+        r = np.abs(y_hat - y)
+        return np.where(r <= delta, r * r / 2, delta * (r - delta / 2)).sum()
+
+    return total
 
 
 def _half_squared_distance(y_hat: Any, y: Any) -> Any:
@@ -108,6 +119,7 @@ def _mean_over_samples(total: Callable[..., Any]) -> Callable[..., Any]:
     return lambda y_hat, y: total(y_hat, y) / len(y)
 
 
+_softmax = _by_jax(lambda jax, params, x: jax.nn.softmax(x))
 _sigmoid = _by_jax(lambda jax, params, x: jax.nn.sigmoid(x))
 _IMAGE = (3, 2, 7, 5)
 
@@ -122,8 +134,10 @@ CASES: tuple[Case, ...] = (
     Case(tn.SiLU(), reference=_by_jax(lambda jax, params, x: jax.nn.silu(x))),
     Case(tn.GELU(), reference=_by_jax(lambda jax, params, x: jax.nn.gelu(x, approximate=False))),
     Case(tn.GELU("tanh"), reference=_by_jax(lambda jax, params, x: jax.nn.gelu(x, approximate=True))),
-    Case(tn.Softmax(), reference=_by_jax(lambda jax, params, x: jax.nn.softmax(x))),
+    Case(tn.Softmax(), reference=_softmax),
+    Case(tn.Softmax(), inputs=(2, 3, 4), reference=_softmax, name="Softmax(), x (2, 3, 4)"),
     Case(tn.LayerNorm(4), inputs=(5, 4), reference=_normalised),
+    Case(tn.LayerNorm(4), inputs=(2, 3, 4), reference=_normalised, name="LayerNorm(n=4), x (2, 3, 4)"),
     Case(tn.Dropout(0.4), reference=lambda params, x: x, name="Dropout(rate=0.4), in evaluation"),
     Case(tn.Dropout(0.4, seed=7), inputs=(5, 4), reference=_dropped, name="Dropout(rate=0.4), in training"),
     Case(tn.Flatten(), inputs=(5, 2, 3), reference=lambda params, x: x.reshape(len(x), 6)),
@@ -131,12 +145,18 @@ CASES: tuple[Case, ...] = (
     Case(tn.Embedding(5, 3), reference=lambda params, x: params["W"][x]),
     Case(tn.Conv2d(2, 3, kernel=3), inputs=_IMAGE, reference=_convolution(1, 0)),
     Case(tn.Conv2d(2, 3, kernel=3, stride=2, padding=1), inputs=_IMAGE, reference=_convolution(2, 1)),
-    Case(tn.MaxPool2d(2), inputs=(3, 2, 6, 4), reference=lambda params, x: _windows(x, 2).max(axis=(-2, -1))),
-    Case(tn.AvgPool2d(2), inputs=(3, 2, 6, 4), reference=lambda params, x: _windows(x, 2).mean(axis=(-2, -1))),
+    Case(tn.Conv2d(2, 3, kernel=2, stride=2, padding=3), inputs=(1, 2, 2, 3, 4), reference=_convolution(2, 3)),
+    Case(tn.MaxPool2d(2), inputs=(3, 2, 6, 4), reference=_largest(2, 2)),
+    Case(tn.MaxPool2d(3, stride=1), inputs=(2, 1, 2, 5, 4), reference=_largest(3, 1)),
+    Case(tn.AvgPool2d(2), inputs=(3, 2, 6, 4), reference=_mean(2, 2)),
+    Case(tn.AvgPool2d(3, stride=1), inputs=(2, 1, 2, 5, 4), reference=_mean(3, 1)),
     Case(tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), reference=_sigmoid_network),
+    Case(tn.Sequential(tn.Sigmoid(), tn.Linear(4, 3), tn.Linear(3, 3)), reference=_sigmoid_network),
+    Case(tn.Sequential(tn.Sigmoid(), tn.Sigmoid()), reference=_sigmoid_network),
     Case(tn.SquaredError("sum"), reference=_half_squared_distance),
     Case(tn.SquaredError("mean"), reference=_mean_over_samples(_half_squared_distance)),
-    Case(tn.Huber(), reference=_huber),
+    Case(tn.Huber(), reference=_huber(1.0)),
+    Case(tn.Huber(0.5, "mean"), reference=_mean_over_samples(_huber(0.5))),
     Case(tn.BinaryCrossEntropy("sum"), reference=_by_jax(_binary_cross_entropy)),
     Case(tn.BinaryCrossEntropy("mean"), reference=_mean_over_samples(_by_jax(_binary_cross_entropy))),
     Case(tn.SoftmaxCrossEntropy("sum"), reference=_by_jax(_cross_entropy)),

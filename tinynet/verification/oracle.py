@@ -156,8 +156,8 @@ def make_oracle(subject: Subject) -> Oracle | NumericalOracle:
     for rebound in (False, True):
         subject.rebound = rebound
         try:
-            with jax.enable_x64(True):
-                jax.eval_shape(_traced(subject), _as(np.float64, subject.args))
+            shapes = tuple((n, a.shape, a.dtype.str) for n, a in sorted(_as(np.float64, subject.args).items()))
+            _try_to_trace(ByKey(subject), shapes)
         except Exception as error:
             failures.append(error)
             continue
@@ -203,6 +203,12 @@ class ByKey:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+@functools.lru_cache(maxsize=256)
+def _try_to_trace(by_key: ByKey, shapes: tuple[tuple[str, tuple[int, ...], str], ...]) -> None:
+    with jax.enable_x64(True):
+        jax.eval_shape(_traced(by_key.subject), {name: np.zeros(shape, dtype) for name, shape, dtype in shapes})
 
 
 @functools.lru_cache(maxsize=256)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tinynet.verification.subjects import MISSING, Args, Gradients, Session, Subject
 
-__all__ = ["LAYOUTS", "Run", "Watchdog", "call", "copy_of", "leave_no_trace", "problem_with"]
+__all__ = ["LAYOUTS", "Run", "Watchdog", "call", "copy_of", "is_nothing", "leave_no_trace", "problem_with"]
 
 
 @dataclass
@@ -198,6 +198,16 @@ def problem_with(grad: Any, like: npt.NDArray[Any]) -> tuple[str, str]:
     if grad.dtype != like.dtype:
         return "wrong dtype", f"dtype {grad.dtype} is returned; expected {like.dtype}"
     return "", ""
+
+
+def is_nothing(grad: Any) -> bool:
+    """Whether a gradient by what does not vary says so: nothing at all, None, or zeros, of whatever kind."""
+    if grad is MISSING or grad is None:
+        return True
+    try:
+        return not np.any(np.asarray(grad))
+    except (TypeError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 import tinynet as tn
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing import SeededFault, seeded_faults
+from tinynet.verification.cases import CASES, Case
 from tinynet.verification.report import Report
+from tinynet.verification.subjects import LayerSubject, LossSubject, make_subject
 from tinynet.verification.verify import verify
 
-__all__ = ["TARGETS", "Outcome", "Score", "self_test", "tabulate"]
+__all__ = ["KIT", "TARGETS", "Outcome", "Score", "faults_in", "self_test", "tabulate"]
 
 TARGETS: tuple[Layer | Loss, ...] = (
     tn.Linear(4, 3),
@@ -22,15 +27,19 @@ TARGETS: tuple[Layer | Loss, ...] = (
     tn.SquaredError("mean"),
     tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 3), tn.Sigmoid(), tn.Linear(3, 2)),
 )
-"""What the faults are seeded into."""
+"""What the faults are seeded into: the document's classes."""
+
+KIT: tuple[Case, ...] = tuple(case for case in CASES if type(case.target) not in set(map(type, TARGETS)))
+"""Every other layer and loss of the package."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One seeded fault, and what the verifier said of it."""
+    """One seeded fault in a target, and what the verifier said of it."""
 
     seeded: SeededFault
     report: Report
+    target: str
 
     @property
     def found(self) -> bool:
@@ -60,26 +69,34 @@ class Score:
 
 
 def self_test(
-    targets: Sequence[Layer | Loss] = TARGETS,
+    targets: Sequence[Layer | Loss | Case] = TARGETS,
     *,
     every: bool = False,
-    progress: Callable[[list[SeededFault]], Iterator[SeededFault]] = iter,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> list[Outcome]:
     """Verify every seeded fault of every target.
 
     Args:
-        targets: right layers and losses.
+        targets: right layers and losses, or cases of them, which bring the shape of their input.
         every: all variants of a fault; otherwise the first for each name, gradient and target.
         progress: wraps the list of faults, as `tqdm` does.
     """
-    faults: list[SeededFault] = []
-    for target in targets:
+    faults: list[tuple[SeededFault, Case]] = []
+    for case in (target if isinstance(target, Case) else Case(target) for target in targets):
         seen: set[tuple[str, str]] = set()
-        for fault in seeded_faults(target):
+        for fault in faults_in(case):
             if every or (fault.name, fault.gradient) not in seen:
                 seen.add((fault.name, fault.gradient))
-                faults.append(fault)
-    return [Outcome(fault, verify(fault.target)) for fault in progress(faults)]
+                faults.append((fault, case))
+    return [Outcome(fault, verify(fault.target, inputs=case.inputs), str(case)) for fault, case in progress(faults)]
+
+
+def faults_in(case: Case) -> tuple[SeededFault, ...]:
+    """The faults on the input that `verify` would take; none for what is neither a Layer nor a Loss."""
+    subject = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0))
+    if isinstance(subject, LossSubject):
+        return seeded_faults(subject.loss, inputs=(subject.args["y_hat"], subject.args["y"]))
+    return seeded_faults(subject.layer, inputs=(subject.args["x"],)) if isinstance(subject, LayerSubject) else ()
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence
+from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
 from tinynet.verification.kinks import beyond_kinks
 from tinynet.verification.location import line_of_error, line_of_gradient
 from tinynet.verification.oracle import Exact, NumericalOracle, Oracle
 from tinynet.verification.report import Finding, Probe
-from tinynet.verification.runs import Hang, Run, Watchdog, call, problem_with
+from tinynet.verification.runs import Hang, Run, Watchdog, call, is_nothing, problem_with
 from tinynet.verification.subjects import Args, LayerSubject, LossSubject, Subject
 from tinynet.verification.tolerance import bound, distance, unit_of
 
@@ -34,6 +34,7 @@ PROBES = (
     "larger",
     "empty batch",
     "saturated",
+    "huge",
     "tiny",
     "zeros and ties",
     "layout",
@@ -53,7 +54,8 @@ class Stop(Exception):
 class Trial:
     """The subject, its oracle, and the tools that every probe uses; findings and coverage grow as the probes run.
 
-    `suspicions` are findings unless the probes of values can tell more.
+    `suspicions` are findings unless the probes of values can tell more. Where faults need not be `named`, "unknown" is
+    the name of each whose values would have to be explained.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class Trial:
         seed: int,
         wanted: frozenset[str],
         watchdog: Watchdog,
+        named: bool = True,
     ) -> None:
         self.subject, self.reference, self.dtypes, self.seed = subject, reference, dtypes, seed
-        self.wanted, self.watchdog = wanted, watchdog
+        self.wanted, self.watchdog, self.named = wanted, watchdog, named
         self.rng = np.random.default_rng([seed, 1])
         self.findings: list[Finding] = []
         self.suspicions: list[Finding] = []
@@ -190,9 +193,12 @@ class Trial:
             ratios[name] = ratio_of(off, tolerance[name])
             if off > tolerance[name]:
                 wrong.add(name)
-        for name in run.grads:
+        for name, got in run.grads.items():
             if name not in subject.args:
                 explanation = f"a gradient that nothing corresponds to: expected {', '.join(subject.wrt)}"
+                self.add(self.finding(Diagnosis("malformed", (name,), explanation), probe=probe))
+            elif subject.args[name].dtype.kind != "f" and not is_nothing(got):
+                explanation = f"{name} holds {args[name].dtype}, which does not vary: expected zeros, or None"
                 self.add(self.finding(Diagnosis("malformed", (name,), explanation), probe=probe))
         self.coverage.append(Probe(probe, dtype, ratios=ratios))
         if malformed:
@@ -261,6 +267,12 @@ class Trial:
                 Diagnosis(fault, self.subject.wrt, explanation), probe=probe, where=line_of_error(run.error, files)
             )
         )
+
+    def diagnoses(self, evidence: Sequence[Evidence]) -> list[Diagnosis]:
+        if self.named:
+            return diagnose(evidence)
+        wrong = {name for e in evidence for name in e.wrong}
+        return [Diagnosis("unknown", tuple(n for n in self.subject.wrt if n in wrong), FAULTS["unknown"])]
 
     def report(self, d: Diagnosis, failing: Sequence[Evidence], shapes: int | None = None) -> None:
         e = next((e for e in failing if d.gradients[0] in e.wrong), failing[0])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinynet.verification.diagnosis.chain import of_the_chain
+from tinynet.verification.diagnosis.chain import of_the_chain, of_updated_params
 from tinynet.verification.diagnosis.cotangent import of_dy
 from tinynet.verification.diagnosis.evidence import FAULTS, Diagnosis, Evidence
 from tinynet.verification.diagnosis.tensor import (
@@ -49,6 +49,7 @@ def diagnose(evidence: Sequence[Evidence]) -> list[Diagnosis]:
                 or of_some_entries(name, evidence)
                 or rounded_to_float32([name], failing)
                 or of_the_chain(failing, [name], only=True)
+                or of_updated_params(name, failing)
                 or without_memory(name, evidence)
                 or when_saturated(name, evidence)
                 or Diagnosis("unknown", (name,), FAULTS["unknown"])

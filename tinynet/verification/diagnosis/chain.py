@@ -11,7 +11,7 @@ import numpy as np
 from tinynet.verification.diagnosis.evidence import FAULTS, Array, Diagnosis, Evidence, explains, fit
 from tinynet.verification.interventions import Activation, Instrumented, instrumented
 
-__all__ = ["of_the_chain"]
+__all__ = ["of_the_chain", "of_updated_params"]
 
 
 def of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool = False) -> Diagnosis | None:
@@ -177,6 +177,28 @@ def _of_a_product(
     if updated:
         return Diagnosis("already updated W", tuple(wrong), FAULTS["already updated W"])
     return None
+
+
+def of_updated_params(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+    """∂E/∂x as it is at parameters that have moved along their own gradient, the same step in every run."""
+    steps = []
+    for e in (e for e in failing if name in e.wrong):
+        params = [n for n in e.subject.wrt if n not in e.subject.batched]
+        if name not in e.subject.batched or not params:
+            return None
+        got, exact = np.asarray(e.got[name]), e.exact.grads
+
+        def moved(t: float, e: Evidence = e, params: Sequence[str] = params) -> Array:
+            there = {n: e.args[n] + t * e.exact.grads[n] for n in params}
+            return e.vjp({**e.args, **there}, e.dy).grads[name]
+
+        step = fit([(got, exact[name], moved(1.0))])
+        if not step or not e.reproduces(name, moved(step)):
+            return None
+        steps.append(step)
+    if len(steps) < 2 or not all(math.isclose(t, steps[0], rel_tol=1e-6) for t in steps):
+        return None
+    return Diagnosis("already updated W", (name,), FAULTS["already updated W"])
 
 
 def _is_matrix(operand: Array, arg: Array) -> bool:

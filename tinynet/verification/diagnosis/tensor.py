@@ -32,11 +32,11 @@ def not_finite(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
 
 def of_one_tensor(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     failing = [e for e in evidence if name in e.wrong]
-    for fault, predict in _SPOILT.items():
+    for fault, predict in _SPOILT:
         if all(any(e.reproduces(name, p) for p in predict(name, e)) for e in failing):
             return Diagnosis(fault, (name,), FAULTS[fault])
     for hypothesis in (_scaled, _offset, _decayed, _clipped, _clipped_to_norm, _samples):
-        found = hypothesis(name, failing if hypothesis not in (_clipped, _clipped_to_norm) else evidence)
+        found = hypothesis(name, failing if hypothesis not in (_clipped, _clipped_to_norm, _samples) else evidence)
         if found is not None:
             return found
     return None
@@ -115,19 +115,21 @@ def _diagonal(name: str, e: Evidence) -> Iterator[Array]:
         yield e.dy * diagonal
 
 
-_SPOILT: dict[str, Callable[[str, Evidence], Iterable[Array]]] = {
-    "zero": lambda name, e: (np.zeros(np.shape(e.got[name])),),
-    "sign": lambda name, e: (-e.exact.grads[name],),
-    "kept a dimension": _kept,
-    "transpose": _transposes,
-    "not summed over the batch": _unsummed,
-    "absolute value": lambda name, e: (np.abs(e.exact.grads[name]), -np.abs(e.exact.grads[name])),
-    "reversed": _flips,
-    "shifted": _shifts,
-    "summed over everything": _summed,
-    "wrong shape": _flattened,
-    "off-diagonal terms missing": _diagonal,
-}
+_SPOILT: list[tuple[str, Callable[[str, Evidence], Iterable[Array]]]] = [
+    ("zero", lambda name, e: (np.zeros(e.exact.grads[name].shape),)),
+    ("sign", lambda name, e: (-e.exact.grads[name],)),
+    ("kept a dimension", _kept),
+    ("transpose", _transposes),
+    ("not summed over the batch", _unsummed),
+    ("absolute value", lambda name, e: (np.abs(e.exact.grads[name]), -np.abs(e.exact.grads[name]))),
+    ("shifted", _shifts),
+    ("reversed", _flips),
+    ("summed over everything", _summed),
+    ("zero", lambda name, e: (np.zeros(np.shape(e.got[name])),)),
+    ("wrong shape", _flattened),
+    ("off-diagonal terms missing", _diagonal),
+]
+"""In order: what a simpler hypothesis explains is not looked at by the next."""
 
 
 def _scaled(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
@@ -256,12 +258,17 @@ def _clipped_to_norm(name: str, evidence: Sequence[Evidence]) -> Diagnosis | Non
     return Diagnosis("clipped", (name,), f"the exact gradient is scaled down to a norm of {bound_:.6g}")
 
 
-def _samples(name: str, failing: Sequence[Evidence]) -> Diagnosis | None:
+def _samples(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:
     """Gradients of parameters that leave out a sample, or use one."""
+    failing = [e for e in evidence if name in e.wrong]
     if name in failing[0].subject.batched or any(e.exact.y.ndim == 0 or e.exact.y.shape[0] != e.m for e in failing):
         return None
     failing = [e for e in failing if e.m > 1] or list(failing)
-    for fault in ("one sample left out", "only one sample used"):
+    faults = ("one sample left out", "only one sample used")
+    # Of two samples both may be said; who uses one is right where there is only one.
+    if any(e.m == 1 and name not in e.wrong for e in evidence):
+        faults = faults[::-1]
+    for fault in faults:
         places: set[int] | None = None
         for e in failing:
             if e.m > 64:
@@ -293,15 +300,17 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
         return None
     bad = [np.argwhere(np.abs(np.asarray(e.got[name]) - e.exact.grads[name]) > e.tolerance[name]) for e in evidence]
     shapes = [e.exact.grads[name].shape for e in evidence]
-    if all(len(b) == 1 for b, shape in zip(bad, shapes, strict=True) if math.prod(shape) > 1) and max(map(len, bad)):
+    hidden = [bool(np.any(np.abs(e.exact.grads[name]) <= e.tolerance[name])) for e in evidence]  # what is 0 stays right
+    large = [(len(b), h) for b, shape, h in zip(bad, shapes, hidden, strict=True) if math.prod(shape) > 1]
+    if all(n == 1 or (n == 0 and h) for n, h in large) and max(map(len, bad)):
         entry = [int(i) for i in next(b[0] for b in bad if len(b))]
         return Diagnosis("one entry", (name,), f"entry {entry} is wrong, every other one is right")
-    for fault, axes_of in _PARTS.items():
+    for fault, axes_of in _PARTS:
         if fault != "one entry" and max(map(len, bad)) < 2:
             continue
         places: set[tuple[int, ...]] | None = None
         untouched = []
-        for here, shape in zip(bad, shapes, strict=True):
+        for e, here, shape in zip(evidence, bad, shapes, strict=True):
             axes = axes_of(len(shape))
             if math.prod(shape) < 2 or not axes or (fault != "one entry" and shape[axes[0]] < 2):
                 continue
@@ -311,13 +320,13 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
                 places = set()
                 break
             if not at:
-                untouched.append(lengths)
+                untouched.append((np.moveaxis(e.exact.grads[name], axes, range(len(axes))), e.tolerance[name]))
                 continue
             # Counted from the front or from the back: the last row is the last at every shape.
             (place,) = at
             both = {place, tuple(p - n for p, n in zip(place, lengths, strict=True))}
             places = both if places is None else places & both
-        fits = [p for p in places or () if not any(_has(lengths, p) for lengths in untouched)]
+        fits = [p for p in places or () if not any(_shows(exact, p, tolerance) for exact, tolerance in untouched)]
         if fits:
             place = max(fits)
             where = list(place) if fault == "one entry" else place[0]
@@ -325,15 +334,19 @@ def of_some_entries(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None
     return None
 
 
-_PARTS: dict[str, Callable[[int], list[int]]] = {
-    "one entry": lambda ndim: list(range(ndim)),
-    "one row": lambda ndim: [0] if ndim > 1 else [],
-    "one column": lambda ndim: [ndim - 1] if ndim > 1 else [],
-}
+_PARTS: list[tuple[str, Callable[[int], list[int]]]] = [
+    ("one entry", lambda ndim: list(range(ndim))),
+    ("one row", lambda ndim: [0] if ndim > 1 else []),
+    ("one row", lambda ndim: [ndim - 2] if ndim > 2 else []),
+    ("one column", lambda ndim: [ndim - 1] if ndim > 1 else []),
+]
+"""A part, and the axes along which it has one index each; rows of rows are rows, too."""
 
 
-def _has(lengths: tuple[int, ...], place: tuple[int, ...]) -> bool:
-    return all(-n <= p < n for p, n in zip(place, lengths, strict=True))
+def _shows(exact: Array, place: tuple[int, ...], tolerance: float) -> bool:
+    """Whether an array has that place, and something there that a mistake could spoil: what is 0 stays right."""
+    has = all(-n <= p < n for p, n in zip(place, exact.shape, strict=False))
+    return has and bool(np.any(np.abs(exact[place]) > tolerance))
 
 
 def without_memory(name: str, evidence: Sequence[Evidence]) -> Diagnosis | None:

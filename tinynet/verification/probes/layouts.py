@@ -32,7 +32,7 @@ def probe_layouts(trial: Trial) -> None:
     if trial.has_batch():
         name = subject.batched[0]
         args = {**subject.args, name: np.broadcast_to(subject.args[name][:1].copy(), subject.args[name].shape)}
-        wide = np.broadcast_to(dy[:1].copy(), dy.shape) if dy.ndim else dy
+        wide = np.broadcast_to(dy[:1].copy() if len(dy) > 1 else dy.ravel()[0], dy.shape) if dy.ndim else dy
         _layout_is_wrong(trial, "broadcast", subject, args, wide)
 
 
@@ -42,6 +42,14 @@ def _layout_is_wrong(trial: Trial, label: str, subject: Subject, args: Args, dy:
     trial.coverage[-1] = dataclasses.replace(last, name=f"layout ({label})")
     if evidence is None or not evidence.wrong:
         return bool(trial.findings)
+    with trial.unrecorded():
+        plain = {n: a.copy() for n, a in args.items()}
+        cotangents = [dy.copy(), trial.dy(subject), trial.dy(subject)]
+        contiguous = [e for g in cotangents if (e := trial.evidence("layout", subject, args=plain, dy=g)) is not None]
+    if len(contiguous) == len(cotangents) and contiguous[0].wrong == evidence.wrong:
+        for d in trial.diagnoses(contiguous):
+            trial.report(d, contiguous)
+        return True
     text = f"{FAULTS['wrong only for a layout']}: {label}"
     trial.report(Diagnosis("wrong only for a layout", tuple(sorted(evidence.wrong)), text), [evidence])
     return True

@@ -16,12 +16,14 @@ __all__ = ["probe_regimes"]
 
 _REGIMES: dict[str, Callable[[Array], Array]] = {
     "saturated": lambda x: 6 * x,
+    "huge": lambda x: 1e3 * x,
     "tiny": lambda x: 1e-3 * x,
     "zeros and ties": lambda x: np.round(x) + 0.0,
 }
 
 _ONLY_IN = {
     "saturated": "wrong only when saturated",
+    "huge": "wrong only when saturated",
     "tiny": "wrong only for small inputs",
     "zeros and ties": "wrong only at kinks",
 }
@@ -43,12 +45,17 @@ def probe_regimes(trial: Trial) -> None:
         evidence = trial.evidence(probe, changed)
         if evidence is None or not evidence.wrong:
             continue
-        remaining = evidence.wrong if probe == "zeros and ties" else _beyond_rounding(trial, evidence)
+        infinite = {n for n in evidence.wrong if not np.isfinite(np.asarray(evidence.got[n], np.float64)).all()}
+        if probe == "huge":
+            remaining = infinite
+            trial.note(probe, "a finite number is all that is asked for there")
+        elif probe == "zeros and ties":
+            remaining = set(evidence.wrong)
+        else:
+            remaining = _beyond_rounding(trial, evidence)
         if remaining:
-            names = sorted(remaining)
-            infinite = not all(np.isfinite(np.asarray(evidence.got[n], np.float64)).all() for n in names)
-            fault = "non-finite" if infinite and probe != "saturated" else _ONLY_IN[probe]
-            trial.report(Diagnosis(fault, tuple(names), FAULTS[fault]), [evidence])
+            fault = "non-finite" if remaining & infinite and probe not in ("saturated", "huge") else _ONLY_IN[probe]
+            trial.report(Diagnosis(fault, tuple(sorted(remaining)), FAULTS[fault]), [evidence])
             return
 
 

@@ -146,8 +146,10 @@ def _another(trial: Trial, inputs: bool = True, params: bool = True) -> Subject:
     A, rng = trial.subject, trial.rng
     args = dict(A.args)
     for n, a in A.args.items():
-        if a.dtype.kind == "f" and (inputs if n in A.batched else params):
-            args[n] = nearby(a, 0.5 if n in A.batched else 0.1, rng)
+        if (n in A.batched and inputs) or (n not in A.batched and a.dtype.kind == "f" and params):
+            # A cache may hold no more than signs: where there are both, they are exchanged.
+            both = n in A.batched and a.dtype.kind == "f" and a.min(initial=0) < 0 < a.max(initial=0)
+            args[n] = nearby(-a if both else a, 0.1, rng)
     return A.with_args(args)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.layers import Layer
-from tinynet.verification.diagnosis import FAULTS, Diagnosis, diagnose
+from tinynet.verification.diagnosis import FAULTS, Diagnosis
 from tinynet.verification.oracle import NumericalOracle, compiled_backward
 from tinynet.verification.report import Probe
 from tinynet.verification.runs import Run
@@ -27,7 +27,7 @@ def probe_param_grads(trial: Trial) -> None:
         return
     evidence = trial.evidence("param_grads", subject, instead=lambda s, a, d: _run_param_grads(trial, s, a, d))
     if evidence is not None and evidence.wrong:
-        for d in diagnose([evidence]):
+        for d in trial.diagnoses([evidence]):
             trial.report(dataclasses.replace(d, explanation=f"in param_grads, {d.explanation}"), [evidence])
 
 
@@ -67,7 +67,7 @@ def probe_float32(trial: Trial) -> None:
         args = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in subject.args.items()}
         evidence = trial.evidence("float32", subject, dtype="float32", args=args, forgiving=trial.may_refuse(probe))
         if evidence is not None and evidence.wrong:
-            for d in diagnose([evidence]):
+            for d in trial.diagnoses([evidence]):
                 trial.report(d, [evidence])
             return
         if trial.findings:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence, diagnose
+from tinynet.verification.diagnosis import FAULTS, Diagnosis, Evidence
 from tinynet.verification.oracle import NumericalOracle
 from tinynet.verification.runs import Run
 from tinynet.verification.subjects import Args, LossSubject, Subject
@@ -33,10 +33,22 @@ def probe_values(trial: Trial) -> None:
         return
     several = [e for e in plain if e.m > 1]
     if all(e.m == 1 for e in wrong) and several:
+        with trial.unrecorded():
+            twice = trial.evidence("batch 2", _repeated(wrong[0].subject))
+        if twice is not None and twice.wrong:
+            _diagnosed(trial, [*plain, twice])
+            return
         only = Diagnosis("wrong only at batch 1", tuple(sorted(set().union(*(e.wrong for e in wrong)))), "")
         trial.report(dataclasses.replace(only, explanation=FAULTS[only.fault]), wrong)
         return
     _diagnosed(trial, plain)
+
+
+def _repeated(subject: Subject) -> Subject:
+    """The same samples, each of them twice."""
+    return subject.with_args(
+        {n: np.concatenate([a, a]) if n in subject.batched else a for n, a in subject.args.items()}
+    )
 
 
 def _without_dE(subject: Subject, args: Args, _: Array) -> Run:
@@ -58,12 +70,12 @@ def _empty_batch(trial: Trial) -> None:
 def _diagnosed(trial: Trial, plain: Sequence[Evidence]) -> None:
     # Other cotangents at the same shape, so that a name is not a coincidence of a few signs.
     subject = trial.subject
-    more = range(3) if plain[0].wrong else ()
+    more = range(3) if plain[0].wrong and trial.named else ()
     with trial.unrecorded():
         again = [e for _ in more if (e := trial.evidence("rectangular", subject)) is not None]
     plain = [*plain, *again]
     raised = [f for f in trial.findings if f.fault in ("raises", "malformed")]
-    diagnoses = diagnose(plain)
+    diagnoses = trial.diagnoses(plain)
     if raised and all(d.fault != "unknown" for d in diagnoses):
         # It raises where the shapes do not fit, and the mistake has a name where they do.
         trial.findings = [f for f in trial.findings if f not in raised]

@@ -11,10 +11,10 @@ __all__ = ["distributions", "drawn_like", "nearby", "perturbed"]
 
 
 def nearby(a: npt.NDArray[Any], by: float, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Return an array near `a`: other values, but of its kind; rows that sum to 1 are those of `a` in another order."""
-    if a.dtype.kind != "f":
-        return a
-    return rng.permutation(a) if _is_distributions(a) else a * (1 + by * rng.standard_normal(a.shape))
+    """Return an array near `a`: other values, but of its kind; rows of integers, or that sum to 1, in another order."""
+    if a.dtype.kind != "f" or _is_distributions(a):
+        return rng.permutation(a) if a.ndim else a
+    return np.asarray(a * (1 + by * rng.standard_normal(a.shape)))
 
 
 def drawn_like(a: npt.NDArray[Any], shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
