@@ -75,6 +75,12 @@ def test_faults_that_hide_are_found_and_named(target, name, description):
     assert [f.fault for f in report.findings] == [name], report
 
 
+def test_a_layer_that_differs_from_an_earlier_one_in_its_backward_pass_only_is_named():
+    wrong = next(f for f in seeded_faults(tn.Sigmoid()) if f.name == "σ′ missing").target
+    report = verify(tn.Sequential(tn.Sigmoid(), wrong), inputs=(5, 4), dtype="float64")
+    assert [(f.fault, f.target.partition(":")[0][-7:]) for f in report.findings] == [("σ′ missing", "layer 1")], report
+
+
 def test_what_is_no_fault_of_a_target_is_not_seeded_there():
     def names(text):
         return {(f.name, f.gradient) for f in faults_in(next(case for case in CASES if str(case) == text))}

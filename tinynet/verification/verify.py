@@ -168,8 +168,9 @@ def _probe_layers(trial: Trial, subject: LayerSubject, net: Sequential) -> None:
     for i, layer in enumerate(net.layers):
         child = LayerSubject(layer, params[i], x)
         y, _ = child.session().forward({name: a.copy() for name, a in child.args.items()})
-        if child.key is None or (child.key, x.shape) not in seen:
-            seen.add((child.key, x.shape))
+        known = (child.key, child.parts, x.shape)
+        if child.key is None or known not in seen:
+            seen.add(known)
             report = _run(Trial(child, None, trial.dtypes, trial.seed, trial.wanted, trial.watchdog, trial.named))
             trial.findings += [
                 dataclasses.replace(f, target=f"{trial.subject.name}, layer {i}: {f.target}") for f in report.findings

@@ -34,7 +34,8 @@ def probe_values(trial: Trial) -> None:
     several = [e for e in plain if e.m > 1]
     if all(e.m == 1 for e in wrong) and several:
         with trial.unrecorded():
-            twice = trial.evidence("batch 2", _repeated(wrong[0].subject))
+            subject, dy = _twice(wrong[0])
+            twice = trial.evidence("batch 2", subject, dy=dy)
         if twice is not None and twice.wrong:
             _diagnosed(trial, [*plain, twice])
             return
@@ -44,11 +45,10 @@ def probe_values(trial: Trial) -> None:
     _diagnosed(trial, plain)
 
 
-def _repeated(subject: Subject) -> Subject:
-    """The same samples, each of them twice."""
-    return subject.with_args(
-        {n: np.concatenate([a, a]) if n in subject.batched else a for n, a in subject.args.items()}
-    )
+def _twice(e: Evidence) -> tuple[Subject, Array]:
+    """The same samples and their cotangents, each of them twice."""
+    args = {n: np.concatenate([a, a]) if n in e.subject.batched else a for n, a in e.args.items()}
+    return e.subject.with_args(args), np.concatenate([e.dy, e.dy]) if e.dy.ndim else e.dy
 
 
 def _without_dE(subject: Subject, args: Args, _: Array) -> Run:
