@@ -16,8 +16,8 @@ from tinynet.trees import leaves
 
 __all__ = ["PRODUCT_WORK", "SHARE_WORK", "blas_threads", "shares", "step_work"]
 
-SHARE_WORK = 1e9
-"""Floating-point operations in a step that are worth a thread of their own, some milliseconds."""
+SHARE_WORK = 1e8
+"""Floating-point operations in a step that are worth a thread of their own, about a millisecond."""
 
 PRODUCT_WORK = 1e11
 """Floating-point operations in a step from which the products get every thread, where a batch cannot be shared."""
