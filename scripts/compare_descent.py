@@ -350,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = QUICK if args.quick else FULL
     data = split(load_digits(), task="classify", test_fraction=0.2, seed=args.seed, standardise=False)
     work = len(BATCH_SIZES) * (len(budget.rates) * budget.sweep_seeds + budget.xor_starts)
-    with tqdm(total=work, unit="fit") as bar:
+    with tqdm(total=work, unit="fit", disable=None) as bar:
         bar.set_description("learning rates")
         sweeps = {name: sweep(name, data, budget, args.seed, bar.update) for name in BATCH_SIZES}
         bar.set_description("comparison")

@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = QUICK if args.quick else FULL
 
     def bar(label: str, total: int) -> Any:
-        return tqdm(total=total, desc=label, leave=False)
+        return tqdm(total=total, desc=label, leave=False, disable=None)
 
     measured: dict[str, Any] = {"machine": f"{platform.machine()}, Python {platform.python_version()}"}
     measured["seconds"] = -time.perf_counter()
@@ -378,7 +378,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured["times"] = times(budget, b.update)
     with bar("smallest errors", 12) as b:
         measured["smallest errors"] = smallest_errors(budget, b.update)
-    measured["seeded faults"] = seeded(budget, lambda faults: tqdm(faults, desc="seeded faults", leave=False))
+    measured["seeded faults"] = seeded(
+        budget, lambda faults: tqdm(faults, desc="seeded faults", leave=False, disable=None)
+    )
     with bar("mutants", len(budget.mutated)) as b:
         measured["mutants"] = mutation_scores(budget, b.update)
     with bar("false alarms", budget.layers + budget.networks + 6) as b:

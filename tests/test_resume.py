@@ -183,3 +183,22 @@ def test_tinynet_train_goes_on_from_its_checkpoint(tmp_path, capsys):
     assert "goes on" not in first.out
     assert main(["train", "--epochs", "4", "--checkpoint", path, "--lr", "1"]) == 2
     assert "optimizer was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_run_that_was_stopped_stays_stopped_and_what_was_not_measured_is_nan(tmp_path, engine):
+    path, options = tmp_path / "run", {"engine": engine, "epochs": 50}
+    watching = {"validation": (X + 1, Y), "early_stopping": tn.EarlyStopping(patience=2)}
+    stopped = fit(path, **watching, **options)
+    assert (stopped.stopped, len(stopped.history["loss"]) < 50) == ("early_stopping", True)
+    again = fit(path, **watching, **options)
+    assert again.stopped == "early_stopping"
+    assert_same(again, stopped)
+    with pytest.raises(ValueError, match=r"another run: early_stopping was EarlyStopping\(.*\) and is None"):
+        fit(path, **options)
+
+    before = fit(tmp_path / "metrics", engine=engine, epochs=2, metrics={"mean": lambda y_hat, y: y_hat.mean()})
+    after = fit(tmp_path / "metrics", engine=engine, epochs=3, validation=(X, Y))
+    # The checkpoint is written before an epoch's metrics are evaluated: the second epoch's are those of the second call.
+    np.testing.assert_array_equal(after.history["mean"], [before.history["mean"][0], np.nan, np.nan])
+    np.testing.assert_array_equal(np.isnan(after.history["validation_loss"]), [True, False, False])

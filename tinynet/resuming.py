@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,9 +55,9 @@ class Position:
             self.best, self.waited = (value, map_leaves(np.copy, params)), 0
 
     def next_epoch(self, row: Mapping[str, float]) -> None:
-        """Enter the epoch in the history, and go to the beginning of the next."""
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(value)
+        """Enter the epoch in the history, NaN where nothing was measured, and go to the beginning of the next."""
+        for name in {**row, **self.history}:
+            self.history.setdefault(name, [math.nan] * self.epoch).append(row.get(name, math.nan))
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
 
 

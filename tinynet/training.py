@@ -147,7 +147,8 @@ def fit(
     runner = make_engine(engine, net, loss, optimizer, dtype, step_work(params, data.largest), threads, mesh)
     resuming = None
     if checkpoint is not None:
-        run = description(data, loss, optimizer, seed=seed, batch_size=batch_size, shuffle=shuffle, engine=engine)
+        settings = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle, "engine": engine}
+        run = description(data, loss, optimizer, early_stopping=early_stopping, **settings)
         resuming = Resuming(checkpoint, net, run, runner.processes)
     at = resuming.position() if resuming else Position()
     start = time.perf_counter() - at.seconds
