@@ -199,6 +199,6 @@ def test_a_run_that_was_stopped_stays_stopped_and_what_was_not_measured_is_nan(t
 
     before = fit(tmp_path / "metrics", engine=engine, epochs=2, metrics={"mean": lambda y_hat, y: y_hat.mean()})
     after = fit(tmp_path / "metrics", engine=engine, epochs=3, validation=(X, Y))
-    # The checkpoint is written before an epoch's metrics are evaluated: the second epoch's are those of the second call.
+    # A checkpoint is written before the metrics of its epoch are evaluated: those of the second come from `after`.
     np.testing.assert_array_equal(after.history["mean"], [before.history["mean"][0], np.nan, np.nan])
     np.testing.assert_array_equal(np.isnan(after.history["validation_loss"]), [True, False, False])
