@@ -173,3 +173,26 @@ def test_evaluation_in_parts_equals_evaluation_at_once() -> None:
 def test_the_progress_bar_shows_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
     result = fit(*data(), progress=True)
     assert f"loss={result.history['loss'][-1]:.3g}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation": (np.zeros((3, 3)),)}, "validation is 1 entries; expected a tuple"),
+        ({"validation": np.zeros((2, 3))}, "validation is float64 array"),
+        ({"metrics": [max]}, "metrics is list; expected a dict"),
+        ({"metrics": {"best": 3}}, r"metrics\['best'\] is int; expected a function"),
+        ({"metrics": {"loss": max}}, "metrics has the name 'loss', which the history uses itself"),
+        ({"metrics": {"validation_x": max}}, "metrics has the name 'validation_x'"),
+        ({"callbacks": print}, "callbacks is <built-in function print>; expected a list of functions"),
+        ({"step_callbacks": [3]}, r"step_callbacks is \[3\]; expected a list of functions"),
+        ({"early_stopping": 3}, "early_stopping is int; expected a tinynet.EarlyStopping"),
+        ({"tolerance": "small"}, "tolerance is 'small'; expected a number"),
+        ({"seed": -1}, "seed is -1; expected an int of at least 0"),
+        ({"shuffle": "no"}, "shuffle is 'no'; expected True or False"),
+        ({"checkpoint": 3}, "checkpoint is int; expected the path of a file"),
+    ],
+)
+def test_what_cannot_be_watched_called_or_written_is_refused_before_anything_is_trained(options, message):
+    with pytest.raises((TypeError, ValueError), match=f"fit: .*{message}"):
+        fit(*data(), step_callbacks=options.pop("step_callbacks", [pytest.fail]), **options)

@@ -83,17 +83,6 @@ class EarlyStopping:
         if not 0 <= self.min_delta < math.inf:
             raise ValueError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a number of at least 0")
 
-    def monitored(self, row: Mapping[str, float]) -> float:
-        """Return the number to watch from an epoch's entry in the history.
-
-        Raises:
-            ValueError: the history has none of that name.
-        """
-        try:
-            return row[self.monitor]
-        except KeyError:
-            raise ValueError(f"fit: early_stopping monitors {self.monitor!r}; expected one of {sorted(row)}") from None
-
     def improves(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than `best`, which is None before the first."""
         if math.isnan(value):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tinynet.arrays import Array, Params, describe
 from tinynet.batches import Samples, Stream, cast, samples
-from tinynet.checks import check_positive_int
+from tinynet.callbacks import EarlyStopping
+from tinynet.checks import check_number, check_positive_int
 from tinynet.engines import Engine
 from tinynet.engines.numpy import NumpyEngine
 from tinynet.layers import Layer
@@ -19,7 +21,16 @@ from tinynet.optimizers import Optimizer
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 from tinynet.weights import sample_weights
 
-__all__ = ["check_arguments", "check_fits", "initial_params", "is_optax", "make_engine", "source"]
+__all__ = [
+    "check_arguments",
+    "check_calls",
+    "check_fits",
+    "check_watching",
+    "initial_params",
+    "is_optax",
+    "make_engine",
+    "source",
+]
 
 
 def check_arguments(
@@ -31,11 +42,10 @@ def check_arguments(
     engine: object,
     threads: object,
     mesh: object,
-    verify_every: object,
-    every: object,
-    checkpoint: object,
+    seed: object,
+    shuffle: object,
 ) -> None:
-    """Raise TypeError or ValueError at the first argument that is not what `fit` can take."""
+    """Raise TypeError or ValueError at the first argument that says how to train and cannot be taken."""
     if engine not in ("numpy", "jax"):
         raise ValueError(f'fit: engine is {engine!r}; expected "numpy" or "jax"')
     for name, given, kind in (("net", net, Layer), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
@@ -46,14 +56,62 @@ def check_arguments(
         shown = f"the class {given.__name__}" if isinstance(given, type) else describe(given)
         raise TypeError(f"fit: {name} is {shown}; expected an instance of tinynet.{kind.__name__}")
     check_positive_int("fit", "epochs", epochs)
-    counts = {"batch_size": batch_size, "threads": threads, "verify_every": verify_every, "every": every}
-    for name, count in counts.items():
+    for name, count in {"batch_size": batch_size, "threads": threads}.items():
         if count is not None:
             check_positive_int("fit", name, count)
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"fit: seed is {seed!r}; expected an int of at least 0")
+    if not isinstance(shuffle, (bool, np.bool_)):
+        raise TypeError(f"fit: shuffle is {shuffle!r}; expected True or False")
     if engine == "jax" and threads is not None:
         raise ValueError('fit: threads is for engine="numpy"; JAX takes its number when it starts')
     if engine != "jax" and mesh is not None:
         raise ValueError('fit: mesh needs engine="jax"')
+
+
+def check_watching(
+    validation: object, metrics: object, early_stopping: object, tolerance: object, trained_on_arrays: bool
+) -> None:
+    """Raise TypeError or ValueError unless what `fit` is to measure after each epoch can be."""
+    if validation is not None and not (isinstance(validation, (tuple, list)) and len(validation) == 2):
+        given = f"{len(validation)} entries" if isinstance(validation, (tuple, list)) else describe(validation)
+        raise TypeError(f"fit: validation is {given}; expected a tuple (x, y)")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"fit: metrics is {describe(metrics)}; expected a dict of functions of (ŷ, y)")
+    names = dict(metrics or {})
+    for name, metric in names.items():
+        if not callable(metric):
+            raise TypeError(f"fit: metrics[{name!r}] is {describe(metric)}; expected a function of (ŷ, y)")
+        if not isinstance(name, str) or name in ("loss", "seconds") or name.startswith("validation_"):
+            raise ValueError(f"fit: metrics has the name {name!r}, which the history uses itself; use another one")
+    if tolerance is not None:
+        check_number("fit", "tolerance", tolerance)
+    if early_stopping is None:
+        return
+    if not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"fit: early_stopping is {describe(early_stopping)}; expected a tinynet.EarlyStopping")
+    measured = {"loss", "seconds", *(names if trained_on_arrays else ())}
+    if validation is not None:
+        measured |= {"validation_loss", *(f"validation_{name}" for name in names)}
+    if early_stopping.monitor not in measured:
+        raise ValueError(
+            f"fit: early_stopping monitors {early_stopping.monitor!r}, which is not measured; expected one of "
+            f"{sorted(measured)}, or validation=(x, y)"
+        )
+
+
+def check_calls(
+    callbacks: object, step_callbacks: object, verify_every: object, checkpoint: object, every: object
+) -> None:
+    """Raise TypeError or ValueError unless what `fit` is to call and to write on its way can be."""
+    for name, given in (("callbacks", callbacks), ("step_callbacks", step_callbacks)):
+        if not isinstance(given, (tuple, list)) or not all(map(callable, given)):
+            raise TypeError(f"fit: {name} is {given!r:.60}; expected a list of functions")
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"fit: checkpoint is {describe(checkpoint)}; expected the path of a file")
+    for name, count in {"verify_every": verify_every, "every": every}.items():
+        if count is not None:
+            check_positive_int("fit", name, count)
     if every is not None and checkpoint is None:
         raise ValueError("fit: every is for checkpoint=, which is not given")
 

@@ -49,7 +49,7 @@ class Position:
 
     def remember(self, early_stopping: EarlyStopping, row: Mapping[str, float], params: Params) -> None:
         """Keep `params` if the epoch was the best so far; count the epochs since the best."""
-        value = early_stopping.monitored(row)
+        value = row[early_stopping.monitor]
         self.waited += 1
         if early_stopping.improves(value, self.best and self.best[0]):
             self.best, self.waited = (value, map_leaves(np.copy, params)), 0

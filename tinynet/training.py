@@ -18,7 +18,15 @@ from tinynet.divergence import DivergenceError
 from tinynet.engines.threads import step_work
 from tinynet.epochs import Epochs
 from tinynet.evaluating import Metric, evaluate, join
-from tinynet.fit_arguments import check_arguments, check_fits, initial_params, make_engine, source
+from tinynet.fit_arguments import (
+    check_arguments,
+    check_calls,
+    check_fits,
+    check_watching,
+    initial_params,
+    make_engine,
+    source,
+)
 from tinynet.interrupts import deferred_interrupt
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -129,7 +137,9 @@ def fit(
         FileError, ValueError: the checkpoint is damaged, or another run's.
         OSError: the checkpoint could not be written; the earlier one is still there.
     """
-    check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, verify_every, every, checkpoint)
+    check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle)
+    check_watching(validation, metrics, early_stopping, tolerance, y is not None)
+    check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
     rng = np.random.default_rng(seed)
     order_rng, sample_rng = rng.spawn(2)
     data = source(x, y, sample_weight, class_weight, batch_size, shuffle, epochs)
