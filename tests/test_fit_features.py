@@ -92,7 +92,9 @@ def test_early_stopping_with_mode_max_and_min_delta() -> None:
 
 
 def test_early_stopping_names_what_it_could_monitor() -> None:
-    with pytest.raises(ValueError, match=r"'validation_loss'; expected one of \['loss', 'seconds'\]"):
+    with pytest.raises(
+        ValueError, match=r"'validation_loss', which is not measured; expected one of \['loss', 'seconds'\]"
+    ):
         fit(*data(), early_stopping=EarlyStopping())
 
 
