@@ -8,10 +8,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinynet.cli import main
-from tinynet.layers import Linear, Sigmoid
+from tinynet.layers import Layer, Linear, Sigmoid
 from tinynet.verification import random_networks
 from tinynet.verification.cases import CASES
 
@@ -242,3 +243,27 @@ def test_ctrl_c_ends_it_with_one_line():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.strip()) == (130, "tinynet: interrupted")
+
+
+class _Leaky(Layer):
+    """Written with NumPy's own names, as users write it."""
+
+    def init(self, rng, dtype=np.float32):
+        return {}
+
+    def forward(self, params, x):
+        return np.where(x > 0, x, 0.1 * x), x
+
+    def backward(self, params, x, dy):
+        return np.where(x > 0, dy, 0.1 * dy), {}
+
+
+class _Opaque(_Leaky):
+    def forward(self, params, x):
+        return np.array([[abs(float(v)) for v in row] for row in x]).reshape(x.shape), x
+
+
+def test_layers_in_numpy_s_names_join_random_networks_and_those_that_jax_cannot_trace_do_not():
+    activations = random_networks.activations_among([_Leaky(), _Opaque()])
+    assert [type(layer) for layer in activations] == [_Leaky]
+    assert random_networks.verify_networks(activations, count=3).ok

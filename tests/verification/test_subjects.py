@@ -1,5 +1,7 @@
 """Each kind of thing that people bring: a right one passes, and the same one with one mistake does not."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -262,3 +264,32 @@ def test_targets_that_sum_to_1_go_on_doing_so():
 def test_what_cannot_be_verified_is_refused_with_a_reason(target, options, message):
     with pytest.raises(tn.TargetError, match=message):
         tn.verify(target, **options)
+
+
+@dataclass(frozen=True)
+class Conv1d(tn.Layer):
+    """y_o(t) = Σ_c Σ_j W_ocj x_c(t + j): n_in counts channels, and the last axis is time."""
+
+    n_in: int = 2
+    n_out: int = 3
+    k: int = 3
+
+    def init(self, rng, dtype=np.float32):
+        return {"W": rng.normal(size=(self.n_out, self.n_in, self.k)).astype(dtype)}
+
+    def forward(self, params, x):
+        t = x.shape[-1] - self.k + 1
+        return sum(np.einsum("oc,mct->mot", params["W"][:, :, j], x[:, :, j : j + t]) for j in range(self.k)), x
+
+    def backward(self, params, x, dy):
+        t, W = dy.shape[-1], params["W"]
+        dW = np.stack([np.einsum("mot,mct->oc", dy, x[:, :, j : j + t]) for j in range(self.k)], axis=-1)
+        dx = np.zeros_like(x)
+        for j in range(self.k):
+            dx[:, :, j : j + t] += np.einsum("oc,mot->mct", W[:, :, j], dy)
+        return dx, {"W": dW}
+
+
+def test_a_width_is_changed_only_where_it_is_the_last_axis():
+    tn.verify(Conv1d(), inputs=(3, 2, 8)).raise_if_failed()
+    assert tn.verify(Conv1d()).ok  # its input is found: (m, channels, time)

@@ -22,7 +22,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.subjects import Args, Subject
-from tinynet.verification.tracing import explain
+from tinynet.verification.tracing import explain, traceable
 
 __all__ = ["ByKey", "Exact", "NumericalOracle", "Oracle", "compiled_backward", "loss_grads", "make_oracle"]
 
@@ -169,16 +169,26 @@ def make_oracle(subject: Subject) -> Oracle | NumericalOracle:
 def loss_grads(net: Layer, loss: Loss, params: Params, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Params, Any]:
     """Return ∂E/∂params and ∂E/∂x of E = loss(net(params, x), y) as NumPy arrays, by `jax.grad` in float64.
 
-    64-bit mode is on for the length of the call only.
+    64-bit mode is on for the length of the call only. NumPy's names in the code of `net` are read as jax.numpy's where
+    JAX cannot trace it as it stands.
+
+    Raises:
+        Exception: whatever JAX raises where it cannot trace the forward pass either way.
     """
 
-    def E(params: Params, x: Any) -> Any:
-        return loss.forward(net.forward(params, x)[0], y64)[0]
+    def grads(net: Layer) -> tuple[Params, Any]:
+        def E(params: Params, x: Any) -> Any:
+            return loss.forward(net.forward(params, x)[0], y64)[0]
+
+        dparams, dx = jax.jit(jax.grad(E, argnums=(0, 1)))(params64, x64)
+        return map_leaves(np.asarray, dparams), np.asarray(dx)
 
     with jax.enable_x64(True):
-        params, x64, y64 = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (params, x, y))
-        dparams, dx = jax.jit(jax.grad(E, argnums=(0, 1)))(params, x64)
-        return map_leaves(np.asarray, dparams), np.asarray(dx)
+        params64, x64, y64 = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (params, x, y))
+        try:
+            return grads(net)
+        except Exception:
+            return grads(traceable(net))
 
 
 def compiled_backward(subject: Subject, args: Args, dy: Any) -> Mapping[str, npt.NDArray[Any]]:

@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import numpy as np
 
 from tinynet.arrays import Array, Params
@@ -17,6 +18,7 @@ from tinynet.trees import leaves, map_leaves
 from tinynet.verification.oracle import loss_grads
 from tinynet.verification.report import Probe, Report
 from tinynet.verification.tolerance import bound, distance
+from tinynet.verification.tracing import traceable
 from tinynet.verification.verify import verify
 
 __all__ = ["activations_among", "verify_networks"]
@@ -141,8 +143,12 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 def activations_among(targets: Iterable[object]) -> list[Layer]:
-    """Return the layers among `targets`, instances or classes, without parameters that keep the shape of any (m, n)."""
-    return [layer for layer in map(_instance, dict.fromkeys(targets)) if layer is not None and _keeps_shape(layer)]
+    """Return the layers among `targets`, instances or classes, without parameters that keep the shape of any (m, n).
+
+    Those whose forward pass JAX cannot trace are not among them: there is no exact gradient of a network with one.
+    """
+    layers = [layer for layer in map(_instance, dict.fromkeys(targets)) if layer is not None]
+    return [layer for layer in layers if _keeps_shape(layer) and _can_be_traced(layer)]
 
 
 def _instance(target: object) -> Layer | None:
@@ -161,3 +167,11 @@ def _keeps_shape(layer: Layer) -> bool:
         return all(np.shape(layer.forward({}, np.ones(shape))[0]) == shape for shape in ((1, 1), (2, 3), (7, 16)))
     except Exception:
         return False
+
+
+def _can_be_traced(layer: Layer) -> bool:
+    for candidate in (layer, traceable(layer)):
+        with contextlib.suppress(Exception):
+            jax.eval_shape(lambda x, layer=candidate: layer.forward({}, x)[0], np.ones((2, 3)))
+            return True
+    return False

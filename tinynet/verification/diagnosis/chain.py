@@ -31,7 +31,8 @@ def of_the_chain(failing: Sequence[Evidence], wrong: Sequence[str], only: bool =
     for at in activations:
         for fault, transform in _WRONG_DELTA.items():
             if all(any(_gives(e, i, act, δ, wrong, only) for δ in transform(act, e)) for e, i, act in at):
-                return Diagnosis(fault, tuple(wrong), FAULTS[fault])
+                inside_it = "" if fault in _OF_DERIVATIVES else "in δ of an activation inside, "
+                return Diagnosis(fault, tuple(wrong), inside_it + FAULTS[fault])
     for j in range(len(places[0][1])):
         for side in (0, 1):
             found = _of_a_product(inside, places, j, side, wrong, only)
@@ -122,6 +123,9 @@ _WRONG_DELTA: dict[str, Callable[[Activation, Evidence], Iterable[Array]]] = {
     "one sample left out": lambda act, e: _rows_of(act.δ, keep=False),
     "only one sample used": lambda act, e: _rows_of(act.δ, keep=True),
 }
+
+
+_OF_DERIVATIVES = ("σ′ missing", "σ′ of the output", "another activation's derivative")
 
 
 def _rows_of(δ: Array, keep: bool) -> Iterator[Array]:

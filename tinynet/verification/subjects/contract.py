@@ -89,6 +89,8 @@ class LayerSubject(Subject):
         layer: Layer = self.layer
         widths = _width_fields(layer)
         if widths:
+            if getattr(layer, widths[0]) != x.shape[-1]:
+                return None  # channels, perhaps: the last axis is no width of the layer
             try:
                 layer = replace(layer, **dict(zip(widths, (n_in, n_out), strict=False)))  # type: ignore[type-var]
             except (TypeError, ValueError):

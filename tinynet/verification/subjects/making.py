@@ -88,11 +88,14 @@ def _object_subject(target: Any, inputs: Any, rng: np.random.Generator) -> Subje
 
 
 def _guess_input(layer: Layer, params: Any, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Find an input that the layer's forward accepts, by its own numbers: (m, n), then (m, c, h, w), then indices."""
+    """Find an input that the layer's forward accepts, by its own numbers.
+
+    In this order: features (m, n), images (m, n, h, w), series (m, n, t), sequences (m, t, n), indices.
+    """
     sizes = [p.shape for _, p in leaves_with_paths(params)] + [(n,) for n in _ints(layer)]
     widths = [*(s[-1] for s in sizes if s), *(s[1] for s in sizes if len(s) > 1), *(s[0] for s in sizes if s), 4]
     for n in dict.fromkeys(widths):
-        for shape in ((5, n), (3, n, 7, 6), (5, 4, n)):
+        for shape in ((5, n), (3, n, 7, 6), (3, n, 7), (5, 4, n)):
             x = rng.standard_normal(shape)
             if _try_forward(layer, params, x):
                 return x
