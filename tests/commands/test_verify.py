@@ -173,6 +173,7 @@ def test_inputs_gives_one_array_for_each_shape(capsys, user_module):
         (["--all", "empty"], "no public Layer or Loss"),
         (["--all", "nowhere"], "nowhere: no such module"),
         (["--all", "mylayers", "--inputs", "2,2"], "--inputs goes with one target"),
+        (["--self-test", "--probe", "state"], "--probe does not go with --self-test"),
     ],
 )
 def test_misuse_is_one_line_and_exit_code_2(capsys, args, told):

@@ -62,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("verify: expected one of MODULE:TARGET, --all PACKAGE and --self-test")
     if args.all is not None and args.inputs:
         raise ValueError("verify: --inputs goes with one target, not with --all")
+    for option in ("inputs", "seed", "probe", "dtype"):
+        if args.self_test and getattr(args, option):
+            raise ValueError(f"verify: --{option} does not go with --self-test, which takes every probe and seed 0")
     if args.html is not None:
         _check_page(args.html)
     if os.getcwd() not in sys.path:
