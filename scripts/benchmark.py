@@ -35,9 +35,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tqdm import tqdm
 
 import tinynet as tn
-from tinynet.batches import Batches
-from tinynet.engines.numpy import NumpyEngine
-from tinynet.engines.threads import shares, step_work
+from tinynet.training.batches import Batches
+from tinynet.training.engines.numpy import NumpyEngine
+from tinynet.training.engines.threads import shares, step_work
 
 LR = 0.1
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -123,13 +123,13 @@ def tinynet_numpy(problem: Problem, threads: int | None = None, *, linear_output
 
 
 def tinynet_jax(problem: Problem) -> Contestant:
-    from tinynet.engines.jax import JaxEngine
+    from tinynet.training.engines.jax import JaxEngine
 
     return _tinynet(JaxEngine(problem.net(), tn.SquaredError("mean"), tn.SGD(LR)), problem)
 
 
 def jax_grad_scan(problem: Problem) -> Contestant:
-    from tinynet.engines.jax import JaxEngine
+    from tinynet.training.engines.jax import JaxEngine
 
     engine = JaxEngine(problem.net(), tn.SquaredError("mean"), tn.SGD(LR), grads=_by_jax_grad)
     return _tinynet(engine, problem)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 import tinynet as tn
 from tinynet.arrays import Params
-from tinynet.data import Split, load_digits, split
+from tinynet.cli.tables import Split, load_digits, split
 from tinynet.trees import leaves, map_leaves
 
 BATCH_SIZES = {"gradient descent": None, "mini-batch SGD": 10, "single-sample SGD": 1}

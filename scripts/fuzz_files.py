@@ -28,8 +28,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tinynet as tn
-from tinynet import files
-from tinynet.documents import encode
+from tinynet.files import container as files
+from tinynet.files.encoding import encode
 from tinynet.trees import leaves
 
 SECONDS, BYTES = 2, 256 * 2**20

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 import tinynet as tn
-from tinynet.checkpoints import load_checkpoint
-from tinynet.files import read, write
+from tinynet.files.container import read, write
+from tinynet.training.checkpoints import load_checkpoint
 
 
 def train(path: Path, every: int, engine: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def in_a_process(path: Path, result: Path, every: int, engine: str) -> int:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two results are equal bit for bit."""
-    from tinynet.documents import encode
+    from tinynet.files.encoding import encode
 
     (a, arrays_a), (b, arrays_b) = encode(a), encode(b)
     return a == b and all(arrays_a[name].tobytes() == arrays_b[name].tobytes() for name in arrays_a)

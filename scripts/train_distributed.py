@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import tinynet as tn
-from tinynet.data import load_digits, read_npz, split
+from tinynet.cli.tables import load_digits, read_npz, split
 
 
 def main() -> int:

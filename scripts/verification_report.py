@@ -28,7 +28,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tinynet as tn
-from tinynet.atomic import write_atomically
+from tinynet.files.atomic import write_atomically
 from tinynet.trees import leaves, map_leaves
 from tinynet.verification.cases import Case
 from tinynet.verification.mutation import MUTATED, mutation_score

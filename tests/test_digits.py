@@ -10,7 +10,7 @@ import pytest
 
 import tinynet as tn
 from tests.reference import random_params, sigmoid_network
-from tinynet.data import load_digits, split
+from tinynet.cli.tables import load_digits, split
 
 SEEDS = range(20)
 

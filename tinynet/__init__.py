@@ -7,10 +7,9 @@ if TYPE_CHECKING:
     from tinynet import initializers, plot
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
-    from tinynet.callbacks import EarlyStopping
-    from tinynet.files import FileError, load, save
+    from tinynet.files.container import FileError, load, save
     from tinynet.gradients import value_and_grads
-    from tinynet.interrupts import Interrupted
+    from tinynet.inspection import trace
     from tinynet.layers import (
         GELU,
         AvgPool2d,
@@ -34,10 +33,11 @@ if TYPE_CHECKING:
     )
     from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
     from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
-    from tinynet.schedules import CosineDecay, ExponentialDecay, Warmup
+    from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
     from tinynet.summarizing import summary
-    from tinynet.tracing import trace
-    from tinynet.training import DivergenceError, FitResult, fit
+    from tinynet.training.callbacks import EarlyStopping
+    from tinynet.training.fit import DivergenceError, FitResult, fit
+    from tinynet.training.interruptions import Interrupted
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
@@ -105,15 +105,15 @@ _NAMES_OF = {
     "Residual Sequential SiLU Sigmoid Softmax Softplus Tanh",
     "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",
     "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
-    "schedules": "CosineDecay ExponentialDecay Warmup",
+    "optimizers.schedules": "CosineDecay ExponentialDecay Warmup",
     "gradients": "value_and_grads",
-    "training": "DivergenceError FitResult fit",
-    "callbacks": "EarlyStopping",
-    "tracing": "trace",
+    "training.fit": "DivergenceError FitResult fit",
+    "training.callbacks": "EarlyStopping",
+    "inspection": "trace",
     "summarizing": "summary",
     "verification": "Finding GradientError Report TargetError check check_vjp verify",
-    "files": "FileError load save",
-    "interrupts": "Interrupted",
+    "files.container": "FileError load save",
+    "training.interruptions": "Interrupted",
     "bridges.jax": "to_custom_vjp",
     "bridges.torch": "to_torch",
 }

@@ -38,13 +38,13 @@ EQUATIONS: tuple[Equation, ...] = (
     Equation(
         1,
         "f(x) = 1 / (1 + e^−x)",
-        ("tinynet.layers.activations:Sigmoid.forward", "tinynet.scalar:f"),
+        ("tinynet.layers.sigmoid:Sigmoid.forward", "tinynet.scalar:f"),
         (_test("test_01_f_is_the_sigmoid"),),
     ),
     Equation(
         2,
         "f′(x) = f(x) · (1 − f(x))",
-        ("tinynet.layers.activations:Sigmoid.forward", "tinynet.scalar:f_prime"),
+        ("tinynet.layers.sigmoid:Sigmoid.forward", "tinynet.scalar:f_prime"),
         (_test("test_02_f_prime_is_the_derivative_of_f"),),
     ),
     Equation(
@@ -149,13 +149,13 @@ EQUATIONS: tuple[Equation, ...] = (
     Equation(
         19,
         "a^l = f(z^l)",
-        ("tinynet.layers.activations:Sigmoid.forward",),
+        ("tinynet.layers.sigmoid:Sigmoid.forward",),
         (_test("test_19_a_is_f_of_z"),),
     ),
     Equation(
         20,
         "δ^l = ∂J/∂z^l = ∂J/∂a^l ⊗ f′(z^l)",
-        ("tinynet.layers.activations:Sigmoid.backward",),
+        ("tinynet.layers.sigmoid:Sigmoid.backward",),
         (_test("test_20_delta_is_the_error_of_a_times_f_prime"), _test("test_20_stacked_as_printed_does_not_fit")),
         "stacks the factors ∂J/∂a_i and ∂a_i/∂z_i as 2n rows; each row of δ is their product",
     ),

@@ -16,8 +16,8 @@ except ImportError:
     raise ImportError('tinynet.plot needs matplotlib; use pip install "tinynet[plot]"') from None
 
 from tinynet.arrays import Array, Params
+from tinynet.inspection import Trace
 from tinynet.layers import Layer
-from tinynet.tracing import Trace
 
 __all__ = ["decision_surface", "layers_over_time", "learning_curves", "weights"]
 

@@ -1,6 +1,5 @@
 """Layers: one idea a file, each a pure function with its derivation beside it."""
 
-from tinynet.layers.activations import Sigmoid
 from tinynet.layers.conv2d import Conv2d
 from tinynet.layers.dropout import Dropout
 from tinynet.layers.embedding import Embedding
@@ -13,6 +12,7 @@ from tinynet.layers.pooling import AvgPool2d, MaxPool2d
 from tinynet.layers.relu import LeakyReLU, ReLU
 from tinynet.layers.residual import Residual
 from tinynet.layers.sequential import Sequential
+from tinynet.layers.sigmoid import Sigmoid
 from tinynet.layers.silu import SiLU
 from tinynet.layers.softmax import Softmax
 from tinynet.layers.softplus import Softplus

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.atomic import write_atomically
+from tinynet.files.atomic import write_atomically
 from tinynet.verification.report import Finding, Probe, Report
 from tinynet.verification.tolerance import RULE
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.atomic import write_atomically
+from tinynet.files.atomic import write_atomically
 from tinynet.verification.tolerance import RULE
 
 __all__ = ["Finding", "GradientError", "Probe", "Report", "Verdict"]

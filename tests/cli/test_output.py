@@ -1,0 +1,66 @@
+"""What `tinynet` writes, and where: run as a user does, with streams that a test's capture does not replace."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinynet.cli import main
+from tinynet.training.progress import shown
+
+ROOT = Path(__file__).parents[2]
+
+
+def tinynet(*args, cwd, stdout=subprocess.PIPE, **env):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", **env}
+    command = [sys.executable, "-m", "tinynet", *args]
+    return subprocess.run(command, cwd=cwd, env=env, stdout=stdout, stderr=subprocess.PIPE, timeout=120)
+
+
+def test_an_encoding_without_the_letters_of_the_mathematics_is_no_error(tmp_path):
+    done = tinynet("equations", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert b"(1)  f(x) = 1 / (1 + e^?x)" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = tinynet("equations", cwd=tmp_path, stdout=closed)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", "-1", "'-1' is not an integer from 0"),
+        ("--seed", "4294967296", "'4294967296' is not an integer from 0"),
+        ("--test-fraction", "half", "'half' is not a number between 0 and 1"),
+        ("--test-fraction", "nan", "'nan' is not a number between 0 and 1"),
+        ("--hidden", "²", "'²' is not a positive integer"),
+    ],
+)
+def test_train_names_the_option_that_does_not_fit(capsys, option, value, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", option, value])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_training_at_rest_is_not_reported_as_wrong(tmp_path, capsys):
+    """Its gradients cancel over the rows: 32 ulp of their sum cannot be had, by hand or by JAX."""
+    path = tmp_path / "at_rest.npz"
+    np.savez(path, x=[[1, 2], [2, 3], [3, 4], [4, 1], [5, 2], [6, 9]], y=[0, 1, 0, 1, 0, 1])
+    assert main(["train", str(path), "--epochs", "1000"]) == 0
+    gradients = capsys.readouterr().out.splitlines()[-2]
+    assert "times what jax.grad moves by when its inputs do by 1 ulp" in gradients
+
+
+def test_the_progress_bar_shows_what_fits_80_columns():
+    row = {"loss": 0.0123456, "validation_loss": 1.23456e-5, "accuracy": 0.5, "validation_accuracy": 0.98765}
+    assert shown(row | {"seconds": 1.0}) == {"loss": "0.0123", "val_loss": "1.23e-05", "val_accuracy": "0.988"}
+    assert shown({"loss": 2.0, "accuracy": 0.25, "seconds": 1.0}) == {"loss": "2", "accuracy": "0.25"}

@@ -1,0 +1,161 @@
+"""Checkpoints: a run that is killed goes on as if it had not been."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+from tinynet.files.container import read, write
+from tinynet.training.checkpoints import (
+    Checkpoint,
+    check_run,
+    fingerprint,
+    load_checkpoint,
+    restore_rng,
+    rng_state,
+    save_checkpoint,
+)
+from tinynet.trees import leaves
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NET = tn.Sequential(tn.Linear(4, 3), tn.Sigmoid())
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.safetensors"
+
+
+def checkpoint(**changes):
+    params = NET.init(np.random.default_rng(0))
+    optimizer = tn.SGD(0.1, momentum=0.9)
+    run = {"loss": tn.SquaredError("mean"), "optimizer": optimizer, "batch_size": 10, "seed": 0}
+    rngs = {"order": rng_state(np.random.default_rng(1))}
+    history = {"loss": np.array([3.0, np.nan]), "seconds": np.array([0.5, 1.0])}
+    losses = np.array([[1.5, 10], [1.25, 10], [0.1, 3]])
+    point = Checkpoint(NET, params, optimizer.init(params), run, 2, 3, losses, rngs, history, 1.5, {"best": params})
+    return dataclasses.replace(point, **changes)
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(path):
+    point = checkpoint()
+    save_checkpoint(path, point)
+    loaded = load_checkpoint(path)
+    for field in dataclasses.fields(Checkpoint):
+        got, expected = getattr(loaded, field.name), getattr(point, field.name)
+        for g, e in zip(leaves(got), leaves(expected), strict=True):
+            if isinstance(e, np.ndarray):
+                assert (g.dtype, g.shape, g.tobytes()) == (e.dtype, e.shape, e.tobytes())
+            else:
+                assert g == e
+
+
+def test_a_checkpoint_is_a_network_to_load(path):
+    save_checkpoint(path, checkpoint())
+    net, params = tn.load(path)
+    assert net == NET
+    assert np.array_equal(params[0]["W"], checkpoint().params[0]["W"])
+
+
+@pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
+def test_every_generator_of_numpy_goes_on_where_it_was(path, kind):
+    rng = np.random.Generator(getattr(np.random, kind)(3))
+    rng.standard_normal(5, dtype=np.float32)
+    rng.integers(10, size=3, dtype=np.int32)  # leaves half a word behind
+    write(path, rng_state(rng))
+    other = np.random.Generator(getattr(np.random, kind)(0))
+    restore_rng(other, read(path))
+    assert np.array_equal(rng.integers(100, size=7, dtype=np.int32), other.integers(100, size=7, dtype=np.int32))
+    assert np.array_equal(rng.permutation(100), other.permutation(100))
+
+
+def test_a_state_that_was_taken_does_not_move_with_its_generator():
+    for kind in (np.random.PCG64, np.random.MT19937):
+        rng = np.random.Generator(kind(0))
+        state = rng_state(rng)
+        expected = rng.random(1000)
+        restore_rng(rng, state)
+        assert np.array_equal(rng.random(1000), expected)
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"bit_generator": "MT19937"}, {"bit_generator": "PCG64", "state": 3}, {"x": None}]
+)
+def test_a_state_that_does_not_fit_is_refused(state):
+    with pytest.raises(ValueError, match="the state of a random generator does not fit PCG64"):
+        restore_rng(np.random.default_rng(0), state)
+
+
+def test_another_run_is_refused_and_what_differs_is_named(path):
+    point = checkpoint()
+    check_run(path, point, NET, dict(point.run))
+    for change, message in [
+        ({"batch_size": 20}, "batch_size was 10 and is 20"),
+        ({"optimizer": tn.SGD(0.2, momentum=0.9)}, r"optimizer was SGD\(lr=0.1, momentum=0.9\) and is SGD\(lr=0.2"),
+        ({"loss": tn.SquaredError("sum")}, "loss was"),
+        ({"shuffle": False}, "shuffle was None and is False"),
+        ({"weights": np.ones(3)}, "weights was None"),
+    ]:
+        with pytest.raises(ValueError, match=rf"run\.safetensors was written by another run: {message}"):
+            check_run(path, point, NET, {**point.run, **change})
+    with pytest.raises(ValueError, match=r"another run: net was Sequential"):
+        check_run(path, point, tn.Linear(4, 3), dict(point.run))
+
+
+def test_a_fingerprint_tells_data_apart():
+    x = np.random.default_rng(0).normal(size=(5000, 3))
+    changed = x.copy()
+    changed[4000] += 1e-9
+    others = [x[:-1], x.astype(np.float32), x[::-1], changed, x.reshape(-1, 1), x.T]
+    assert fingerprint(x) == fingerprint(np.asfortranarray(x))
+    assert len({fingerprint(x), fingerprint(x, None), *map(fingerprint, others)}) == 2 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": -1}, "epoch is -1; expected a count"),
+        ({"epoch": True}, "epoch is True; expected a count"),
+        ({"batch": 2.0}, "batch is 2.0; expected a count"),
+        ({"batch": 4}, r"losses is not a float64 array of shape \(4, 2\)"),
+        ({"epoch": 10**18}, r"not a float64 array of shape \(1000000000000000000,\)"),
+        ({"history": {"loss": [1.0, 2.0]}}, "history.* is not a float64 array"),
+        ({"seconds": "long"}, "seconds is 'long'; expected a number"),
+        ({"run": None}, "run is not a dict"),
+        ({"params": ()}, "params has 0 entries; expected 2"),
+        ({"net": None}, "holds no checkpoint"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_parts_that_do_not_fit_is_refused(path, changes, message):
+    point = checkpoint(**changes)
+    write(path, {field.name: getattr(point, field.name) for field in dataclasses.fields(point)})
+    with pytest.raises(tn.FileError, match=rf"run\.safetensors: .*{message}"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_whose_parts_do_not_fit_is_not_written(path):
+    with pytest.raises(ValueError, match=r"losses is not a float64 array of shape \(4, 2\)"):
+        save_checkpoint(path, checkpoint(batch=4))
+    with pytest.raises(TypeError, match=r"state: .* is a generator; expected arrays"):
+        save_checkpoint(path, checkpoint(state=(i for i in ())))
+    assert not path.exists()
+
+
+def test_a_file_that_holds_no_checkpoint_is_refused(path):
+    tn.save(path, NET, NET.init(np.random.default_rng(0)))
+    with pytest.raises(tn.FileError, match="holds no checkpoint"):
+        load_checkpoint(path)
+
+
+def test_runs_killed_at_random_moments_end_with_the_same_bits():
+    command = [sys.executable, "scripts/kill_test.py", "--kills", "12", "--seed", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("engine numpy: 12 kills")

@@ -1,0 +1,182 @@
+"""`tinynet train`: a network with hand-derived gradients learns handwritten digits, or a table of yours."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import tinynet as tn
+from tinynet.arrays import Params
+from tinynet.cli.tables import Split, Table, load_digits, read_csv, read_npz, split
+from tinynet.trees import map_leaves
+
+__all__ = ["add_parser", "run"]
+
+LEARNING_RATE = {"classify": 3.0, "regress": 0.1}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `train` to the command line."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train on handwritten digits or on your own table",
+        description="Train a sigmoid network by mini-batch SGD on half the squared error, with gradients by hand; "
+        "test it on held-out rows; and hold its gradients against jax.grad.",
+    )
+    parser.add_argument("data", nargs="?", type=Path, help="a .csv or .npz file (default: scikit-learn's digits)")
+    parser.add_argument("--target", help="CSV column to predict, by name or index (default: the last)")
+    parser.add_argument("--task", choices=("classify", "regress"), help="default: regress if the target has fractions")
+    parser.add_argument("--hidden", type=_widths, default=(30,), metavar="N[,N…]", help="hidden widths (default: 30)")
+    parser.add_argument("--epochs", type=_positive_int, default=60, help="passes over the training rows (default: 60)")
+    parser.add_argument("--lr", type=float, help="learning rate (default: 3 to classify, 0.1 to regress)")
+    parser.add_argument("--batch-size", type=_positive_int, default=10, help="rows a batch (default: 10)")
+    parser.add_argument("--test-fraction", type=_fraction, default=0.2, help="rows held out (default: 0.2)")
+    parser.add_argument("--checkpoint", type=Path, help="a file to write each epoch, and to go on from if it is there")
+    parser.add_argument("--every", type=_positive_int, metavar="N", help="write it after every N batches too")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the order (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, train, test, prove."""
+    table = _read(args.data, args.target)
+    # Pixels share one scale already; the columns of a table do not.
+    data = split(
+        table,
+        task=args.task,
+        test_fraction=args.test_fraction,
+        seed=args.seed,
+        standardise=args.data is not None,
+    )
+    net, sizes = _network(data, args.hidden)
+    loss = tn.SquaredError("mean")
+    optimizer = tn.SGD(LEARNING_RATE[data.task] if args.lr is None else args.lr)
+    print(f"data      {table.name}: {len(data.x_train)} rows to train on, {len(data.x_test)} held out")
+    print(
+        f"network   {'-'.join(map(str, sizes))} sigmoid, E = ½ Σ (ŷ − y)² / m, {optimizer}, batches of "
+        f"{min(args.batch_size, len(data.x_train))}"
+    )
+    if args.checkpoint is not None and args.checkpoint.exists():
+        print(f"run       goes on from {args.checkpoint}")
+    start = time.perf_counter()
+    result = tn.fit(
+        net,
+        loss,
+        data.x_train,
+        data.y_train,
+        optimizer=optimizer,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        validation=(data.x_test, data.y_test),
+        metrics={"accuracy": _accuracy} if data.task == "classify" else {"rmse": _rmse},
+        progress=sys.stderr.isatty() or args.data is None,
+        checkpoint=args.checkpoint,
+        every=args.every,
+    )
+    seconds = time.perf_counter() - start
+    print(f"gradients {_compare_gradients(net, loss, result.params, data)}")
+    y_hat, _ = net.forward(result.params, data.x_test)
+    print(
+        f"result    {_score(data, y_hat)} on {len(data.x_test)} held-out rows "
+        f"after {args.epochs} epoch{'s' if args.epochs > 1 else ''}, {seconds:.2f} s"
+    )
+    return 0
+
+
+def _read(path: Path | None, target: str | None) -> Table:
+    if path is None:
+        if target is not None:
+            raise ValueError("--target names a column of a CSV file; give the file too")
+        return load_digits()
+    if not path.is_file():
+        raise ValueError(f"{path}: no file of that name")
+    if path.suffix == ".csv":
+        return read_csv(path, target)
+    if path.suffix == ".npz":
+        if target is not None:
+            raise ValueError(f'{path}: --target is for CSV files; an NPZ file has its target in the array "y"')
+        return read_npz(path)
+    raise ValueError(f"{path}: expected a .csv or .npz file")
+
+
+def _network(data: Split, hidden: tuple[int, ...]) -> tuple[tn.Sequential, list[int]]:
+    sizes = [data.x_train.shape[1], *hidden, data.y_train.shape[1]]
+    layers: list[tn.Layer] = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        layers += [tn.Linear(n_in, n_out), tn.Sigmoid()]
+    # A sigmoid cannot leave (0, 1); a standardised target does.
+    return tn.Sequential(*(layers if data.task == "classify" else layers[:-1])), sizes
+
+
+def _accuracy(y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
+    return float(np.mean(y_hat.argmax(axis=1) == y.argmax(axis=1)))
+
+
+def _rmse(y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean((y_hat - y) ** 2)))
+
+
+def _score(data: Split, y_hat: npt.NDArray[Any]) -> str:
+    if data.task == "classify":
+        return f"{_accuracy(y_hat, data.y_test):.2%} accuracy"
+    variance = np.mean((data.y_test - data.y_test.mean()) ** 2)
+    r2 = 1 - np.mean((y_hat - data.y_test) ** 2) / variance if variance else float("nan")
+    return f"RMSE {_rmse(y_hat, data.y_test) * data.y_scale:.4g} (R² {r2:.3f})"
+
+
+def _compare_gradients(net: tn.Layer, loss: tn.Loss, params: Params, data: Split) -> str:
+    """Hold the gradients of this network, at these parameters, on all training rows, against jax.grad in float64."""
+    from tinynet.verification.oracle import Oracle
+    from tinynet.verification.subjects import NetworkSubject
+    from tinynet.verification.tolerance import UNIT, K, bound, distance, ulps
+
+    params, x, y = map_leaves(lambda a: np.asarray(a, np.float64), (params, data.x_train, data.y_train))
+    subject, dE = NetworkSubject(net, loss, params, x, y), np.ones(())
+    oracle, session = Oracle(subject), subject.session()
+    mine = session.backward(session.forward(subject.args)[1], dE)
+    exact = oracle(subject.args, dE).grads
+    of_params = [name for name in subject.wrt if name != "x"]
+    worst, name = max((ulps(mine[n], exact[n]), n) for n in of_params)
+    compared = f"by hand against jax.grad, float64, {len(x)} rows: {worst:.1f} ulp at {name}"
+    if worst <= K:
+        return f"{compared}, within the bound of {K}"
+    # Where training has come to rest the rows' gradients cancel in their sum, and no order of summing has 32 ulp.
+    spread = oracle.spread(subject.args, dE, UNIT, np.random.default_rng(0)).grads
+    if all(distance(mine[n], exact[n]) <= bound(exact[n], spread=float(np.max(spread[n]))) for n in of_params):
+        return f"{compared}, within {K} times what jax.grad moves by when its inputs do by 1 ulp"
+    return f"{compared}, ABOVE the bound of {K}"
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(_positive_int(part) for part in text.split(",")) if text else ()
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 2³² − 1")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value

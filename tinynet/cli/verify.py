@@ -1,0 +1,280 @@
+"""`tinynet verify`: is a hand-derived gradient right, and if not, where and why?"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tinynet.verification import Report
+    from tinynet.verification.cases import Case
+
+__all__ = ["add_parser", "run"]
+
+NETWORKS = 50
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `verify` to the command line."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="hold hand-derived gradients against the exact ones of their own forward pass",
+        description="Hold hand-derived gradients against the exact ones of their own forward pass, and name what is "
+        "wrong. Exit code 0: proven; 1: wrong; 2: inconclusive, or misused.",
+    )
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="MODULE:TARGET",
+        help="a class, an instance, a function that returns (y, backprop), a pair `forward, backward`, or a call: "
+        "'mylayers:MyLayer(4, 3)'; names are looked up in the module, then in tinynet",
+    )
+    parser.add_argument("--all", metavar="PACKAGE", help="every public layer and loss, then random networks")
+    parser.add_argument(
+        "--self-test",
+        action="store_true",
+        help="verify the verifier: faults seeded into a few right layers, or into all of --all PACKAGE, with the score",
+    )
+    parser.add_argument("--inputs", type=_shape, action="append", metavar="M,N", help="shape of x; once an argument")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random number (default: 0)")
+    parser.add_argument("--probe", action="append", metavar="NAME", help="only this probe; may be repeated")
+    parser.add_argument("--dtype", action="append", choices=("float64", "float32"), help="default: both")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with heat maps of what is wrong")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and print; return 0 if all is proven, 1 if something is wrong, 2 if nothing could be said."""
+    if (args.target is not None) == (args.all is not None or args.self_test):
+        raise ValueError("verify: expected one of MODULE:TARGET, --all PACKAGE and --self-test")
+    if args.all is not None and args.inputs:
+        raise ValueError("verify: --inputs goes with one target, not with --all")
+    for option in ("inputs", "seed", "probe", "dtype"):
+        if args.self_test and getattr(args, option):
+            raise ValueError(f"verify: --{option} does not go with --self-test, which takes every probe and seed 0")
+    if args.html is not None:
+        _check_page(args.html)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if args.self_test:
+        return _self_test(args)
+    if args.all is not None:
+        return _verify_all(args)
+    return _verify_one(args)
+
+
+def _self_test(args: argparse.Namespace) -> int:
+    """Verify the verifier: of the faults seeded into right layers, all are found, 90 % named, none named wrongly."""
+    from tinynet.cli.targets import cases_of
+    from tinynet.verification.selftest import TARGETS, self_test, tabulate
+
+    with contextlib.redirect_stdout(sys.stderr):
+        outcomes = self_test(TARGETS if args.all is None else cases_of(args.all), progress=_with_bar)
+    scores = tabulate(outcomes)
+    if args.html is not None:
+        from tinynet.verification.html import write_html
+
+        write_html([outcome.report for outcome in outcomes], args.html)
+    if args.json:
+        print(json.dumps([vars(score) for score in scores], ensure_ascii=False, indent=2))
+    else:
+        print(f"{'fault':<32} seeded  found  named  misnamed")
+        for s in scores:
+            print(f"{s.name:<32} {s.seeded:>6} {s.found:>6} {s.named:>6} {s.misnamed:>9}")
+    total = scores[-1]
+    return 0 if total.found == total.seeded and total.named >= 0.9 * total.seeded and not total.misnamed else 1
+
+
+def _verify_one(args: argparse.Namespace) -> int:
+    from tinynet.cli.targets import load_target
+    from tinynet.verification import TargetError, verify
+
+    # What the user's code prints is not our output.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            report = verify(load_target(args.target), inputs=_inputs(args), **_options(args))
+        except TargetError as error:
+            raise ValueError(_in_one_line(error)) from error
+    if args.html is not None:
+        report.to_html(args.html)
+    print(report.to_json() if args.json else report)
+    return _exit_code([report])
+
+
+def _verify_all(args: argparse.Namespace) -> int:
+    from tinynet.cli.targets import cases_of
+    from tinynet.verification.random_networks import activations_among
+
+    with contextlib.redirect_stdout(sys.stderr):
+        cases = cases_of(args.all)
+    activations = activations_among(case.target for case in cases)
+    networks = "" if activations else f"{args.all} has no layer without parameters that keeps the shape of its input"
+    if args.probe:
+        networks = "--probe was given"
+    elif importlib.util.find_spec("hypothesis") is None:
+        networks = 'hypothesis is not installed; use pip install "tinynet[verify]"'
+    reports: list[Report] = []
+    with _bar(len(cases) + (0 if networks else NETWORKS)) as bar:
+        for case in cases:
+            reports.append(_verify_case(case, args))
+            bar.update()
+            _say(args, bar, _line(reports[-1]))
+        if not networks:
+            reports.append(_verify_networks(activations, args.seed, bar))
+            _say(args, bar, _line(reports[-1]))
+    if networks:
+        _say(args, None, f"SKIPPED       random networks: {networks}")
+    if args.html is not None:
+        from tinynet.verification.html import write_html
+
+        write_html(reports, args.html)
+    if args.json:
+        plain = {"reports": [json.loads(report.to_json()) for report in reports], "skipped": {}}
+        if networks:
+            plain["skipped"] = {"random networks": networks}
+        print(json.dumps(plain, ensure_ascii=False, indent=2))
+    else:
+        for report in reports:
+            if report.verdict == "FAIL":
+                print(f"\n{report}")
+        print(f"\n{_summary(reports)}")
+    return _exit_code(reports)
+
+
+def _verify_case(case: Case, args: argparse.Namespace) -> Report:
+    from tinynet.verification import Report, TargetError, verify
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            report = verify(case.target, inputs=case.inputs, reference=case.reference, **_options(args))
+    except TargetError as error:
+        return Report(str(case), "INCONCLUSIVE", (), (), "nothing", reason=_in_one_line(error), seed=args.seed)
+    return replace(report, target=case.name) if case.name else report
+
+
+def _verify_networks(activations: Sequence[Any], seed: int, bar: Any) -> Report:
+    from tinynet.verification.random_networks import verify_networks
+
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr):
+        report = verify_networks(activations, count=NETWORKS, seed=seed, step=bar.update)
+    return replace(report, seconds=time.perf_counter() - start)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {"seed": args.seed, "probes": args.probe, "dtype": tuple(args.dtype or ("float64", "float32"))}
+
+
+def _inputs(args: argparse.Namespace) -> Any:
+    """One shape is left to the verifier; several are an array each."""
+    if not args.inputs or len(args.inputs) == 1:
+        return args.inputs[0] if args.inputs else None
+    rng = np.random.default_rng(args.seed)
+    return tuple(rng.standard_normal(shape) for shape in args.inputs)
+
+
+def _in_one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _line(report: Report) -> str:
+    if report.verdict == "FAIL":
+        found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.fault}" for f in report.findings)
+        told = "; ".join(found)
+    elif report.verdict == "INCONCLUSIVE":
+        told = _in_one_line(report.reason)
+    else:
+        worst = max((r for p in report.coverage for r in p.ratios.values()), default=0.0)
+        told = f"{worst:.2g} of the tolerance"
+    return f"{report.verdict:<12}  {report.target}  {told}  ({report.seconds:.1f} s)"
+
+
+def _summary(reports: Sequence[Report]) -> str:
+    count = {v: sum(r.verdict == v for r in reports) for v in ("PASS", "FAIL", "INCONCLUSIVE")}
+    seconds = sum(report.seconds for report in reports)
+    parts = [f"{count['PASS']} of {len(reports)} pass"]
+    parts += [f"{count['FAIL']} fail"] if count["FAIL"] else []
+    parts += [f"{count['INCONCLUSIVE']} inconclusive"] if count["INCONCLUSIVE"] else []
+    return f"{', '.join(parts)}, in {seconds:.1f} s"
+
+
+def _exit_code(reports: Sequence[Report]) -> int:
+    if any(report.verdict == "FAIL" for report in reports):
+        return 1
+    return 0 if all(report.ok for report in reports) else 2
+
+
+class _NoBar:
+    """Stands in where tqdm is not installed: the lines are printed all the same."""
+
+    def update(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield _NoBar()
+        return
+    with tqdm(total=total, unit="", disable=None, leave=False) as bar:
+        yield bar
+
+
+def _with_bar(items: Sequence[Any]) -> Iterator[Any]:
+    with _bar(len(items)) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def _say(args: argparse.Namespace, bar: Any, line: str) -> None:
+    """Print a line above the bar; where JSON is printed, nothing but JSON is."""
+    if args.json:
+        return
+    if bar is not None and not isinstance(bar, _NoBar):
+        bar.write(line, file=sys.stdout)
+    else:
+        print(line)
+
+
+def _check_page(path: Path) -> None:
+    """Refuse now, rather than after the work, a page that cannot be made."""
+    from tinynet.verification.html import check_available
+
+    check_available()
+    if path.is_dir():
+        raise ValueError(f"--html {path} is a folder; expected a file")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--html {path}: there is no folder {path.parent}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"--html {path}: the folder cannot be written to")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\(?\d+(,\d+)*,?\)?", text.replace(" ", "")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape; expected whole numbers with commas, as 5,4")
+    shape = tuple(map(int, re.findall(r"\d+", text)))
+    if 0 in shape:
+        raise argparse.ArgumentTypeError(f"{text!r} has no entries; the empty batch is a probe of its own")
+    return shape
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)

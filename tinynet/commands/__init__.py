@@ -1,1 +1,0 @@
-"""The subcommands of `tinynet`, one a file: each has `add_parser(subparsers)` and `run(args) -> exit code`."""

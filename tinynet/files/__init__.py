@@ -1,0 +1,1 @@
+"""Files: containers of arrays and configurations, written whole or not at all."""

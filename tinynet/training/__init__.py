@@ -1,0 +1,1 @@
+"""Training: `fit`, its arguments, batches, callbacks, checkpoints, and the engines that run an epoch."""

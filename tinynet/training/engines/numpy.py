@@ -1,0 +1,137 @@
+"""The NumPy engine: one update after the other, in place on parameters that the engine owns."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinynet.arrays import Array, Params
+from tinynet.gradients import value_and_grads
+from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.optimizers import Optimizer
+from tinynet.training.batches import Batch
+from tinynet.training.engines import Carry, Losses, OnStep
+from tinynet.training.engines.processes import Processes
+from tinynet.training.engines.threads import blas_threads, shares
+from tinynet.trees import map_leaves
+
+__all__ = ["NumpyEngine"]
+
+
+@dataclass(frozen=True)
+class NumpyEngine:
+    """Training on NumPy arrays.
+
+    Args:
+        net, loss, optimizer: what to train, on what and how.
+        work: floating-point operations in a step, about.
+        threads: how many threads to use; None to choose by `work`.
+    """
+
+    stops_anywhere: ClassVar[bool] = True
+    processes: ClassVar[Processes] = Processes()
+
+    net: Layer
+    loss: Loss
+    optimizer: Optimizer
+    work: float = 0.0
+    threads: int | None = None
+
+    @cached_property
+    def _is_random(self) -> bool:
+        return self.net.sample(np.random.default_rng(0)) is not self.net
+
+    @cached_property
+    def _shares(self) -> int:
+        can_share = self.net.samplewise() and not self._is_random
+        return shares(self.work, self.threads) if can_share else 1
+
+    def session(self) -> AbstractContextManager[Any]:
+        _keep_freed_memory()
+        return blas_threads(self.work, self.threads) if self._shares == 1 else blas_threads(0, 1)
+
+    def start(self, params: Params) -> Carry:
+        params = map_leaves(np.array, params)
+        return params, self.optimizer.init(params)
+
+    def epoch(
+        self, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, on_step: OnStep | None = None
+    ) -> tuple[Carry, Losses]:
+        """Make an update a batch, until a loss is not finite: that batch is the last one and makes no update."""
+        params, state = carry
+        dE, rule = self.optimizer.scaled()
+        net = self.net
+        losses: Losses = []
+        with np.errstate(over="ignore", invalid="ignore"), _pool(self._shares) as pool:
+            for i, (x, y, weights) in enumerate(batches):
+                if self._is_random:
+                    net = self.net.sample(rng)
+                if pool is None:
+                    E, grads = value_and_grads(net, self.loss, params, x, y, weights=weights, dE=dE)
+                else:
+                    E, grads = self._shared(pool, params, (x, y, weights), dE)
+                losses.append((float(E), len(x)))
+                if not math.isfinite(E):
+                    break
+                params, state = rule.step(params, grads, state)
+                if on_step and on_step(i, losses[-1][0], params, x, y):
+                    break
+        return (params, state), losses
+
+    def _shared(self, pool: Executor, params: Params, batch: Batch, dE: float) -> tuple[Array, Params]:
+        """Let each thread take a share of the samples; their losses and gradients add up, as (17) says."""
+        m = len(batch[0])
+        n = min(self._shares, m)
+        edges = [m * i // n for i in range(n + 1)]
+
+        def share(start: int, stop: int) -> tuple[Array, Params]:
+            x, y, weights = (None if a is None else a[start:stop] for a in batch)
+            part = (stop - start) / m if self.loss.reduction == "mean" else 1.0
+            E, grads = value_and_grads(self.net, self.loss, params, x, y, weights=weights, dE=dE * part)
+            return E * part, grads
+
+        others = [pool.submit(copy_context().run, share, i, j) for i, j in itertools.pairwise(edges[1:])]
+        E, grads = share(edges[0], edges[1])
+        for other in others:
+            E_other, grads_other = other.result()
+            E = E + E_other
+            grads = map_leaves(operator.iadd, grads, grads_other)
+        return E, grads
+
+    def copy(self, carry: Carry) -> Carry:
+        params, state = carry
+        return map_leaves(np.copy, params), map_leaves(np.copy, state)
+
+    def resume(self, carry: Carry, params: Params, state: Any) -> Carry:
+        return map_leaves(np.array, params), map_leaves(np.array, state)
+
+    def state(self, carry: Carry) -> Any:
+        return carry[1]
+
+    def params(self, carry: Carry) -> Params:
+        return carry[0]
+
+
+def _pool(threads: int) -> AbstractContextManager[Executor | None]:
+    return ThreadPoolExecutor(threads - 1) if threads > 1 else nullcontext()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed blocks of up to 32 MiB for the next step.
+
+    It hands large blocks back to the kernel, and a step that asks for them again waits for the pages to be cleared:
+    4 ms for 20 MiB. It stops doing so below the size of the largest block freed so far, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD). The block asked for here is never touched and takes no memory.
+    """
+    np.empty(2**25 - 2**16, np.uint8)
