@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -71,6 +71,10 @@ class Exact:
     grads: Mapping[str, Array]
 
 
+Draw: TypeAlias = "tuple[Args, tuple[Array, ...], Exact]"
+"""Arrays, a cotangent and what is exact there."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A target, as the stages of the verifier take it.
@@ -81,7 +85,8 @@ class Subject:
         wrt: the names of the arrays whose gradients are judged.
         inputs: the names of the arrays that are arguments of the forward pass, in order; the others are parameters.
         start: makes a `Session`.
-        pure: the forward pass as a function of JAX arrays, its result a pytree; None where only `oracle` can tell.
+        pure: the forward pass on arrays of JAX's, or on `Traced` ones if its second argument is true; its result is a
+            pytree. None where only `make_oracle` can tell.
         make_oracle: for a target that brings its own oracle, a function of the subject.
         contract: whether it follows tinynet's own contract, by which shape and dtype of a gradient are part of it.
         given: whether the caller gave the inputs, whose shapes then hold.
@@ -93,6 +98,7 @@ class Subject:
         depth: how many layers contribute rounding.
         code: the functions that compute y and the gradients, for the lines that ran.
         constants: numbers of the configuration, for names of factors.
+        settle: chooses among the places where gradients may be found, by exact values at a few draws.
         notes: how the target was read.
         reproduce: the line that makes the same verification again, without seed; "" if there is none.
         library: "numpy", "jax" or "torch": whose arrays the target takes.
@@ -103,7 +109,7 @@ class Subject:
     wrt: tuple[str, ...]
     inputs: tuple[str, ...]
     start: Callable[[], Session]
-    pure: Callable[[Args], Any] | None = None
+    pure: Callable[[Mapping[str, Any], bool], Any] | None = None
     make_oracle: Callable[[Subject], Oracle] | None = None
     contract: bool = False
     given: bool = True
@@ -115,6 +121,7 @@ class Subject:
     depth: int = 1
     code: tuple[Callable[..., Any], ...] = ()
     constants: Mapping[str, float] = field(default_factory=dict)
+    settle: Callable[[Sequence[Draw]], Subject] | None = None
     notes: tuple[str, ...] = ()
     reproduce: str = ""
     library: str = "numpy"
