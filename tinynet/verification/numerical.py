@@ -18,6 +18,8 @@ _DIRECTIONS = 3
 _TINY = 1e-20
 """The complex step: far below rounding, since nothing is subtracted."""
 _ENTRIES = 5_000
+_VAGUE, _SHARP = 1e-3, 1e-6
+"""Errors, relative to what moves y, above which a gradient is not known, and below which it is known well."""
 
 Column = npt.NDArray[np.float64]
 """∂y/∂xᵢ of one entry xᵢ: all outputs, flattened, one behind another."""
@@ -47,17 +49,17 @@ class NumericalOracle:
     """
 
     def __init__(
-        self, call: Callable[[Args], tuple[Array, ...]], wrt: tuple[str, ...], *, reason: str = "", seed: int = 0
+        self, call: Callable[[Args], tuple[Array, ...]], wrt: tuple[str, ...], *, why: str = "", seed: int = 0
     ) -> None:
         """Take the function.
 
         Args:
             call: from the arrays by name to the leaves of y; for the complex step one array is complex.
             wrt: the names of the arrays that are moved.
-            reason: why there is no exact oracle, for the text.
+            why: there is no exact oracle, for the text.
             seed: of the directions.
         """
-        self.call, self.wrt, self.seed, self.reason = call, wrt, seed, reason
+        self.call, self.wrt, self.seed, self.why = call, wrt, seed, why
         self.text, self.resolution, self.caveat = "", 0.0, ""
         self._methods: dict[str, str] = {}
         self._last: tuple[Any, dict[str, tuple[Array, Array]]] = (None, {})
@@ -68,26 +70,34 @@ class NumericalOracle:
         Raises:
             TargetError: an array has too many entries to move each.
         """
-        y = self._outputs(args)
-        jacobians = self._jacobians(args)
-        how = " and ".join(dict.fromkeys(self._methods.values()))
-        self.text = f"{how} of your forward pass" + (f" ({self.reason})" if self.reason else "")
+        y = tuple(np.asarray(leaf, np.float64) for leaf in self._outputs(args))
         flat = _flat(tuple(np.asarray(d, np.float64) for d in dy))
         grads, uncertainty = {}, {}
-        for name, (jacobian, error) in jacobians.items():
-            grads[name] = (jacobian @ flat).reshape(args[name].shape)
-            doubt = error @ np.abs(flat)
-            uncertainty[name] = float(np.max(doubt, initial=0.0))
-            self._remember(name, uncertainty[name], float(np.max(np.abs(grads[name]), initial=0.0)))
-        return Estimate(tuple(np.asarray(leaf, np.float64) for leaf in y), grads, uncertainty)
+        for name, (jacobian, error) in self._jacobians(args).items():
+            with np.errstate(all="ignore"):
+                grads[name] = (jacobian @ flat).reshape(args[name].shape)
+                uncertainty[name] = float(np.max(error @ np.abs(flat), initial=0.0))
+        if all(np.isfinite(leaf).all() for leaf in y):
+            self._judge(args, grads, uncertainty)
+        return Estimate(y, grads, uncertainty)
 
-    def _remember(self, name: str, doubt: float, size: float) -> None:
-        if not np.isfinite(doubt) or doubt > 1e-3 * size > 0:
+    def _judge(self, args: Args, grads: Mapping[str, Array], uncertainty: Mapping[str, float]) -> None:
+        """Say how well the gradients are known, as far as the arrays are that matter for y.
+
+        The first call has the arrays that were given: what does not converge there can never be judged.
+        """
+        how = " and ".join(dict.fromkeys(self._methods.values()))
+        lengths = {name: _scale(args[name]) for name in grads}
+        moves = {name: float(np.max(np.abs(g), initial=0.0)) * lengths[name] for name, g in grads.items()}
+        doubts = {name: u * lengths[name] for name, u in uncertainty.items()}
+        vague = [n for n, doubt in doubts.items() if not doubt <= _VAGUE * max(moves.values(), default=0.0)]
+        if not self.text and vague and any(doubts.values()):
             self.caveat = (
-                f"the differences for {name} do not converge, so they cannot tell a right gradient from a wrong one"
+                f"differences of {vague[0]} do not converge: they cannot tell a right gradient from a wrong one"
             )
-        elif size > 0:
-            self.resolution = max(self.resolution, doubt / size)
+        known = [doubt / moves[n] for n, doubt in doubts.items() if doubt <= _SHARP * moves[n] > 0]
+        self.resolution = max([self.resolution, *known])
+        self.text = f"{how} of your forward pass" + (f" ({self.why})" if self.why else "")
 
     def _jacobians(self, args: Args) -> dict[str, tuple[Array, Array]]:
         key = tuple((name, a.dtype.str, a.shape, a.tobytes()) for name, a in args.items())
@@ -99,7 +109,8 @@ class NumericalOracle:
         """Return ∂y/∂x of one array, a row per entry of x, and a bound on the error of each."""
         size = args[name].size
         if size == 0:
-            return np.zeros((0, _flat(self._outputs(args)).size)), np.zeros((0, _flat(self._outputs(args)).size))
+            none = np.zeros((0, _flat(self._outputs(args)).size))
+            return none, none
         if size > _ENTRIES:
             raise TargetError(f"{name} has {size} entries, too many to move one by one; give inputs= of fewer")
         columns = self._complex_columns(args, name)

@@ -29,3 +29,18 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
     from tinynet.verification.adapters.torch.targets import adapt
 
     return adapt(target, inputs, params, rng)
+
+
+def adapt_double_backward(
+    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator
+) -> Subject | None:
+    """Return the backward pass of a PyTorch target as a subject itself, a function of its arguments and of dy.
+
+    None where it offers no derivative of its own: it is marked `once_differentiable`, or raises. The arguments are
+    those of `adapt_torch`.
+    """
+    if "torch" not in sys.modules:
+        return None
+    from tinynet.verification.adapters.torch.targets import adapt
+
+    return adapt(target, inputs, params, rng, twice=True)

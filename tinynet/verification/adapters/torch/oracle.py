@@ -62,11 +62,13 @@ class Choice:
 
     Attributes:
         oracle: makes it, for the arrays whose gradients are asked for.
+        reading: its `ignores_from`; None where it is numerical.
         notes: how the forward pass was read.
         functions: the Functions in it, each with the arguments at its first call.
     """
 
     oracle: Callable[[tuple[str, ...]], Oracle]
+    reading: float | None
     notes: tuple[str, ...] = ()
     functions: Mapping[Any, tuple[Any, ...]] | None = None
 
@@ -92,7 +94,7 @@ def choose_oracle(
 
     def differences(reason: str) -> Choice:
         note = f"PyTorch cannot differentiate the body of forward: {reason}; compared with differences"
-        return Choice(lambda wrt: NumericalOracle(call, wrt, reason=reason), (note,), {})
+        return Choice(lambda wrt: NumericalOracle(call, wrt, why=reason), None, (note,), {})
 
     try:
         whole, mode = read(EVERYWHERE).followed(args, dy)
@@ -103,7 +105,7 @@ def choose_oracle(
         return differences(f"values leave it{at}")
     candidates = [(reading, read(reading).followed(args, dy)[0]) for reading in (NOWHERE, IN_FUNCTIONS) if mode.stopped]
     if not candidates or all(_same(whole, exact) for _, exact in candidates):
-        return Choice(lambda wrt: replace(read(NOWHERE), wrt=wrt), (), mode.functions)
+        return Choice(lambda wrt: replace(read(NOWHERE), wrt=wrt), NOWHERE, (), mode.functions)
     try:
         grads = session.backward(context, jax.tree.unflatten(jax.tree.structure(y), dy))
     except Exception:
@@ -113,7 +115,7 @@ def choose_oracle(
     stopping = [line for line in mode.stopped if line not in without]
     notes = [f"detach or no_grad at {', '.join(stopping)} stops the derivative"][: len(stopping)]
     notes += [f"detach or no_grad at {', '.join(without)}, in the body of a Function, stops nothing"][: len(without)]
-    return Choice(lambda wrt: replace(read(reading), wrt=wrt), tuple(notes), mode.functions)
+    return Choice(lambda wrt: replace(read(reading), wrt=wrt), reading, tuple(notes), mode.functions)
 
 
 def _confirmed(

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 
 from tinynet.verification.adapters.arguments import Arguments, Slot, floats, read_arguments, signature_of
 from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, fresh, short
-from tinynet.verification.adapters.torch.oracle import choose_oracle
-from tinynet.verification.adapters.torch.sessions import Call, TorchSession, to_array
+from tinynet.verification.adapters.torch.oracle import TorchOracle, choose_oracle
+from tinynet.verification.adapters.torch.plain import attached
+from tinynet.verification.adapters.torch.sessions import Call, TorchSession, is_differentiable, tensors_of, to_array
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ class _Form:
     device: str | torch.device = "cpu"
 
 
-def adapt(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator) -> Subject | None:
-    """Return a PyTorch target as a subject; see `adapt_torch`."""
+def adapt(
+    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator, *, twice: bool = False
+) -> Subject | None:
+    """Return a target as a subject, or its backward pass if `twice`; see `adapt_torch` and `adapt_double_backward`."""
     bound = getattr(target, "__self__", None)
     if _is_function(bound) and getattr(target, "__name__", "") == "apply":
         target = bound
@@ -86,12 +90,16 @@ def adapt(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.ra
     if form.function:
         inputs = _positional(form, inputs)
     arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name)
-    return _subject(form, arguments, {**arrays, **form.params}, devices.pop(), rng)
+    device = devices.pop()
+    subject, reading = _subject(form, arguments, {**arrays, **form.params}, device, rng)
+    if not twice:
+        return subject
+    return None if reading is None else _double_backward(form, arguments, subject, reading, device, rng)
 
 
 def _subject(
     form: _Form, arguments: Arguments, arrays: dict[str, Array], device: torch.device, rng: np.random.Generator
-) -> Subject:
+) -> tuple[Subject, float | None]:
     def start(plain: bool = False) -> Call:
         forward = form.start(plain)
 
@@ -134,7 +142,64 @@ def _subject(
         found = (adapt(f, _as_inputs(a), None, rng) for f, a in inner.items())
         return [(s.name, s) for s in found if s is not None]
 
-    return replace(whole, variants=alone, parts=parts)
+    return replace(whole, variants=alone, parts=parts), choice.reading
+
+
+def _double_backward(
+    form: _Form, arguments: Arguments, subject: Subject, reading: float, device: torch.device, rng: np.random.Generator
+) -> Subject | None:
+    outputs = jax.tree.leaves(subject.start().forward(dict(subject.args))[0])
+    dy = {"dy" if len(outputs) == 1 else f"dy.{i}": rng.standard_normal(y.shape) for i, y in enumerate(outputs)}
+
+    def start(plain: bool) -> Call:
+        forward = form.start(plain)
+
+        def gradients(tensors: Mapping[str, torch.Tensor]) -> Any:
+            positional, keywords = arguments.filled({n: t.clone() for n, t in tensors.items()})
+            outs = [t for t in tensors_of(forward(positional, keywords, tensors)) if is_differentiable(t)]
+            asked, given = [tensors[n] for n in subject.wrt], [tensors[n] for n in dy]
+            grads = torch.autograd.grad(outs, asked, given, create_graph=True, allow_unused=True)
+            if any(_refuses(g) for g in grads):
+                raise RuntimeError("marked once_differentiable")
+            every = [t for t in tensors.values() if t.requires_grad]
+            whole = (torch.zeros_like(t) if g is None else g for t, g in zip(asked, grads, strict=True))
+            return {n: attached(g, every) for n, g in zip(subject.wrt, whole, strict=True)}
+
+        return gradients
+
+    args, wrt = {**subject.args, **dy}, (*subject.wrt, *dy)
+    oracle = TorchOracle(lambda: start(True), wrt, device, reading)
+    try:
+        session = TorchSession(start(False), wrt, device)
+        y, context = session.forward({n: a.copy() for n, a in args.items()})
+        session.backward(context, y)
+    except RuntimeError:
+        return None
+    return replace(
+        subject,
+        name=f"{form.name}.backward",
+        args=args,
+        wrt=wrt,
+        inputs=(*subject.inputs, *dy),
+        start=lambda: TorchSession(start(False), wrt, device),
+        make_oracle=lambda s: replace(oracle, wrt=s.wrt),
+        variants=lambda rng: [],
+        parts=list,
+    )
+
+
+def _refuses(gradient: torch.Tensor | None) -> bool:
+    """Return whether a gradient says that it must not be differentiated, as `once_differentiable` has it."""
+    nodes, seen = [gradient.grad_fn] if gradient is not None else [], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("Error"):
+            return True
+        seen.add(node)
+        nodes += [n for n, _ in node.next_functions]
+    return False
 
 
 def _runs(
@@ -180,8 +245,10 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
     name = type(target).__qualname__.replace("<locals>.", "")
     module: torch.nn.Module = fresh(target)
     if any(isinstance(p, torch.nn.parameter.UninitializedTensorMixin) for p in module.state_dict().values()):
+        arguments, arrays = read_arguments(module.forward, _as_arrays(inputs), np.random.default_rng(0), name=name)
+        positional, keywords = arguments.filled({n: torch.tensor(a, dtype=_default(a)) for n, a in arrays.items()})
         with torch.no_grad():
-            module(*(inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
+            module(*positional, **keywords)
     own = dict(module.named_parameters())
     state = {**own, **dict(module.named_buffers())}
     for key, value in given.items():
@@ -219,6 +286,10 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
         code=(type(module).forward,),
         device=next((p.device for p in state.values()), "cpu"),
     )
+
+
+def _default(array: Array) -> torch.dtype | None:
+    return torch.get_default_dtype() if array.dtype.kind == "f" else None
 
 
 def _positional(form: _Form, inputs: Any) -> Any:
