@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Comparison:
         ratios: each error in units of its tolerance.
         wrong: the names of those beyond it.
         notes: what is worth knowing though it is not wrong.
+        misshapen: the gradients of another shape than their array.
     """
 
     probe: str
@@ -43,6 +44,7 @@ class Comparison:
     wrong: frozenset[str]
     label: str = ""
     notes: tuple[str, ...] = ()
+    misshapen: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def args(self) -> Args:
@@ -98,11 +100,11 @@ def compare(
                 digits = -np.log10(max(errors[name] / max(float(np.max(np.abs(exact.grads[name]), initial=0)), 1e-300), 1e-17))
                 notes.append(f"{name} keeps {max(0, digits):.0f} digits where the forward pass saturates ({label or probe})")
                 tolerance[name] = excused
+    misshapen = {n: np.asarray(grads[n]) for n, (fault, _) in form.items() if fault in ("wrong shape", "kept a dimension")}
     ratios = {n: _ratio(errors[n], tolerance[n]) for n in got}
     wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
-    return Comparison(
-        probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, tuple(dict.fromkeys(notes))
-    )
+    told = tuple(dict.fromkeys(notes))
+    return Comparison(probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen)
 
 
 def is_single(subject: Subject, run: Run, dtype: str) -> bool:
@@ -132,7 +134,8 @@ def read(
     problem, note = None, ""
     if array.shape != like.shape:
         squeezed = tuple(k for k in array.shape if k != 1) == tuple(k for k in like.shape if k != 1)
-        problem = ("wrong shape", f"{name} has shape {array.shape}, expected {like.shape}{_why_shape(array.shape, like.shape)}")
+        kept = squeezed and array.ndim > like.ndim
+        problem = ("kept a dimension" if kept else "wrong shape", f"{name} has shape {array.shape}, expected {like.shape}{_why_shape(array.shape, like.shape)}")
         if not squeezed:
             return None, problem, ""
         if not subject.contract and array.size == like.size:

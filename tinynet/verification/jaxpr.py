@@ -164,10 +164,12 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], stripped
 
 
 def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
-    """Apply the primitive of an equation."""
-    functions, params = eqn.primitive.get_bind_params(eqn.params)
-    result = eqn.primitive.bind(*functions, *operands, **params)
-    return list(result) if eqn.primitive.multiple_results else [result]
+    """Apply the primitive of an equation; what it makes keeps the equation's line."""
+    variables = [v for v in eqn.invars if not isinstance(v, core.Literal)]
+    values = {v: value for v, value in zip(eqn.invars, operands, strict=True) if not isinstance(v, core.Literal)}
+    distinct = list(dict.fromkeys(variables))
+    one = core.Jaxpr((), distinct, list(eqn.outvars), [eqn], eqn.effects)
+    return list(jax.core.eval_jaxpr(one, (), *(values[v] for v in distinct)))
 
 
 def _evaluate_call(eqn: Any, operands: Sequence[Any], stripped: list[str]) -> list[Any]:

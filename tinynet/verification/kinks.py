@@ -42,7 +42,8 @@ def accept_kinks(c: Comparison, oracle: Oracle, pull: Pull, rng: np.random.Gener
     remaining = set(c.wrong)
     for name in c.wrong:
         size = max(float(np.max(np.abs(g[name]), initial=0.0)) for g in (*ahead, *behind))
-        tied = np.max([np.abs(p[name] - m[name]) for p, m in zip(ahead, behind, strict=True)], axis=0) > JUMP * size
+        beside = [np.abs(p[name] - q[name]) for p, m in zip(ahead, behind, strict=True) for q in (m, c.exact.grads)]
+        tied = np.max(beside, axis=0) > JUMP * size
         off = ~(np.abs(np.asarray(c.got[name], np.float64) - c.exact.grads[name]) <= c.tolerance[name])
         if not np.any(off & ~tied):
             remaining.discard(name)

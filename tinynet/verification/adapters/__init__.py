@@ -90,7 +90,10 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
 def _of_library(library: str, target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> Subject | None:
     import importlib
 
-    module = importlib.import_module(f"tinynet.verification.adapters.{library}")
+    try:
+        module = importlib.import_module(f"tinynet.verification.adapters.{library}")
+    except ModuleNotFoundError:
+        return None
     found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
     return found
 
