@@ -182,12 +182,18 @@ def is_special(a: Array) -> bool:
     """Return whether values mean something that other values would not: whole numbers, shares, a symmetric matrix."""
     if a.dtype.kind != "f" or not a.size:
         return True
+    if a.size == 1 and not np.any(a):
+        return False
     if np.all(a == np.rint(a)):
         return True
     if a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9):
         return True
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
+
+
+def _one_sign(a: Array) -> bool:
+    return bool(a.size and (np.all(a > 0) or np.all(a < 0)))
 
 
 def _spread(a: Array) -> float:
@@ -275,7 +281,14 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
             made.append(example("zeros and ties", {**subject.args, **{n: subject.args[source] for n in (inputs[0], *same)}}, "equal"))
         for n in inputs[1:]:
             made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
+    zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]
+    if zeros:
+        filled = {n: rng.standard_normal(subject.args[n].shape) for n in zeros}
+        made.append(example("parameters", {**subject.args, **filled}, "zeros filled"))
     if params:
+        near = {n: a + 0.3 * (np.abs(a) + 0.3) * rng.standard_normal(a.shape) for n in params for a in [subject.args[n]]}
+        made.append(example("parameters", {**subject.args, **near}, "moved"))
+        params = tuple(n for n in params if subject.contract or not _one_sign(subject.args[n]))
         made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
         made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))
         made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))

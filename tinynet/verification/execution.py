@@ -231,13 +231,14 @@ def execute(
         context: what a forward pass left, to run only the backward pass.
     """
     session = session if session is not None else subject.start()
-    given, stage = {n: copy_of(a) for n, a in args.items()}, "forward"
+    given: dict[str, Any] = {n: copy_of(a) for n, a in args.items()}
+    stage = "forward"
     y: Any = None
     short: Mapping[str, Any] | None = None
     try:
         with _full_precision() if subject.library == "jax" else contextlib.nullcontext():
             if context is MISSING:
-                _seed(subject.library)
+                seed_generators(subject.library)
                 y, context = watch.call(lambda: session.forward(given))
                 y = _snapshot(y)
             mutated = _changed(given, args)
@@ -255,6 +256,8 @@ def execute(
                 short = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in found.items()}
     except (Exception, Hang, SystemExit) as error:
         return Run(session, y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
+    if hasattr(session, "params_now"):  # an object's own, which no one handed in
+        given |= session.params_now()
     everything = given | {f"dy{i or ''}": c for i, c in enumerate(jax.tree.leaves(cotangent))}
     pristine = {**args, **{f"dy{i or ''}": d for i, d in enumerate(dy)}}
     shared = {}
@@ -268,7 +271,7 @@ def execute(
     )
 
 
-def _seed(library: str) -> None:
+def seed_generators(library: str) -> None:
     """Set the generators that a forward pass may draw from to one state: what still differs is not chance."""
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)

@@ -101,7 +101,7 @@ def rule_name(eqn: Any) -> str:
 def line_of(eqn: Any) -> str:
     """Return `file.py:line` of the user's code that an equation is from; "" if unknown."""
     frame = user_frame(eqn)
-    return f"{Path(frame.file_name).name}:{frame.start_line}" if frame is not None else ""
+    return f"{Path(frame.file_name).name}:{frame.line_num}" if frame is not None else ""
 
 
 def user_frame(eqn: Any) -> Any:

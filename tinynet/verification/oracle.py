@@ -19,7 +19,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
-from tinynet.verification.execution import Watch
+from tinynet.verification.execution import Watch, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, trace
 from tinynet.verification.tolerance import ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
@@ -64,6 +64,7 @@ class JaxOracle:
         if key not in self._programs:
             pure = self.subject.pure
             assert pure is not None
+            seed_generators(self.subject.library)
             self._programs[key] = self.watch.call(lambda: trace(lambda a: pure(a, self.manners), args))
         return self._programs[key]
 
@@ -79,6 +80,14 @@ class JaxOracle:
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
+    def in_single(self, args: Args, dy: tuple[Array, ...]) -> Exact:
+        """Return the same, computed in float32."""
+        key = shapes_of(args)
+        if key not in self._compiled:
+            self._compiled[key] = compiled_vjp(self.program(args), self.subject.wrt)
+        y, grads = self._compiled[key](args, dy)
+        return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
+
     def _as_it_runs(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         pure, wrt = self.subject.pure, self.subject.wrt
         assert pure is not None
@@ -87,6 +96,7 @@ class JaxOracle:
             return list(map(jnp.asarray, jax.tree.leaves(pure({**args, **dict(zip(wrt, moving, strict=True))}, self.manners))))
 
         def run() -> Exact:
+            seed_generators(self.subject.library)
             with jax.enable_x64(True):
                 y, pull = jax.vjp(forward, *(jnp.asarray(args[n]) for n in wrt))
                 grads = pull([jnp.asarray(d, v.dtype) for d, v in zip(dy, y, strict=True)])

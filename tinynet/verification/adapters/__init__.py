@@ -29,7 +29,7 @@ def adapt(
     Raises:
         TargetError: it is nothing that can be verified, or its arrays cannot be guessed.
     """
-    for library in ("torch", "thinc", "autograd"):
+    for library in ("torch",):
         if library in sys.modules and (found := _of_library(library, target, inputs, params, rng)) is not None:
             return [found]
     if isinstance(target, type):
@@ -90,10 +90,7 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
 def _of_library(library: str, target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> Subject | None:
     import importlib
 
-    try:
-        module = importlib.import_module(f"tinynet.verification.adapters.{library}")
-    except ModuleNotFoundError:
-        return None
+    module = importlib.import_module(f"tinynet.verification.adapters.{library}")
     found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
     return found
 
@@ -110,7 +107,7 @@ def _constructed(cls: type) -> Any:
     except TypeError:
         pass
     required = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
-    if all(p.annotation in (int, "int", p.empty) for p in required):
+    if all(p.annotation in (int, "int", *([p.empty] if issubclass(cls, (Layer, Loss)) else [])) for p in required):
         try:
             return cls(*[4, 3, 2, 5, 6][: len(required)])
         except Exception as error:

@@ -151,6 +151,10 @@ class _ObjectSession:
             found[name] = value
         return found
 
+    def params_now(self) -> Args:
+        held = dict(reachable(self.target))
+        return {name: held[path] for name, path in self.places.params.items() if path in held}
+
     def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Return everything that may be a gradient: what was returned, and what the object has that backward touched."""
         pool = dict(_leaves(result, "return"))
@@ -158,6 +162,8 @@ class _ObjectSession:
         for path, array in reachable(self.target):
             if id(array) not in params:
                 pool[path] = array
+        for path, number in reachable(self.target, numbers=True):
+            pool.setdefault(path, np.asarray(number))
         self.changed = {p for p, a in pool.items() if p not in before or not np.array_equal(before[p], a, equal_nan=True)}
         return pool
 
@@ -255,10 +261,10 @@ def _told(path: str) -> str:
     return f"what backward returns ({path})" if path.startswith("return.") else path
 
 
-def reachable(target: Any) -> list[tuple[str, Array]]:
+def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
     """Return every float array that an object reaches by attributes, slots, containers and children, with its path.
 
-    Each array once, under the first path that leads to it. Not through functions, classes or modules.
+    With `numbers`, single floating-point numbers instead. Each array once, under the first path that leads to it. Not through functions, classes or modules.
     """
     found: list[tuple[str, Array]] = []
     seen: set[int] = set()
@@ -266,9 +272,11 @@ def reachable(target: Any) -> list[tuple[str, Array]]:
     def visit(value: Any, path: str) -> None:
         if id(value) in seen:
             return
-        if isinstance(value, np.ndarray):
+        if numbers and isinstance(value, (float, np.floating)):
+            found.append((path, np.asarray(value)))
+        elif isinstance(value, np.ndarray):
             seen.add(id(value))
-            if value.dtype.kind == "f":
+            if value.dtype.kind == "f" and not numbers:
                 found.append((path, value))
         elif isinstance(value, Mapping):
             seen.add(id(value))

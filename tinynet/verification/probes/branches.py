@@ -81,7 +81,7 @@ def _collect(jaxpr: Any, moving: set[Any], places: list[tuple[str, str]]) -> Non
     for eqn, inner in _walk(jaxpr, moving):
         if inner is None and _is_branch(eqn):
             frame = user_frame(eqn)
-            text = linecache.getline(frame.file_name, frame.start_line).strip()
+            text = linecache.getline(frame.file_name, frame.line_num).strip()
             places.extend([(line_of(eqn), text)] * (2 if eqn.primitive.name == "clamp" else 1))
 
 

@@ -1,0 +1,66 @@
+"""What `diagnose` is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinynet.verification.diagnosis.primitives import Array
+from tinynet.verification.tolerance import bound, distance
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One run of the target: what it returned beside what is exact. A run in which all was right has an empty `wrong`.
+
+    Attributes:
+        forward: from every array by its path name to the arrays of y; pure, traceable by `jax.make_jaxpr` in 64 bits.
+        args: every array by path name: "x", "params.W", …
+        wrt: the names of those that are differentiated.
+        dy: one array for each of y.
+        got, exact: the gradients, as the target returned them and as they are; got may have another shape.
+        tolerance: how far apart these may be.
+        sizes, constants: what a factor may be made of: "m", "n_in", … and numbers of the target's configuration.
+    """
+
+    forward: Callable[[Mapping[str, Array]], tuple[Array, ...]] | None
+    args: Mapping[str, Array]
+    wrt: tuple[str, ...]
+    dy: tuple[Array, ...]
+    got: Mapping[str, Array]
+    exact: Mapping[str, Array]
+    tolerance: Mapping[str, float]
+    wrong: frozenset[str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def reproduces(self, name: str, predicted: Array) -> bool:
+        """Return whether the target's array is the predicted one, within the tolerance."""
+        got = np.asarray(self.got[name])
+        if got.shape != np.shape(predicted) or got.dtype.kind not in "fiu":
+            return False
+        allowed = max(2 * self.tolerance[name], bound(np.asarray(predicted, np.float64), depth=2))
+        return bool(distance(got.astype(np.float64), np.asarray(predicted)) <= allowed)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A fault and the gradients that it explains.
+
+    Attributes:
+        gradients: the wrong ones among those of `Wrong.wrt`.
+        fault: a key of `tinynet.faults.FAULTS`.
+        factor: of "scaled": "2", "1/m", "1/√d", …; else "".
+        sentence: what is wrong, with the forward's own text.
+        at: "attention.py:12", where the statement of the forward begins at whose edge the mistake is; "" if unknown.
+        text: the source of that statement.
+    """
+
+    gradients: tuple[str, ...]
+    fault: str
+    factor: str
+    sentence: str
+    at: str = ""
+    text: str = ""
