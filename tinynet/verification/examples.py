@@ -17,7 +17,7 @@ import numpy as np
 from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.execution import Watch, execute
 from tinynet.verification.oracle import leaves_of, shapes_of
-from tinynet.verification.tolerance import LARGE
+
 
 PROBES = (
     "forward",
@@ -225,13 +225,21 @@ def tied(subject: Subject, names: tuple[str, ...], rng: np.random.Generator) -> 
 
 
 def shape_examples(
-    subject: Subject, batch: Batch | None, variants: list[tuple[str, Subject]], shapes: Shapes, rng: np.random.Generator
+    subject: Subject,
+    batch: Batch | None,
+    variants: list[tuple[str, Subject]],
+    shapes: Shapes,
+    rng: np.random.Generator,
+    *,
+    grow: bool,
 ) -> Iterator[Example]:
-    """Yield the target as given, at other batches, and in other widths where these are ours to choose."""
+    """Yield the target as given, at other batches, and in other widths where these are ours to choose.
+
+    Larger ones only where they may `grow`.
+    """
     yield Example("rectangular", subject, cotangent(shapes.of(subject, subject.args), rng))
-    large = sum(a.size for a in subject.args.values()) > LARGE
     if batch is not None:
-        for m in (1, 2) if large else (1, 2, 33):
+        for m in (1, 2, 33) if grow else (1, 2)[: batch.size]:
             smaller = subject.at(with_batch(subject.args, batch, m, rng))
             if (dy := _predicted(smaller, batch, m, shapes, subject, rng)) is not None:
                 yield Example(f"batch {m}", smaller, dy, ours=True)

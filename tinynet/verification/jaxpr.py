@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array
+from tinynet.verification.tolerance import LARGE, LONG
 
 _JAX = str(Path(jax.__file__).parent)
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr", "cond_jaxpr", "body_jaxpr", "branches")
@@ -194,6 +195,11 @@ def _evaluate_call(eqn: Any, operands: Sequence[Any], stripped: list[str]) -> li
     return _evaluate(jaxpr, consts, operands, stripped)
 
 
+def is_long(program: Program) -> bool:
+    """Return whether a program is so long, a loop written out, that compiling it is what takes the time."""
+    return sum(1 for _ in walk(program.closed.jaxpr)) > LONG
+
+
 def compiled_vjp(program: Program, wrt: tuple[str, ...]) -> Callable[[Args, tuple[Array, ...]], tuple[Any, Any]]:
     """Return (args, dy) -> (y, gradients), compiled; the same programs share one compilation."""
     closed = program.closed
@@ -229,10 +235,17 @@ class _ByText:
         return hash(self.key)
 
 
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""What is small is compiled as quickly as can be: it runs a few times."""
+
+
 @lru_cache(maxsize=256)
 def _compiled_vjp(program: _ByText) -> Callable[..., Any]:
-    jaxpr, positions = program.jaxpr, program.positions
+    small = sum(v.aval.size for v in program.jaxpr.invars) <= LARGE
+    return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=_QUICKLY if small else None)
 
+
+def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:
     def vjp(consts: Any, values: Any, dy: Any) -> Any:
         def forward(*moving: Any) -> Any:
             full = list(values)
@@ -243,4 +256,4 @@ def _compiled_vjp(program: _ByText) -> Callable[..., Any]:
         y, pull = jax.vjp(forward, *(values[i] for i in positions))
         return y, pull([d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0) for d, v in zip(dy, y, strict=True)])
 
-    return jax.jit(vjp)
+    return vjp

@@ -26,6 +26,7 @@ from tinynet.verification.examples import (
 from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, line_of_error, told
 from tinynet.verification.fault import Fault
 from tinynet.verification.kinks import accept_kinks
+from tinynet.verification.jaxpr import is_long
 from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of, spread
 from tinynet.verification.probes.branches import Lines, look_for, numbers_in, sides_of
 from tinynet.verification.probes.compiled import backward_function, compiled_gradients
@@ -33,6 +34,7 @@ from tinynet.verification.probes.state import mutation, probe_state
 from tinynet.verification.report import Probe
 from tinynet.verification.tolerance import LARGE, bound, distance, unit_of
 
+_NUMBERS = 8
 _DATA_NAMES = frozenset("y t target targets label labels y_true mask weights lengths".split())
 
 
@@ -103,6 +105,13 @@ class _Bench:
     notes: list[str] = field(default_factory=list)
     hung: bool = False
 
+    def may_grow(self) -> bool:
+        """Return whether larger arrays than given cost little more."""
+        if sum(a.size for a in self.subject.args.values()) > LARGE:
+            return False
+        oracle = self.oracle
+        return not isinstance(oracle, JaxOracle) or oracle.eager or not is_long(oracle.program(self.subject.args))
+
     def failed_already(self) -> bool:
         return bool(self.faults) or any(c.wrong or c.form for c in self.comparisons)
 
@@ -130,7 +139,7 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
         if label.startswith("only "):  # the same arrays, of which fewer ask for a gradient
             _run(b, Example("rectangular", variant, dy, label), "float64")
     variants = [(label, v) for label, v in variants if not label.startswith("only ")]
-    _run_all(b, shape_examples(subject, batch, variants, b.shapes, rng))
+    _run_all(b, shape_examples(subject, batch, variants, b.shapes, rng, grow=b.may_grow()))
     if not b.hung:
         _run_all(b, value_examples(subject, b.shapes, rng))
         _run_all(b, cotangent_examples(subject, b.shapes, rng))
@@ -450,12 +459,11 @@ def _branches(b: _Bench, batch: Batch | None, dy: tuple[Array, ...]) -> tuple[st
     """Look for branches that no example took, compare there, and return those that stay untaken."""
     if "branches" not in b.settings.wanted or b.failed_already():
         return ()
-    large = sum(a.size for a in b.subject.args.values()) > LARGE
     unreached: list[str] = []
-    if isinstance(b.oracle, JaxOracle) and not b.oracle.eager and not large:
+    if isinstance(b.oracle, JaxOracle) and not b.oracle.eager and b.may_grow():
         unreached += _untaken_sides(b, dy)
     for example in _hunting(b, batch):
-        if not b.lines.missed() or b.hung:
+        if b.hung:
             break
         _run(b, example, "float64")
     unreached += [f"{place}: {text}" for place, text in b.lines.missed()]
@@ -491,11 +499,9 @@ def _untaken_sides(b: _Bench, dy: tuple[Array, ...]) -> list[str]:
 
 def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
     """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each."""
-    if not b.lines.missed():
-        return
-    for number in sorted(numbers_in(b.subject)):
-        if batch is not None and number == int(number) and 2 < number <= 512:
-            for m in (int(number), int(number) + 1):
+    for number in sorted(numbers_in(b.subject))[:_NUMBERS]:
+        if batch is not None and b.may_grow() and number == int(number) and 2 < number <= 512:
+            for m in (int(number) + 1,):
                 other = b.subject.at(with_batch(b.subject.args, batch, m, b.rng))
                 if (outputs := _or_none(lambda s=other: b.shapes.of(s, s.args))) is not None:
                     yield Example("branches", other, cotangent(outputs, b.rng), f"batch {m}", ours=True)
@@ -504,7 +510,7 @@ def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
                 a = b.subject.args[name]
                 size = float(np.max(np.abs(a), initial=0.0))
                 if size:
-                    for factor in (2 * number / size, -2 * number / size, 0.5 * number / size):
+                    for factor in (2 * number / size, -2 * number / size) if b.lines.missed() else ():
                         args = {**b.subject.args, name: a * factor}
                         yield Example("branches", b.subject.at(args), cotangent(b.shapes.of(b.subject, args), b.rng), f"{name} {factor:.3g} ×")
 

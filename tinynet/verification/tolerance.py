@@ -45,6 +45,9 @@ ROUNDINGS = 6
 HANG_SECONDS = 8.0
 """How long one call of the target may take; a finding follows within two seconds more."""
 
+LONG = 500
+"""Beyond this many primitives a program is a loop written out, which grows with its arrays: they are not made larger."""
+
 LARGE = 1 << 16
 """Beyond this many numbers in the arrays, shapes are varied on small inputs and the rest is tried at few values."""
 

@@ -8,6 +8,7 @@ named.
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import linecache
 import sys
@@ -214,14 +215,15 @@ def _missed_branches(code: CodeType, ran: set[int]) -> list[int]:
 
 
 def numbers_in(subject: Subject) -> set[float]:
-    """Return the numbers that stand in the target's code: a branch may begin at one of them."""
+    """Return the numbers in functions of the target's that compare: a branch may begin at one of them."""
     found: set[float] = set()
 
     def visit(code: CodeType) -> None:
+        compares = any(i.opname == "COMPARE_OP" for i in dis.get_instructions(code))
         for const in code.co_consts:
             if isinstance(const, CodeType):
                 visit(const)
-            elif isinstance(const, (int, float)) and not isinstance(const, bool):
+            elif compares and isinstance(const, (int, float)) and not isinstance(const, bool):
                 found.add(float(abs(const)))
 
     for function in subject.code:
