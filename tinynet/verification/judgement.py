@@ -228,6 +228,9 @@ def _run_all(b: _Bench, examples: Iterable[Example]) -> None:
     for example in examples:
         if b.hung:
             return
+        if example.probe == "zeros and ties" and b.oracle.resolution:
+            b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink"))
+            continue
         if example.probe in b.settings.wanted:
             _run(b, example, "float64")
 
