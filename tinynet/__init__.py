@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
     from tinynet.summarizing import summary
     from tinynet.training.callbacks import EarlyStopping
-    from tinynet.training.fit import DivergenceError, FitResult, fit
-    from tinynet.training.interruptions import Interrupted
+    from tinynet.training.engines import TrainingState
+    from tinynet.training.fit import FitResult, fit
+    from tinynet.training.interruptions import DivergenceError, Interrupted
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "SquaredError",
     "Tanh",
     "TargetError",
+    "TrainingState",
     "Warmup",
     "WeightDecay",
     "check",
@@ -107,13 +109,14 @@ _NAMES_OF = {
     "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
     "optimizers.schedules": "CosineDecay ExponentialDecay Warmup",
     "gradients": "value_and_grads",
-    "training.fit": "DivergenceError FitResult fit",
+    "training.fit": "FitResult fit",
     "training.callbacks": "EarlyStopping",
     "inspection": "trace",
     "summarizing": "summary",
     "verification": "Finding GradientError Report TargetError check check_vjp verify",
     "files.container": "FileError load save",
-    "training.interruptions": "Interrupted",
+    "training.interruptions": "DivergenceError Interrupted",
+    "training.engines": "TrainingState",
     "bridges.jax": "to_custom_vjp",
     "bridges.torch": "to_torch",
 }

@@ -25,7 +25,6 @@ import numpy.typing as npt
 from tinynet import initializers, layers, losses, optimizers
 from tinynet.arrays import is_array
 from tinynet.optimizers import schedules
-from tinynet.training.callbacks import EarlyStopping
 
 __all__ = ["DTYPES", "MAX_DEPTH", "Arrays", "Known", "decode", "encode", "known_names", "own_names"]
 
@@ -61,7 +60,7 @@ def known_names(own: Iterable[Any] = ()) -> Known:
         TypeError: an entry of `own` is not a dataclass, an enumeration or a function.
         ValueError: two bear one name.
     """
-    known: dict[str, Any] = {"EarlyStopping": EarlyStopping}
+    known: dict[str, Any] = {}
     for module in (layers, losses, optimizers, schedules, initializers):
         for name in module.__all__:
             if _is_nameable(getattr(module, name)):
