@@ -15,7 +15,6 @@ from tinynet.arrays import Array, is_array, namespace
 from tinynet.checks import check_number, check_positive_int
 from tinynet.optimizers.learning_rate import LearningRate, check_learning_rate, learning_rate_at
 
-
 __all__ = ["CosineDecay", "ExponentialDecay", "Warmup"]
 
 
