@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from tinynet.inspection import trace
     from tinynet.layers import (
         GELU,
+        GRU,
+        LSTM,
+        RNN,
+        Add,
         AvgPool2d,
+        BatchNorm,
+        Concatenate,
+        Conv1d,
         Conv2d,
         Dropout,
         Embedding,
@@ -23,16 +30,20 @@ if TYPE_CHECKING:
         LeakyReLU,
         Linear,
         MaxPool2d,
+        MultiHeadAttention,
         ReLU,
         Residual,
+        RMSNorm,
         Sequential,
+        Shared,
         Sigmoid,
         SiLU,
         Softmax,
         Softplus,
         Tanh,
+        Tied,
     )
-    from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
+    from tinynet.losses import BinaryCrossEntropy, Huber, InfoNCE, Loss, SoftmaxCrossEntropy, SquaredError
     from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
     from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
     from tinynet.summarizing import summary
@@ -44,12 +55,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Adam",
     "AdamW",
+    "Add",
     "AvgPool2d",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "ClipByGlobalNorm",
+    "Concatenate",
+    "Conv1d",
     "Conv2d",
     "CosineDecay",
     "DivergenceError",
@@ -63,6 +81,7 @@ __all__ = [
     "Flatten",
     "GradientError",
     "Huber",
+    "InfoNCE",
     "Interrupted",
     "Layer",
     "LayerNorm",
@@ -70,12 +89,15 @@ __all__ = [
     "Linear",
     "Loss",
     "MaxPool2d",
+    "MultiHeadAttention",
     "Nesterov",
     "Optimizer",
+    "RMSNorm",
     "ReLU",
     "Report",
     "Residual",
     "Sequential",
+    "Shared",
     "SiLU",
     "Sigmoid",
     "Softmax",
@@ -84,6 +106,7 @@ __all__ = [
     "SquaredError",
     "Tanh",
     "TargetError",
+    "Tied",
     "Warmup",
     "WeightDecay",
     "check",
@@ -108,9 +131,10 @@ __version__ = "0.1.0"
 _NAMES_OF = {
     "arrays": "namespace scan",
     "trees": "map_leaves",
-    "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU "
-    "Residual Sequential SiLU Sigmoid Softmax Softplus Tanh",
-    "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",
+    "layers": "GELU GRU LSTM RNN Add AvgPool2d BatchNorm Concatenate Conv1d Conv2d Dropout Embedding Flatten Layer "
+    "LayerNorm LeakyReLU Linear MaxPool2d MultiHeadAttention RMSNorm ReLU Residual Sequential Shared SiLU Sigmoid "
+    "Softmax Softplus Tanh Tied",
+    "losses": "BinaryCrossEntropy Huber InfoNCE Loss SoftmaxCrossEntropy SquaredError",
     "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
     "optimizers.schedules": "CosineDecay ExponentialDecay Warmup",
     "gradients": "value_and_grads",
