@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinynet import initializers, plot
+    from tinynet.arrays import namespace, scan
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
     from tinynet.files.container import FileError, load, save
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
     from tinynet.summarizing import summary
     from tinynet.training.callbacks import EarlyStopping
-    from tinynet.training.fit import DivergenceError, FitResult, fit
-    from tinynet.training.interruptions import Interrupted
+    from tinynet.training.engines import TrainingState
+    from tinynet.training.fit import FitResult, fit
+    from tinynet.training.interruptions import DivergenceError, Interrupted
+    from tinynet.trees import map_leaves
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
@@ -82,6 +85,7 @@ __all__ = [
     "SquaredError",
     "Tanh",
     "TargetError",
+    "TrainingState",
     "Warmup",
     "WeightDecay",
     "check",
@@ -89,8 +93,11 @@ __all__ = [
     "fit",
     "initializers",
     "load",
+    "map_leaves",
+    "namespace",
     "plot",
     "save",
+    "scan",
     "summary",
     "to_custom_vjp",
     "to_torch",
@@ -101,19 +108,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES_OF = {
+    "arrays": "namespace scan",
+    "trees": "map_leaves",
     "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU "
     "Residual Sequential SiLU Sigmoid Softmax Softplus Tanh",
     "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",
     "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
     "optimizers.schedules": "CosineDecay ExponentialDecay Warmup",
     "gradients": "value_and_grads",
-    "training.fit": "DivergenceError FitResult fit",
+    "training.fit": "FitResult fit",
     "training.callbacks": "EarlyStopping",
     "inspection": "trace",
     "summarizing": "summary",
     "verification": "Finding GradientError Report TargetError check check_vjp verify",
     "files.container": "FileError load save",
-    "training.interruptions": "Interrupted",
+    "training.interruptions": "DivergenceError Interrupted",
+    "training.engines": "TrainingState",
     "bridges.jax": "to_custom_vjp",
     "bridges.torch": "to_torch",
 }
