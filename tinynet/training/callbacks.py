@@ -192,7 +192,7 @@ class ShowProgress(Callback):
         try:
             from tqdm import tqdm
         except ImportError:
-            raise ImportError('progress=True needs tqdm; use pip install "tinynet[train]"') from None
+            raise ImportError('progress=True needs tqdm; use pip install "tinynet-grad[train]"') from None
         layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
         self._open: Any = partial(tqdm, total=epochs, unit="epoch", dynamic_ncols=True, bar_format=layout)
         self._bar: Any = None
