@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tinynet.bridges.torch import to_torch
     from tinynet.files.container import FileError, load, save
     from tinynet.gradients import value_and_grads
-    from tinynet.inspection import trace
+    from tinynet.inspection import summary, trace
     from tinynet.layers import (
         GELU,
         AvgPool2d,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
     from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
     from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
-    from tinynet.summarizing import summary
     from tinynet.training.callbacks import EarlyStopping
     from tinynet.training.fit import DivergenceError, FitResult, fit
     from tinynet.training.interruptions import Interrupted
@@ -109,8 +108,7 @@ _NAMES_OF = {
     "gradients": "value_and_grads",
     "training.fit": "DivergenceError FitResult fit",
     "training.callbacks": "EarlyStopping",
-    "inspection": "trace",
-    "summarizing": "summary",
+    "inspection": "summary trace",
     "verification": "Finding GradientError Report TargetError check check_vjp verify",
     "files.container": "FileError load save",
     "training.interruptions": "Interrupted",
