@@ -2,7 +2,7 @@
 
 The three differ in `batch_size` alone. Each spends the same number of gradient evaluations (one sample's gradient is
 one evaluation) at the learning rate that suits it best, and for each of §4's four statements this prints what was
-measured. Needs `pip install 'tinynet[train,plot]'`.
+measured. Needs `pip install 'tinynet-grad[train,plot]'`.
 """
 
 from __future__ import annotations
@@ -346,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import matplotlib  # noqa: F401
         from tqdm import tqdm
     except ImportError as error:
-        parser.error(f"{error}; use pip install 'tinynet[train,plot]'")
+        parser.error(f"{error}; use pip install 'tinynet-grad[train,plot]'")
     budget = QUICK if args.quick else FULL
     data = split(load_digits(), task="classify", test_fraction=0.2, seed=args.seed, standardise=False)
     work = len(BATCH_SIZES) * (len(budget.rates) * budget.sweep_seeds + budget.xor_starts)

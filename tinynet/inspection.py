@@ -16,9 +16,10 @@ import numpy as np
 from tinynet.arrays import Array, Params
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
-from tinynet.layers import Conv2d, Layer, Linear, Residual, Sequential, Sigmoid
+from tinynet.layers import Conv2d, Layer, Linear, Sequential, Sigmoid
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
-from tinynet.trees import leaves, leaves_with_paths
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ASCII = {"delta": "δ", "dE/da": "∂E/∂a", "f'": "f′"}
@@ -74,7 +75,7 @@ class Summary:
 
     Attributes:
         input_shape: of one sample.
-        rows: one row per layer, in order; a Sequential or a Residual is replaced by what is inside.
+        rows: one row per layer, in order; a composite is replaced by what is inside.
     """
 
     input_shape: tuple[int, ...]
@@ -121,30 +122,53 @@ def summary(net: Layer, x: Array) -> Summary:
 
     Args:
         net: the network.
-        x: (m, …), m of at least 1, of which one row is sent through freshly drawn parameters.
+        x: (m, …), m of at least 1, of which one row is sent through freshly drawn parameters; also a tuple or a dict of
+            such arrays.
 
     Raises:
         TypeError, ValueError: x has no sample; whatever the layers raise on input that does not fit.
     """
     check_instance("summary", "net", net, Layer)
-    x = np.asarray(x)
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"summary: x has shape {x.shape}; expected (m, …) with m of at least 1")
-    params = net.init(np.random.default_rng(0), x.dtype if x.dtype.kind == "f" else np.float32)
-    return Summary(x.shape[1:], tuple(_rows(net, params, x[:1], "")))
+    x = map_leaves(np.asarray, x)
+    for part in leaves(x):
+        if part.ndim == 0 or len(part) == 0:
+            raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
+    dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
+    params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
+    forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
+    return Summary(leaves(x)[0].shape[1:], tuple(rows))
 
 
-def _rows(layer: Layer, params: Params, x: Array, path: str) -> Iterator[SummaryRow]:
-    if isinstance(layer, Sequential):
-        for i, (part, part_params) in enumerate(zip(layer.layers, params, strict=True)):
-            yield from _rows(part, part_params, x, f"{path}.{i}" if path else f"{i}")
-            x, _ = part.forward(part_params, x)
-    elif isinstance(layer, Residual):
-        yield from _rows(layer.f, params, x, f"{path}.f" if path else "f")
-    else:
-        y, _ = layer.forward(params, x)
-        products = y.size * math.prod(params["W"].shape[1:]) if isinstance(layer, (Linear, Conv2d)) else 0
-        yield SummaryRow(path, layer, y.shape[1:], sum(p.size for p in leaves(params)), products)
+@dataclass(frozen=True)
+class _Watched(Layer):
+    """A layer that writes its row when it runs; of a composite, only what it learns beside its children."""
+
+    inner: Layer
+    given: Layer
+    path: str
+    rows: list[SummaryRow]
+
+    def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
+        y, cache = forward_with_state(self.inner, params, x, state)
+        children = self.given.split(params) if self.given.children() else {}
+        own = _size(params) - sum(_size(part) for part in children.values())
+        if own or not children:
+            a = leaves(y)[0]
+            products = a.size * math.prod(params["W"].shape[1:]) if isinstance(self.given, (Linear, Conv2d)) else 0
+            self.rows.append(SummaryRow(self.path, self.given, a.shape[1:], own, products))
+        return y, cache
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
+        return self.inner.backward(params, cache, dy)
+
+
+def _watched(layer: Layer, path: str, rows: list[SummaryRow]) -> Layer:
+    children = {name: _watched(part, f"{path}.{name}".strip("."), rows) for name, part in layer.children().items()}
+    return _Watched(layer.with_children(children) if children else layer, layer, path, rows)
+
+
+def _size(params: Params) -> int:
+    return sum(p.size for p in leaves(params))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -388,7 +412,7 @@ def _passed_error(layer: Layer, kind: str, value: Array, output: str, source: st
     name, above, W = error_name(source), error_name(output), f"W{output[1:]}"
     left, right = superscript(name), superscript(above)
     if kind == "affine":
-        return Quantity(name, f"{left} = ({superscript(W)})ᵀ {right}  in (22)", value, i, "transposed", (W, above))
+        return Quantity(name, f"{left} = {superscript(W)}ᵀ {right}  in (22)", value, i, "transposed", (W, above))
     if kind == "entrywise":
         slope = f"f′({source})"
         equation = f"{left} = {right} ⊗ {_symbol(layer)}′({superscript(source)})  (20)"

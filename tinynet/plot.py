@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
-try:
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-except ImportError:
-    raise ImportError('tinynet.plot needs matplotlib; use pip install "tinynet[plot]"') from None
 
 from tinynet.arrays import Array, Params
 from tinynet.inspection import Trace
 from tinynet.layers import Layer
 
-__all__ = ["decision_surface", "layers_over_time", "learning_curves", "weights"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def learning_curves(history: Mapping[str, Array], *, log: bool | None = None) -> Figure:
@@ -35,7 +30,7 @@ def learning_curves(history: Mapping[str, Array], *, log: bool | None = None) ->
     names = [name for name in history if not name.startswith("validation_") and name != "seconds"]
     if not names:
         raise ValueError(f"learning_curves: history has {sorted(history)}; expected a loss or a metric")
-    figure = Figure(figsize=(4.8 * len(names), 3.4), layout="constrained")
+    figure = _figure((4.8 * len(names), 3.4))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         curves = {"training": history[name]}
         if f"validation_{name}" in history:
@@ -80,7 +75,7 @@ def weights(W: Array, *, shape: tuple[int, int] | None = None, columns: int | No
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     rows = math.ceil(len(images) / columns)
     limit = float(np.abs(images).max()) or 1.0
-    figure = Figure(figsize=(min(1.1 * columns + 1, 12), min(1.1 * rows + 0.3, 14)), layout="constrained")
+    figure = _figure((min(1.1 * columns + 1, 12), min(1.1 * rows + 0.3, 14)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -111,10 +106,10 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
     gradients = [name for name in traces[0].names if name.startswith("dW")][::-1]
     outputs = [name for name in traces[0].names if name.startswith("a") and name != "a0"]
     outputs = outputs or [name for name in traces[0].names if name.startswith("z")]
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = _figure((10, 3.8))
     titles = "activations: root mean square", "gradients: root mean square"
     for axes, title, names in zip(figure.subplots(1, 2), titles, (outputs, gradients), strict=True):
-        colours = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
+        colours = _colours("viridis", np.linspace(0, 0.9, len(names)))
         curves: list[list[float]] = []
         for name, colour in zip(names, colours, strict=True):
             sizes = [float(np.sqrt(np.mean(np.square(t[name])))) for t in traces]
@@ -154,14 +149,14 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
     grid = np.stack(np.meshgrid(*axis), axis=-1)
     value = np.asarray(net.forward(params, grid.reshape(-1, 2).astype(x.dtype))[0]).reshape(points, points, -1)
     extent = (axis[0][0], axis[0][-1], axis[1][0], axis[1][-1])
-    figure = Figure(figsize=(5.4, 4.4), layout="constrained")
+    figure = _figure((5.4, 4.4))
     axes = figure.subplots()
     if y.shape[1] == 1:
         shown = axes.imshow(value[..., 0], origin="lower", extent=extent, aspect="auto", cmap="RdBu_r", alpha=0.5)
         figure.colorbar(shown, ax=axes, label="ŷ")
         axes.scatter(x[:, 0], x[:, 1], c=y[:, 0], cmap="RdBu_r", edgecolors="black", linewidths=0.6, s=22)
     else:
-        palette = colormaps["tab10"](np.arange(y.shape[1]) % 10)[:, :3]
+        palette = _colours("tab10", np.arange(y.shape[1]) % 10)[:, :3]
         axes.imshow(_class_colours(value, palette), origin="lower", extent=extent, aspect="auto")
         for k, colour in enumerate(palette):
             chosen = y.argmax(axis=1) == k
@@ -172,6 +167,23 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
     axes.set_xlabel("x₁")
     axes.set_ylabel("x₂")
     return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of `size` inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('tinynet.plot needs matplotlib; use pip install "tinynet-grad[plot]"') from None
+    return Figure(figsize=size, layout="constrained")
+
+
+def _colours(name: str, at: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return (…, 4): the colours of a colour map of matplotlib at the places `at`."""
+    from matplotlib import colormaps
+
+    colours: npt.NDArray[Any] = colormaps[name](at)
+    return colours
 
 
 def _class_colours(value: npt.NDArray[Any], palette: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -11,31 +11,7 @@ import torch
 
 from tinynet.arrays import Array, Params
 from tinynet.layers import Layer
-from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
-
-__all__ = ["TorchLayer", "to_torch"]
-
-
-def to_torch(layer: Layer, params: Params = None, *, seed: int = 0) -> TorchLayer:
-    """Return a `torch.nn.Module` that computes `layer` on NumPy and differentiates with `layer.backward`.
-
-    Args:
-        layer: any tinynet layer, a whole `Sequential` too.
-        params: of the layer; drawn in float32 from `seed` if None. The module's parameters share the memory of NumPy
-            arrays where PyTorch can (writable, in native byte order, no negative strides), so training the module then
-            changes them; others are copied.
-
-    Raises:
-        TypeError, ValueError: layer is not a tinynet.Layer; params does not fit it.
-    """
-    if not isinstance(layer, Layer):
-        raise TypeError(f"to_torch: layer is {layer!r:.60}; expected an instance of tinynet.Layer")
-    initial = layer.init(np.random.default_rng(seed))
-    if params is None:
-        params = initial
-    else:
-        check_like("to_torch", "params", params, initial, "the layer")
-    return TorchLayer(layer, params)
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 
 class TorchLayer(torch.nn.Module):

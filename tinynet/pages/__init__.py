@@ -1,4 +1,4 @@
-"""Pages: each one file that needs nothing else, a template filled with data and the style that all share."""
+"""Pages: each one file that needs nothing else, a template of this folder filled with the style that all share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(__file__).parent
+
+def fill(template: str, **parts: str) -> str:
+    """Return a template with `{{style}}` and each `{{name}}` of `parts` filled in."""
+    page = read(template)
+    for name, text in {"style": read("style.css"), **parts}.items():
+        page = page.replace("{{" + name + "}}", text)
+    return page
 
 
-def fill(name: str, data: Any) -> str:
-    """Return the page `name`.html of this folder with the style, its script and `data` as JSON in it."""
-    page = (_FOLDER / f"{name}.html").read_text(encoding="utf-8")
-    record = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {"style": _FOLDER / "style.css", "script": _FOLDER / f"{name}.js"}
-    for part, file in parts.items():
-        page = page.replace("{{" + part + "}}", file.read_text(encoding="utf-8"))
-    return page.replace("{{data}}", record)
+def read(name: str) -> str:
+    """Return the text of a file of this folder."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def as_json(data: Any) -> str:
+    """Return JSON that may stand in a `<script>` element: with nothing in it that could end the element."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -7,7 +7,8 @@ from html import escape
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<above>[⁰¹²³⁴⁵⁶⁷⁸⁹]+|[′ᵀ])|(?P<script>[_^])|(?P<open>[({])|(?P<close>[)}])"
-    r"|(?P<name>(?:\d+\.)+[A-Za-z][A-Za-z0-9_]*|[A-Z][A-Za-z]+\d*[a-z]*)|(?P<number>\d+(?:\.\d+)?|½)|(?P<letter>[^\W_])|(?P<sign>.)"
+    r"|(?P<name>(?:\d+\.)+[A-Za-z][A-Za-z0-9_]*|[A-Z][A-Za-z]+\d*[a-z]*)"
+    r"|(?P<number>\d+(?:\.\d+)?(?:e−\d+)?|½)|(?P<letter>[^\W_])|(?P<sign>.)"
 )
 _PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹ᵀΣ", "0123456789T∑")
 _OPEN, _CLOSE = '<mo stretchy="false">(</mo>', '<mo stretchy="false">)</mo>'
@@ -63,17 +64,22 @@ def _term(tokens: list[tuple[str, str]]) -> str:
     below = above = ""
     while tokens and tokens[0][0] in ("above", "script"):
         kind, mark = tokens.pop(0)
+        if mark == "ᵀ" and above:
+            term, below, above = f"<mrow>{_OPEN}{_scripted(term, below, above)}{_CLOSE}</mrow>", "", ""
         if kind == "above":
-            above += f"<mn>{mark.translate(_PLAIN)}</mn>" if mark not in "′ᵀ" else f"<mo>{mark.translate(_PLAIN)}</mo>"
+            sign = "mo" if mark in "′ᵀ" else "mn"
+            above += f"<{sign}>{mark.translate(_PLAIN)}</{sign}>"
         elif mark == "_":
             below += _script(tokens)
         else:
             above += _script(tokens)
-    if text == "Σ" and below:
-        return f"<munder>{term}<mrow>{below}</mrow></munder>"
-    parts = term + (f"<mrow>{below}</mrow>" if below else "") + (f"<mrow>{above}</mrow>" if above else "")
+    return f"<munder>{term}<mrow>{below}</mrow></munder>" if text == "Σ" and below else _scripted(term, below, above)
+
+
+def _scripted(term: str, below: str, above: str) -> str:
     tag = ("msub" if below else "") + ("sup" if below and above else "msup" if above else "")
-    return f"<{tag}>{parts}</{tag}>" if tag else parts
+    scripts = "".join(f"<mrow>{script}</mrow>" for script in (below, above) if script)
+    return f"<{tag}>{term}{scripts}</{tag}>" if tag else term
 
 
 def _bracket(tokens: list[tuple[str, str]], opening: str) -> str:

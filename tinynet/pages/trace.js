@@ -301,7 +301,7 @@ function showEquation() {
   $("formula").innerHTML = step.equation;
   $("operands").replaceChildren(...operands(step));
   const entries = step.numbers.map(n => {
-    const [equation, erratum] = data.document[n], body = html("div", {});
+    const [equation, erratum] = data.document[n], body = html("div", {class: "formula scroll"});
     body.innerHTML = equation;
     if (erratum) {
       const remark = html("p", {class: "dim"});

@@ -19,7 +19,7 @@ from tinynet.inspection import Quantity, Trace, chain_of, error_name, output_nam
 from tinynet.layers import Linear, Sigmoid
 from tinynet.losses import SquaredError
 from tinynet.optimizers import SGD
-from tinynet.pages import fill
+from tinynet.pages import as_json, fill, read
 from tinynet.pages.mathml import mathml, with_formulas
 from tinynet.trees import leaves_with_paths, map_leaves
 
@@ -64,7 +64,7 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
         "frames": [_frame(now, later, by_jax(now.params), tensors) for now, later in pairwise(traces)],
         "remark": remark,
     }
-    return fill("trace", data)
+    return fill("trace.html", script=read("trace.js"), data=as_json(data))
 
 
 def _values(at: Trace) -> dict[str, Values]:

@@ -19,7 +19,7 @@ def progress_bar(total: int, unit: str, shown: bool) -> AbstractContextManager[A
     try:
         from tqdm import tqdm
     except ImportError:
-        raise ImportError('progress=True needs tqdm; use pip install "tinynet[train]"') from None
+        raise ImportError('progress=True needs tqdm; use pip install "tinynet-grad[train]"') from None
     layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
     return tqdm(total=total, unit=unit, dynamic_ncols=True, bar_format=layout)  # type: ignore[no-any-return]
 
