@@ -432,7 +432,7 @@ def _gradient(kind: str, name: str, value: Array, output: str, source: str, i: i
 
 
 def _beside(equation: str, value: Any, width: int) -> str:
-    value = np.asarray(value)
+    value = np.asarray(leaves(value)[0])  # of several inputs the first
     if value.ndim > 2 or value.size > 60:
         shape = _shape(value.shape)
         text = f"{shape}, from {value.min():.4g} to {value.max():.4g}, mean {value.mean():.4g}"

@@ -147,6 +147,27 @@ def test_it_is_one_small_file_that_needs_nothing_else(mazur_page, tmp_path):
         assert not re.search(r"\{\{\w+\}\}", page)
 
 
+class Masked(tn.Linear):
+    """Linear with a mask beside the input, as recurrent layers and attention have."""
+
+    def forward(self, params, x):
+        x, mask = x
+        return super().forward(params, x * mask[:, None])
+
+    def backward(self, params, a, dz):
+        dx, dparams = super().backward(params, a, dz)
+        return (dx, None), dparams
+
+
+def test_of_several_inputs_the_first_is_shown():
+    net, x = Masked(3, 2), (RNG.normal(size=(4, 3)), np.array([1, 0, 1, 1]))
+    trace = tn.trace(net, tn.SquaredError(), net.init(RNG, np.float64), x, np.ones((4, 2)))
+    data = record(trace_page(trace, 0.5, 1))
+    np.testing.assert_array_equal(data["frames"][0]["values"]["a0"], x[0])
+    assert max(data["frames"][0]["worst"].values()) <= 32
+    assert "a⁰ = x" in str(trace)
+
+
 def test_bad_arguments_are_named_and_nothing_is_written(tmp_path):
     trace = tn.trace(*examples.mazur())
     with pytest.raises(ValueError, match=r"to_html: steps is 0"):

@@ -71,7 +71,11 @@ async function readTrace(window) {
   const edge = document.querySelector("path.edge");
   document.getElementById("network").querySelector(`path.edge[data-edge="${last.dataset.name.slice(1)} 0 1"]`)?.dispatchEvent(new window.PointerEvent("pointerover", {bubbles: true}));
   hovered.edge = edge ? texts(document) : null;
-  return {steps, violations: seen, overflow: Math.max(...widths), places, hovered};
+  const sample = document.getElementById("sample"), other = {value: sample.options.length - 1};
+  sample.value = other.value;
+  sample.dispatchEvent(new window.Event("change", {bubbles: true}));
+  other.read = texts(document);
+  return {steps, other, violations: seen, overflow: Math.max(...widths), places, hovered};
 }
 
 async function readEquations(window) {

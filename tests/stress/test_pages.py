@@ -97,6 +97,11 @@ def test_the_numbers_on_the_screen_are_those_of_trace_and_jax(name, scheme, axe,
             trace, exact, after = expected[k // len(names)]
             current = names[k % len(names)]
             check_step(step, current, trace, exact, after, example[4])
+        row, shown = result["other"]["value"], result["other"]["read"]["cells"]
+        outer = [cell for cell in shown if cell[0] in ("δ2", "a1")]
+        assert len(outer) == expected[0][0]["δ2"].shape[1] + expected[0][0]["a1"].shape[1]
+        for shown_name, i, _, value, _ in outer:
+            assert value == pytest.approx(expected[0][0][shown_name][row, i], rel=1e-13)
 
 
 def check_step(step, current, trace, exact, after, y):

@@ -79,7 +79,8 @@ def _trace(args: argparse.Namespace) -> Trace:
         return tn.trace(net, loss, tn.map_leaves(lambda p: np.asarray(p, float), params), x, y)
     widths = [x.shape[1], *args.hidden, y.shape[1]]
     layers = [part for n_in, n_out in itertools.pairwise(widths) for part in (tn.Linear(n_in, n_out), tn.Sigmoid())]
-    net = tn.Sequential(*layers)
+    # A sigmoid cannot leave (0, 1); a standardised target does.
+    net = tn.Sequential(*(layers if args.data is None or data.task == "classify" else layers[:-1]))
     return tn.trace(net, loss, net.init(np.random.default_rng(args.seed), float), x, y)
 
 

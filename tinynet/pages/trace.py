@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.arrays import Params, is_floating
+from tinynet.arrays import Params, is_array, is_floating
 from tinynet.checks import check_positive_int
 from tinynet.equations import EQUATIONS
 from tinynet.gradients import value_and_grads
@@ -21,7 +21,7 @@ from tinynet.losses import SquaredError
 from tinynet.optimizers import SGD
 from tinynet.pages import as_json, fill, read
 from tinynet.pages.mathml import mathml, with_formulas
-from tinynet.trees import leaves_with_paths, map_leaves
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 UNITS = 8
 """A layer of more units is folded."""
@@ -55,7 +55,7 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
     data = {
         "network": [repr(layer) for layer, _ in chain_of(first.net, first.params)],
         "loss": repr(first.loss),
-        "samples": len(first.x),
+        "samples": len(leaves(first.x)[0]),
         "lr": optimizer.lr,
         "columns": _columns(first),
         "tensors": tensors,
@@ -69,9 +69,9 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
 
 def _values(at: Trace) -> dict[str, Values]:
     """Return everything that the page shows of one training step, by name."""
-    targets = {"y": at.y} if np.shape(at.y) == np.shape(at[output_names(at)[-1]]) else {}
+    targets = {"y": at.y} if is_array(at.y) and at.y.shape == at[output_names(at)[-1]].shape else {}
     values = {q.name: q.value for q in at} | at.parameters | at.slopes | targets
-    return {name: np.asarray(value) for name, value in values.items()}
+    return {name: np.asarray(leaves(value)[0]) for name, value in values.items()}  # of several inputs the first
 
 
 def _frame(now: Trace, later: Trace, exact: dict[str, Values], tensors: dict[str, Any]) -> dict[str, Any]:
