@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tinynet.files.container import load as load
     from tinynet.files.container import save as save
     from tinynet.gradients import value_and_grads as value_and_grads
+    from tinynet.inspection import summary as summary
     from tinynet.inspection import trace as trace
     from tinynet.layers import *
     from tinynet.losses import *
     from tinynet.optimizers import *
-    from tinynet.summarizing import summary as summary
     from tinynet.training import *
     from tinynet.trees import map_leaves as map_leaves
     from tinynet.verification import *
@@ -33,8 +33,7 @@ else:
         "arrays": ["namespace", "scan"],
         "files.container": ["FileError", "load", "save"],
         "gradients": ["value_and_grads"],
-        "inspection": ["trace"],
-        "summarizing": ["summary"],
+        "inspection": ["summary", "trace"],
         "trees": ["map_leaves"],
     }
     _PACKAGES = ["layers", "losses", "optimizers", "training", "bridges", "verification"]  # all of `__all__`
