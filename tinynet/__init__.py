@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tinynet import plot as plot
     from tinynet import sklearn as sklearn
     from tinynet.arrays import namespace as namespace
+    from tinynet.arrays import scan as scan
     from tinynet.bridges import *
     from tinynet.files.container import FileError as FileError
     from tinynet.files.container import load as load
@@ -33,7 +34,7 @@ else:
     from importlib import import_module
 
     _NAMES_OF = {
-        "arrays": ["namespace"],
+        "arrays": ["namespace", "scan"],
         "files.container": ["FileError", "load", "save"],
         "gradients": ["value_and_grads"],
         "inspection": ["trace"],
