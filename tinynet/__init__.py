@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from tinynet.arrays import namespace as namespace
     from tinynet.arrays import scan as scan
     from tinynet.bridges import *
-    from tinynet.files.container import FileError as FileError
-    from tinynet.files.container import load as load
-    from tinynet.files.container import save as save
+    from tinynet.files import *
     from tinynet.gradients import value_and_grads as value_and_grads
     from tinynet.inspection import trace as trace
     from tinynet.layers import *
@@ -35,7 +33,6 @@ else:
 
     _NAMES_OF = {
         "arrays": ["namespace", "scan"],
-        "files.container": ["FileError", "load", "save"],
         "gradients": ["value_and_grads"],
         "inspection": ["trace"],
         "summarizing": ["summary"],
@@ -44,7 +41,7 @@ else:
         "training.interruptions": ["Interrupted"],
         "trees": ["map_leaves"],
     }
-    _PACKAGES = ["layers", "losses", "optimizers", "bridges", "verification"]  # all of `__all__`
+    _PACKAGES = ["layers", "losses", "optimizers", "files", "bridges", "verification"]  # all of `__all__`
     _SUBMODULES = ["initializers", "plot"]
 
     def __getattr__(name):
