@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def learning_curves(history: Mapping[str, Array], *, log: bool | None = None) -> Figure:
-    """Draw `FitResult.history`: one panel a quantity, training and validation together.
+    """Draw `FitResult.history`: one panel per quantity, training and validation together.
 
     Args:
-        history: one array a quantity, an entry an epoch; "seconds" is not drawn.
+        history: one array per quantity, one entry per epoch; "seconds" is not drawn.
         log: whether the loss has a logarithmic axis; if None, when it is positive and spans more than a factor of 20.
 
     Raises:
@@ -52,10 +52,10 @@ def weights(W: Array, *, shape: tuple[int, int] | None = None, columns: int | No
     """Draw weights as images: for each unit what it looks for, red for positive, blue for negative, white for 0.
 
     Args:
-        W: (n_out, n_in) of a Linear layer, an image a unit; or (n_out, n_in, K, K) of a Conv2d, an image a pair of
-            channels, a row an output.
+        W: (n_out, n_in) of a Linear layer, one image per unit; or (n_out, n_in, K, K) of a Conv2d, one image per pair
+            of channels, one row per output.
         shape: (height, width) of the image that the n_in entries of a Linear layer make; square if None.
-        columns: images a row; about a square if None.
+        columns: images per row; about a square if None.
 
     Raises:
         ValueError: W has another number of axes; n_in does not fill the shape.
@@ -101,7 +101,7 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
     if not traces or len({t.names for t in traces}) > 1:
         raise ValueError(f"layers_over_time: traces has {len(traces)} of them; expected some, all of one network")
     if steps is not None and len(steps) != len(traces):
-        raise ValueError(f"layers_over_time: steps has {len(steps)} entries; expected {len(traces)}, one a trace")
+        raise ValueError(f"layers_over_time: steps has {len(steps)} entries; expected {len(traces)}, one per trace")
     steps = range(len(traces)) if steps is None else steps
     gradients = [name for name in traces[0].names if name.startswith("dW")][::-1]
     outputs = [name for name in traces[0].names if name.startswith("a") and name != "a0"]
@@ -127,7 +127,7 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
 
 
 def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: int = 200) -> Figure:
-    """Draw what a network with two inputs says all over the plane, with the samples on top.
+    """Draw the outputs of a network with two inputs all over the plane, with the samples on top.
 
     With one output, its value; with several, the class of the largest, paler where it leads by less.
 
@@ -135,7 +135,7 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
         net, params: the network.
         x: (m, 2), the samples.
         y: (m, K), the targets: one column of values, or one-hot rows.
-        points: grid points an axis.
+        points: grid points per axis.
 
     Raises:
         ValueError: x is not (m, 2) or y not (m, K).
