@@ -73,7 +73,7 @@ def test_layers_over_time_show_vanishing_sigmoid_gradients():
     assert sizes == sorted(sizes)
     assert gradients.get_yscale() == "log"
     assert rendered(figure)
-    with pytest.raises(ValueError, match=r"steps has 3 entries; expected 1, one a trace"):
+    with pytest.raises(ValueError, match=r"steps has 3 entries; expected 1, one per trace"):
         tn.plot.layers_over_time([trace], steps=[1, 2, 3])
     with pytest.raises(ValueError, match=r"traces has 0 of them"):
         tn.plot.layers_over_time([])
