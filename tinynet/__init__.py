@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     from tinynet.losses import *
     from tinynet.optimizers import *
     from tinynet.summarizing import summary as summary
-    from tinynet.training.callbacks import EarlyStopping as EarlyStopping
-    from tinynet.training.fit import DivergenceError as DivergenceError
-    from tinynet.training.fit import FitResult as FitResult
-    from tinynet.training.fit import fit as fit
-    from tinynet.training.interruptions import Interrupted as Interrupted
+    from tinynet.training import *
     from tinynet.trees import map_leaves as map_leaves
     from tinynet.verification import *
 else:
@@ -36,12 +32,9 @@ else:
         "gradients": ["value_and_grads"],
         "inspection": ["trace"],
         "summarizing": ["summary"],
-        "training.callbacks": ["EarlyStopping"],
-        "training.fit": ["DivergenceError", "FitResult", "fit"],
-        "training.interruptions": ["Interrupted"],
         "trees": ["map_leaves"],
     }
-    _PACKAGES = ["layers", "losses", "optimizers", "files", "bridges", "verification"]  # all of `__all__`
+    _PACKAGES = ["layers", "losses", "optimizers", "files", "training", "bridges", "verification"]  # all of `__all__`
     _SUBMODULES = ["initializers", "plot"]
 
     def __getattr__(name):
