@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tinynet.bridges import *
     from tinynet.files import *
     from tinynet.gradients import value_and_grads as value_and_grads
+    from tinynet.inspection import summary as summary
     from tinynet.inspection import trace as trace
     from tinynet.layers import *
     from tinynet.losses import *
     from tinynet.optimizers import *
-    from tinynet.summarizing import summary as summary
     from tinynet.training import *
     from tinynet.trees import map_leaves as map_leaves
     from tinynet.verification import *
@@ -30,8 +30,7 @@ else:
     _NAMES_OF = {
         "arrays": ["namespace", "scan"],
         "gradients": ["value_and_grads"],
-        "inspection": ["trace"],
-        "summarizing": ["summary"],
+        "inspection": ["summary", "trace"],
         "trees": ["map_leaves"],
     }
     _PACKAGES = ["layers", "losses", "optimizers", "files", "training", "bridges", "verification"]  # all of `__all__`
