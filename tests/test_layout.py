@@ -17,8 +17,9 @@ ORDER = """
     layers
     losses optimizers
     gradients
-    scalar equations inspection
+    scalar equations
     files
+    inspection pages
     plot
     bridges
     testing
@@ -73,8 +74,8 @@ def test_imports_run_one_way(name):
     assert wrong == []
 
 
-def test_nothing_that_verification_builds_on_imports_the_whole_package():
-    below = up_to("testing")
+def test_nothing_that_all_else_is_built_on_imports_the_whole_package():
+    below = up_to("files")
     users = [str(path) for path in MODULES if part(path) in below for module, _ in imports(path) if module == "tinynet"]
     assert users == []
 
@@ -92,9 +93,9 @@ def test_the_package_uses_three_names_of_verification_and_the_command_line_its_r
 
 
 def test_no_two_modules_are_named_alike():
-    """`layers/layer.py` is the base class of what `layers/` holds; GELU and ReLU are the field's names."""
+    """`layers/layer.py` is the base class of what `layers/` holds; conv1d and conv2d, GELU and ReLU are known names."""
     names = {path.stem for path in MODULES} | {path.parent.name for path in MODULES}
-    names -= {"gelu"} | {path.stem for path in MODULES if path.parent.name == f"{path.stem}s"}
+    names -= {"conv1d", "gelu"} | {path.stem for path in MODULES if path.parent.name == f"{path.stem}s"}
     alike = [f"{a} {b}" for a, b in itertools.combinations(sorted(names), 2) if one_letter_apart(a, b)]
     assert alike == []
 

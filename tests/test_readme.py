@@ -39,7 +39,10 @@ def is_missing(block):
     return any(importlib.util.find_spec(module) is None for module in imported)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+# CONTRIBUTING's are parts of files; tests/stress/test_contributing.py puts them together.
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python") and page.name != "CONTRIBUTING.md"], ids=name
+)
 def test_the_python_blocks_run_one_after_another_and_print_what_is_said(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names, left_out = {}, []
