@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinynet import initializers, plot
+    from tinynet.arrays import namespace, scan
     from tinynet.bridges.jax import to_custom_vjp
     from tinynet.bridges.torch import to_torch
     from tinynet.files.container import FileError, load, save
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tinynet.training.callbacks import EarlyStopping
     from tinynet.training.fit import DivergenceError, FitResult, fit
     from tinynet.training.interruptions import Interrupted
+    from tinynet.trees import map_leaves
     from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
 
 __all__ = [
@@ -89,8 +91,11 @@ __all__ = [
     "fit",
     "initializers",
     "load",
+    "map_leaves",
+    "namespace",
     "plot",
     "save",
+    "scan",
     "summary",
     "to_custom_vjp",
     "to_torch",
@@ -101,6 +106,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _NAMES_OF = {
+    "arrays": "namespace scan",
+    "trees": "map_leaves",
     "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU "
     "Residual Sequential SiLU Sigmoid Softmax Softplus Tanh",
     "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",

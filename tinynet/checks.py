@@ -6,23 +6,10 @@ They run on every call of a layer, so the good case is one or two comparisons.
 from __future__ import annotations
 
 import math
+import numbers
+from typing import Any
 
 from tinynet.arrays import Array, Params, describe, has_values, is_array, is_floating
-
-__all__ = [
-    "check_choice",
-    "check_features",
-    "check_floating",
-    "check_images",
-    "check_indices",
-    "check_instance",
-    "check_last_axis",
-    "check_natural",
-    "check_number",
-    "check_param",
-    "check_positive_int",
-    "check_same_shape",
-]
 
 
 def check_floating(owner: object, name: str, x: Array) -> None:
@@ -85,20 +72,29 @@ def check_same_shape(owner: object, name: str, x: Array, expected: tuple[int, ..
         raise ValueError(f"{owner}: {name} has shape {tuple(x.shape)}; expected {tuple(expected)}, that of {of}{hint}")
 
 
-def check_positive_int(owner: object, name: str, n: object) -> None:
-    """Raise unless `n` is an int of at least 1."""
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
-    if n < 1:
-        raise ValueError(f"{owner}: {name} is {n}; expected at least 1")
+def check_positive_int(owner: object, name: str, n: object) -> int:
+    """Return `n` as an int; raise unless it is an integer, Python's or NumPy's, of at least 1."""
+    return check_int(owner, name, n, 1)
 
 
-def check_natural(owner: object, name: str, n: object) -> None:
-    """Raise unless `n` is an int of at least 0."""
-    if not isinstance(n, int) or isinstance(n, bool):
+def check_natural(owner: object, name: str, n: object) -> int:
+    """Return `n` as an int; raise unless it is an integer, Python's or NumPy's, of at least 0."""
+    return check_int(owner, name, n, 0)
+
+
+def check_int(owner: object, name: str, n: object, least: int) -> int:
+    """Return `n` as an int; raise unless it is an integer, Python's or NumPy's, of at least `least`."""
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool):
         raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
-    if n < 0:
-        raise ValueError(f"{owner}: {name} is {n}; expected at least 0")
+    if n < least:
+        raise ValueError(f"{owner}: {name} is {n}; expected at least {least}")
+    return int(n)
+
+
+def convert_ints(config: Any, *names: str, least: int = 1) -> None:
+    """Replace each of the named fields of a frozen dataclass by a Python int; raise unless it is at least `least`."""
+    for name in names:
+        object.__setattr__(config, name, check_int(type(config).__name__, name, getattr(config, name), least))
 
 
 def check_param(owner: object, params: Params, name: str, shape: tuple[int, ...]) -> Array:

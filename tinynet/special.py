@@ -6,8 +6,6 @@ import math
 
 from tinynet.arrays import Array, namespace
 
-__all__ = ["expit", "ndtr", "normal_density"]
-
 # M(x) ≈ P(x) / Q(x), lowest power first.
 _P = (
     1579291.1384589456, 2700703.431601793, 2281967.8794617653, 1234354.5893879016, 469466.2490365887,

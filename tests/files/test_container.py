@@ -156,7 +156,7 @@ def test_a_users_layer_is_rebuilt_from_the_class_that_is_handed_over(path):
 def test_every_public_class_with_fields_is_known_by_its_name():
     from tinynet.files.encoding import known_names
 
-    public = {name: thing for name, thing in vars(tn).items() if name in tn.__all__ and isinstance(thing, type)}
+    public = {name: getattr(tn, name) for name in tn.__all__ if isinstance(getattr(tn, name), type)}
     kinds = (tn.Layer, tn.Loss, tn.Optimizer)
     expected = {name for name, thing in public.items() if issubclass(thing, kinds) and thing not in kinds}
     assert expected <= known_names().keys()
@@ -253,7 +253,7 @@ def test_classes_handed_over_are_checked(path):
 
 def forge(path, document, arrays=None):
     """A file with any document, signed as tinynet signs it."""
-    path.write_bytes(files._pack(document, arrays or {}))
+    path.write_bytes(b"".join(files._pack(document, arrays or {})))
 
 
 def test_damage_is_named(path):
@@ -309,7 +309,7 @@ def test_a_foreign_file_is_named(path):
         ({"object": ["os.system", {"command": "true"}]}, "'os.system' is not one of tinynet's"),
         ({"object": ["Layer", {}]}, "'Layer' is not one of tinynet's"),
         ({"object": ["Linear", {"n_in": 10**18, "n_out": 10**18}]}, "params.* too large|do not fit"),
-        ({"object": ["Linear", {"n_in": 2**19, "n_out": 2**19}]}, "more parameters than were given"),
+        ({"object": ["Linear", {"n_in": 2**19, "n_out": 2**19}]}, "its parameters do not fit its network"),
         ({"object": ["Linear", {"n_in": -1, "n_out": 3}]}, "net: Linear: n_in is -1; expected at least 1"),
         ({"object": ["Linear", {"n_in": 1}]}, "net: .*missing .*n_out"),
         ({"object": ["Linear", {"n_in": 1, "n_out": 1, "rm": 1}]}, "net: Linear has no field 'rm'"),
@@ -335,14 +335,14 @@ def test_a_signed_file_with_a_hostile_document_is_refused(path, document, messag
 
 def test_hostile_arrays_are_refused(path):
     one = {"object": ["Linear", {"n_in": 1, "n_out": 1}]}
-    twice = {"dict": {"W": {"array": "a"}, "b": {"array": "a"}}}
-    forge(path, {"dict": {"net": one, "params": twice}}, {"a": np.ones((1, 1))})
+    twice = {"dict": {"W": {"array": "params.W"}, "b": {"array": "params.W"}}}
+    forge(path, {"dict": {"net": one, "params": twice}}, {"params.W": np.ones((1, 1))})
     with pytest.raises(tn.FileError, match="is not a value"):
         tn.load(path)
     forge(path, {"dict": {"net": {"object": ["Sigmoid", {}]}, "params": {"dict": {}}}}, {"stowaway": np.ones(3)})
     with pytest.raises(tn.FileError, match="'stowaway' belongs to nothing"):
-        tn.load(path)
-    forge(path, {"dict": {"net": one, "params": {"dict": {"W": {"array": "a"}}}}}, {"a": np.ones((1, 1))})
+        read(path)
+    forge(path, {"dict": {"net": one, "params": {"dict": {"W": {"array": "params.W"}}}}}, {"params.W": np.ones((1, 1))})
     with pytest.raises(tn.FileError, match="its parameters do not fit its network"):
         tn.load(path)
 

@@ -1,4 +1,4 @@
-"""The command line: `tinynet train`, `tinynet verify`, `tinynet equations`."""
+"""Run the command line: `tinynet train`, `tinynet verify`, `tinynet equations`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files: containers of arrays and configurations, written whole or not at all."""
+"""Save and load networks: containers of arrays and configurations, written whole or not at all."""

@@ -7,13 +7,12 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["write_atomically"]
 
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`: to a temporary file in its folder, flushed to the disk, then renamed.
+def write_atomically(path: str | os.PathLike[str], data: bytes | Sequence[bytes | memoryview]) -> None:
+    """Write `data`, or its parts one after the other, to a temporary file beside `path`, flush it, and rename it.
 
     Whatever goes wrong, the file that was there before still is, and the temporary file is gone. Only a process that
     is killed outright leaves its temporary file behind; the next write to the same path removes it. Of two writers
@@ -28,7 +27,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         try:
             with open(temporary, "xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)

@@ -25,9 +25,6 @@ import numpy.typing as npt
 from tinynet import initializers, layers, losses, optimizers
 from tinynet.arrays import is_array
 from tinynet.optimizers import schedules
-from tinynet.training.callbacks import EarlyStopping
-
-__all__ = ["DTYPES", "MAX_DEPTH", "Arrays", "Known", "decode", "encode", "known_names", "own_names"]
 
 MAX_DEPTH = 64
 """How deep values may nest."""
@@ -55,17 +52,18 @@ Known = Mapping[str, Any]
 
 
 def known_names(own: Iterable[Any] = ()) -> Known:
-    """Return tinynet's public dataclasses and functions of fields, and the caller's `own`, by their names.
+    """Return the layers, losses, optimizers, schedules and initializers, and the caller's `own`, by their names.
 
     Raises:
         TypeError: an entry of `own` is not a dataclass, an enumeration or a function.
         ValueError: two bear one name.
     """
-    known: dict[str, Any] = {"EarlyStopping": EarlyStopping}
-    for module in (layers, losses, optimizers, schedules, initializers):
-        for name in module.__all__:
-            if _is_nameable(getattr(module, name)):
-                known[name] = getattr(module, name)
+    known = {
+        name: thing
+        for module in (layers, losses, optimizers, schedules, initializers)
+        for name, thing in vars(module).items()
+        if _is_nameable(thing) and thing.__module__.startswith(module.__name__) and not name.startswith("_")
+    }
     for thing in own:
         if not _is_nameable(thing):
             raise TypeError(f"classes: {thing!r:.80} is not a dataclass, an enumeration or a function")

@@ -11,8 +11,6 @@ from tinynet.checks import check_choice, check_floating, check_same_shape
 from tinynet.layers.layer import Layer
 from tinynet.special import expit, ndtr, normal_density
 
-__all__ = ["GELU"]
-
 _C = math.sqrt(8 / math.pi)
 
 
@@ -43,6 +41,9 @@ class GELU(Layer):
 
     def __post_init__(self) -> None:
         check_choice("GELU", "approximate", self.approximate, ("none", "tanh"))
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Array, Params, namespace, rows
-from tinynet.checks import check_features, check_number, check_param, check_positive_int, check_same_shape
+from tinynet.checks import check_features, check_number, check_param, check_same_shape, convert_ints
 from tinynet.layers.layer import Layer
-
-__all__ = ["LayerNorm"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class LayerNorm(Layer):
     """Normalise each sample to mean 0 and variance 1 over its features, then scale and shift: y = γ ⊗ x̂ + β.
 
     Args:
-        n: features a sample.
+        n: features of a sample.
         eps: ε > 0, added to the variance.
 
     Shapes:
@@ -42,13 +40,16 @@ class LayerNorm(Layer):
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_positive_int("LayerNorm", "n", self.n)
+        convert_ints(self, "n")
         object.__setattr__(self, "eps", check_number("LayerNorm", "eps", self.eps, 0.0))
         if self.eps == 0:
             raise ValueError("LayerNorm: eps is 0; expected 0 < eps")
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return {"gamma": np.ones(self.n, dtype), "beta": np.zeros(self.n, dtype)}
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_features(self, x, self.n)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from tinynet.arrays import Array, namespace
 from tinynet.checks import check_last_axis, check_same_shape
-from tinynet.losses.loss import Loss, Reduction
-
-__all__ = ["SoftmaxCrossEntropy"]
+from tinynet.losses.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,12 @@ class SoftmaxCrossEntropy(Loss):
         TypeError: z or y is not a floating-point array.
     """
 
-    reduction: Reduction = "sum"
+    def check(self, y_hat: Array, y: Array) -> None:
+        check_last_axis(self, "y_hat", y_hat)
+        check_same_shape(self, "y", y, y_hat.shape, "y_hat")
 
     def forward(self, z: Array, y: Array) -> tuple[Array, Array]:
-        check_last_axis(self, "y_hat", z)
-        check_same_shape(self, "y", y, z.shape, "y_hat")
+        self.check(z, y)
         xp = namespace(z)
         u = z - z.max(axis=-1, keepdims=True)
         p = xp.exp(u)

@@ -20,6 +20,7 @@ from tinynet.arrays import Array, Params
 from tinynet.files.container import FileError, check_params, read, write
 from tinynet.files.encoding import encode
 from tinynet.layers import Layer
+from tinynet.training.callbacks import EarlyStopping
 
 __all__ = ["Checkpoint", "check_run", "fingerprint", "load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
 
@@ -84,7 +85,7 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
         TypeError, ValueError: `classes` does not fit.
         OSError: the file cannot be opened.
     """
-    value = read(path, data, classes=classes)
+    value = read(path, data, classes=(EarlyStopping, *classes))
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(value, dict) or value.keys() != names or not isinstance(value["net"], Layer):
         raise FileError(path, "holds no checkpoint")
