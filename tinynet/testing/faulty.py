@@ -129,6 +129,7 @@ def faulty(right: T, backward: Backward, *, watch: Watch | None = None, only: Li
         return backward(called(self, y, inner, dE))["y_hat"]
 
     methods: dict[str, Any] = {"__module__": __name__, "__doc__": f"A wrong {base.__name__}."}
+    methods["_forward_of"] = getattr(base, "_forward_of", base)  # one compilation for all faults of a forward
     if isinstance(right, Loss):
         methods |= {"forward": loss_forward, "backward": loss_backward}
     else:

@@ -128,7 +128,7 @@ def _as_one(wrong: Layer) -> Backward:
 def _calls(target: Layer | Loss, inputs: Any) -> list[Call]:
     """Return calls that differ in values, batch size, layout and dtype; the fourth is the first in reverse."""
     rng = np.random.default_rng(0)
-    x, params = _example(target, inputs, rng)
+    x, params = example(target, inputs, rng)
 
     def call(change: Callable[[Any], Any], like: Any = params) -> Call:
         given = map_leaves(change, x)
@@ -156,7 +156,7 @@ def _calls(target: Layer | Loss, inputs: Any) -> list[Call]:
     return calls
 
 
-def _example(target: Layer | Loss, inputs: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+def example(target: Layer | Loss, inputs: Any, rng: np.random.Generator) -> tuple[Any, Any]:
     """Return (x, params) of a layer, (ŷ, y) of a loss."""
 
     def array(given: Any) -> Any:
