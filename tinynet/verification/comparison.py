@@ -128,14 +128,15 @@ def read(
         text = "no such gradient is returned" if grad is MISSING else "None is returned"
         return None, ("missing", text), ""
     try:
-        array = grad if isinstance(grad, (np.ndarray, np.generic)) else np.asarray(grad)
+        array: Array = np.asarray(grad)
     except Exception:
         array = np.array(None)
     is_number = isinstance(grad, (int, float))
     if array.dtype.kind not in "fiubcV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
         given = f"dtype {array.dtype}" if isinstance(grad, (np.ndarray, np.generic)) else f"a {type(grad).__name__}"
         return None, ("not an array", f"{given} is returned; expected an array of shape {like.shape}"), ""
-    problem, note = None, ""
+    problem: tuple[str, str] | None = None
+    note = ""
     if array.shape != like.shape:
         squeezed = tuple(k for k in array.shape if k != 1) == tuple(k for k in like.shape if k != 1)
         kept = squeezed and array.ndim > like.ndim

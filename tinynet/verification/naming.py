@@ -176,11 +176,9 @@ def sizes_of(subject: Subject) -> dict[str, int]:
     first = next((subject.args[n] for n in subject.inputs if subject.args[n].ndim), None)
     if first is None:
         return {}
-    sizes = {"m": int(first.shape[0])}
-    if first.ndim > 1:
-        sizes["n"] = int(first.shape[-1])
-        sizes["rows"] = math.prod(first.shape[:-1])
-    return sizes
+    if first.ndim < 2:
+        return {"m": int(first.shape[0])}
+    return {"m": math.prod(first.shape[:-1]), "n_out": int(first.shape[-1])}
 
 
 def _merged(faults: Sequence[Fault]) -> list[Fault]:

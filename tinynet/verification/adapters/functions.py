@@ -88,7 +88,7 @@ def _subject(
         inputs=tuple(arrays),
         start=lambda: _FunctionSession(fresh(forward), arguments, unpack, pull),
         pure=pure,
-        reference=lambda f, args: (lambda p, k: f(*p, **k))(*arguments.filled(args)),
+        reference=lambda f, args: arguments.call(f, args),
         **more,
     )
 
