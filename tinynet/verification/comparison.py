@@ -132,9 +132,11 @@ def read(
     except Exception:
         array = np.array(None)
     is_number = isinstance(grad, (int, float))
-    if array.dtype.kind not in "fiubcV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
-        given = f"dtype {array.dtype}" if isinstance(grad, (np.ndarray, np.generic)) else f"a {type(grad).__name__}"
-        return None, ("not an array", f"{given} is returned; expected an array of shape {like.shape}"), ""
+    is_array = isinstance(grad, (np.ndarray, np.generic))
+    if is_array and array.dtype.kind not in "fiuV":
+        return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
+    if array.dtype.kind not in "fiuV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
+        return None, ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"), ""
     problem: tuple[str, str] | None = None
     note = ""
     if array.shape != like.shape:
@@ -148,7 +150,7 @@ def read(
         elif subject.contract:
             return array.reshape(like.shape) if array.size == like.size else None, problem, ""
         array = array.reshape(like.shape)
-    if problem is None and array.dtype.kind != "c" and str(array.dtype) != dtype and not (single and array.dtype == np.float32):
+    if problem is None and str(array.dtype) != dtype and not (single and array.dtype == np.float32):
         text = f"{array.dtype} is returned for {name}; expected {dtype}"
         if subject.contract:
             problem = ("wrong dtype", text)

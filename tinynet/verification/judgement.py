@@ -521,7 +521,7 @@ def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
 def _reason(b: _Bench) -> str:
     """Return what was not compared, and what to do; "" if everything was."""
     compared = {n for c in b.comparisons for n in c.got}
-    lacking = [n for n in b.subject.wrt if n not in compared]
+    lacking = [n for n in b.subject.wrt if n not in compared] if compared else []
     declared = {n: c.form[n][0] for c in b.comparisons for n in c.form}
     for name in lacking:
         if b.subject.contract or declared.get(name, "missing") != "missing":

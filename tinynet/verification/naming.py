@@ -59,15 +59,11 @@ def _forms(j: Judgement) -> list[Fault]:
     explained = {n for c in j.comparisons for n in c.misshapen if c.misshapen[n].size}
     for c in j.comparisons:
         for name, (fault, sentence) in c.form.items():
-            if fault == "missing" and not j.subject.contract and _not_judged(name, j):
+            if fault == "missing" and not j.subject.contract and any(d.got for d in j.comparisons):
                 continue
             if not (fault in ("wrong shape", "kept a dimension") and name in explained):
                 found.setdefault((name, fault), Fault((name,), fault, sentence, c.probe, shapes=(shapes_of(c),)))
     return list(found.values())
-
-
-def _not_judged(name: str, j: Judgement) -> bool:
-    return bool(j.reason) and j.reason.startswith(name) or any(note.startswith(f"the gradient by {name} is not returned") for note in j.notes)
 
 
 def shapes_of(c: Comparison) -> str:

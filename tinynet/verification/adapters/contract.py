@@ -343,7 +343,10 @@ def _forward_on_copies(layer: Layer, params: Any, x: Any) -> Any:
 
 def _try_forward(layer: Layer, params: Any, x: Any, raising: bool = False) -> bool:
     try:
-        layer_subject(layer, x, params).start().forward({n: np.array(a) for n, a in {**named_leaves(x, "x"), **named_leaves(params, "params")}.items()})
+        arrays = {**named_leaves(x, "x"), **named_leaves(params, "params")}
+        layer_subject(layer, x, params).start().forward({n: np.array(a) for n, a in arrays.items()})
+    except Malformed:
+        return True  # it takes the input, and what it returns is for the verdict
     except Exception as error:
         if raising:
             raise TargetError(f"{short(layer)}: forward does not accept inputs= ({error})") from error
