@@ -151,7 +151,8 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
         b.coverage.append(Probe("state"))
     unreached: tuple[str, ...] = ()
     if not b.hung:
-        _layouts(b, dy)
+        _empty(b, batch)
+        _layouts(b, batch, dy)
         _compiled(b, dy)
         _in_float32(b, batch)
         unreached = _branches(b, batch, dy)
@@ -283,7 +284,7 @@ def _compared(b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], ru
     c = compare(subject, oracle, dy, run, run.grads, probe=e.probe, **options)
     c = _at_kinks(b, c, oracle)
     _record(b, c)
-    if run.short_grads is not None:
+    if run.short_grads is not None and "param_grads" in b.settings.wanted:
         params = tuple(n for n in subject.wrt if n not in subject.inputs)
         s = compare(dataclasses.replace(subject, wrt=params), oracle, dy, run, run.short_grads, probe="param_grads", **{**options, "label": e.label or e.probe})
         if (s.wrong - c.wrong) or (set(s.form) - set(c.form)):
@@ -404,7 +405,7 @@ def _slopes(b: _Bench, subject: Subject, name: str) -> float | None:
     return largest[1] if np.isfinite(largest[1]) and largest[1] < 3 * largest[0] + 1e-6 else None
 
 
-def _layouts(b: _Bench, dy: tuple[Array, ...]) -> None:
+def _layouts(b: _Bench, batch: Batch | None, dy: tuple[Array, ...]) -> None:
     """The same numbers in other layouts of memory; then broadcast arrays, whose numbers repeat."""
     if "layout" not in b.settings.wanted or "float64" not in b.settings.dtypes or any(c.wrong for c in b.comparisons):
         return
@@ -419,6 +420,38 @@ def _layouts(b: _Bench, dy: tuple[Array, ...]) -> None:
         if subject.library == "numpy":
             b.faults += mutation(subject, run, "layout")
         _compared(b, e, subject, laid, run, "float64")
+    if batch is not None and b.subject.library == "numpy":
+        _broadcast(b, batch, dy)
+
+
+def _broadcast(b: _Bench, batch: Batch, dy: tuple[Array, ...]) -> None:
+    """The first sample in place of each, and dy's first entry, as views that repeat in memory."""
+
+    def repeated(a: Array, axis: int) -> Array:
+        return np.broadcast_to(np.take(a, [0], axis=axis).copy(), a.shape)
+
+    args = {n: repeated(a, batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
+    wide = tuple(d if k is None else repeated(d, k) for d, k in zip(dy, batch.outputs, strict=True))
+    subject = b.subject.at(args)
+    run = execute(subject, args, wide, b.settings.watch)
+    if run.error is None:
+        _compared(b, Example("layout", subject, wide, "broadcast"), subject, wide, run, "float64")
+
+
+def _empty(b: _Bench, batch: Batch | None) -> None:
+    """No sample at all: the gradients of what all samples share are then zeros, and nothing may be raised."""
+    if batch is None or "empty batch" not in b.settings.wanted or b.oracle.resolution:
+        return
+    subject = b.subject.at({n: np.take(a, [], axis=batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()})
+    try:
+        outputs = b.shapes.of(subject, subject.args)
+    except Exception as error:
+        b.coverage.append(Probe("empty batch", skipped=f"the forward pass raises {told(error)}"))
+        return
+    if not all(np.isfinite(y).all() for y in outputs):
+        b.coverage.append(Probe("empty batch", skipped="the forward pass has no value for it"))
+        return
+    _run(b, Example("empty batch", subject, cotangent(outputs, b.rng), ours=True), "float64")
 
 
 def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ _ONLY_IN = {
     "tiny": "wrong only for small inputs",
     "zeros and ties": "wrong only at kinks",
     "cotangents": "not linear in dy",
+    "empty batch": "wrong only at some batch sizes",
     "layout": "wrong only for a layout",
     "compiled": "compiled differs",
-    "param_grads": "param_grads differs",
 }
 
 
@@ -76,7 +77,7 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
     found: list[Fault] = []
     told: set[str] = set()
     for name in _not_finite(j):
-        seen = [c for c in j.comparisons if name in c.wrong and not np.isfinite(np.asarray(c.got[name], float)).all()]
+        seen = [c for c in j.comparisons if name in c.wrong and c.probe != "empty batch" and not np.isfinite(np.asarray(c.got[name], float)).all()]
         found.append(_of(seen, (name,), "non-finite", FAULTS["non-finite"]))
         told.add(name)
     plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
@@ -91,6 +92,11 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
     names = [n for n in names if n not in told]
     if names:
         found += _diagnosed(j, plain, names, seconds)
+        told |= set(names)
+    short = [c for c in j.comparisons if c.probe == "param_grads"]
+    names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in short)]
+    if names:
+        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, seconds)]
         told |= set(names)
     for c in j.comparisons:
         new = tuple(n for n in j.subject.wrt if n in c.wrong and n not in told)
@@ -108,7 +114,7 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
 def _not_finite(j: Judgement) -> list[str]:
     return [
         n for n in j.subject.wrt
-        if any(n in c.wrong and np.asarray(c.got[n]).dtype.kind in "fV" and not np.isfinite(np.asarray(c.got[n], float)).all() for c in j.comparisons)
+        if any(n in c.wrong and np.asarray(c.got[n]).dtype.kind in "fV" and not np.isfinite(np.asarray(c.got[n], float)).all() for c in j.comparisons if c.probe != "empty batch")
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from tinynet.verification.judgement import Judgement, Settings, judge
 from tinynet.verification.naming import findings_of
 from tinynet.verification.oracle import find_oracle, leaves_of
 from tinynet.verification.probes.claims import check_each, check_samplewise
-from tinynet.verification.report import Report, Verdict
+from tinynet.verification.report import Probe, Report, Verdict
 from tinynet.verification.tolerance import CHOICE, HANG_SECONDS, UNIT, K, distance
 
 
@@ -83,7 +83,7 @@ def verify(
             subject = _settled(subjects, settings, rng)
             judgement = judge(subject, settings)
             judgement = _with_claims(judgement, target, settings, rng)
-            return _report(judgement, target, seconds, seed)
+            return _report(judgement, settings, seconds, seed)
 
         try:
             report = watched(work, HANG_SECONDS)
@@ -224,7 +224,7 @@ def _constructs(cls: type) -> bool:
     return True
 
 
-def _report(j: Judgement, target: Any, seconds: float, seed: int) -> Report:
+def _report(j: Judgement, settings: Settings, seconds: float, seed: int) -> Report:
     findings = findings_of(j, seconds=seconds, seed=seed)
     compared = tuple(n for n in j.subject.wrt if any(n in c.got for c in j.comparisons))
     reason = j.reason or next((f"{path}: {part.reason}" for path, part in j.inside if part.reason), "")
@@ -236,8 +236,8 @@ def _report(j: Judgement, target: Any, seconds: float, seed: int) -> Report:
         target=j.subject.name,
         verdict=verdict,
         findings=tuple(findings),
-        coverage=tuple(sorted(j.coverage, key=lambda p: PROBES.index(p.name))),
-        oracle=j.oracle.text if j.oracle is not None else "nothing",
+        coverage=_coverage(j, settings, bool(findings)),
+        oracle=_oracle_text(j, settings),
         compared=compared,
         notes=tuple(dict.fromkeys((*j.notes, *(n for _, part in j.inside for n in part.notes)))),
         resolution=max(K * UNIT, j.oracle.resolution if j.oracle is not None else 0.0),
@@ -246,6 +246,23 @@ def _report(j: Judgement, target: Any, seconds: float, seed: int) -> Report:
         depth=j.subject.depth,
         seed=seed,
     )
+
+
+def _coverage(j: Judgement, settings: Settings, failed: bool) -> tuple[Probe, ...]:
+    """Return every probe: those that ran, and for the others why not."""
+    coverage = list(j.coverage)
+    for name in PROBES:
+        if not any(p.name == name for p in coverage):
+            why = "a fault was found before it" if failed else "does not apply"
+            coverage.append(Probe(name, skipped=why if name in settings.wanted else "not asked for"))
+    return tuple(sorted(coverage, key=lambda p: PROBES.index(p.name)))
+
+
+def _oracle_text(j: Judgement, settings: Settings) -> str:
+    if j.oracle is None:
+        return "nothing"
+    equal = settings.reference is not None and not any(f.gradients == ("y",) for f in j.faults)
+    return j.oracle.text + ("; forward equals the reference" if equal and not any(n.startswith("reference=") for n in j.notes) else "")
 
 
 def _hung(target: Any, where: str, more: str, seed: int) -> Report:
@@ -257,4 +274,5 @@ def _of_faults(target: Any, faults: list[Fault], seed: int) -> Report:
     from tinynet.verification.adapters.subject import short
 
     nothing = Subject(name=short(target), args={}, wrt=(), inputs=(), start=lambda: None)  # type: ignore[arg-type, return-value]
-    return _report(Judgement(nothing, faults=tuple(faults)), target, 0.0, seed)
+    settings = Settings(None, (), frozenset(), seed, Watch(HANG_SECONDS))
+    return _report(Judgement(nothing, faults=tuple(faults)), settings, 0.0, seed)
