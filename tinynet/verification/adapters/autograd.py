@@ -70,6 +70,7 @@ def adapt_autograd(
     """
     if "autograd" not in sys.modules:
         return None
+    primitive: Any
     from autograd.core import primitive_vjps
 
     if isinstance(target, tuple) and len(target) > 1 and all(map(_makes_vjp, target[1:])):
@@ -77,15 +78,13 @@ def adapt_autograd(
         code: tuple[Callable[..., Any], ...] = target[1:]
     elif _is_primitive(target):
         if target not in primitive_vjps:
-            raise TargetError(
-                f"{short(target)}: is a primitive of autograd that has no rule; see autograd.extend.defvjp"
-            )
+            raise TargetError(f"{short(target.fun)}: is a primitive of autograd without a rule; see defvjp")
         primitive, rule, code = target, primitive_vjps[target], ()
     else:
         return None
     if params:
         raise TargetError(f"{short(primitive)}: params= has {', '.join(params)}; a function has none, use inputs=")
-    function = _below(getattr(primitive, "fun", primitive))
+    function = _below(primitive.fun if _is_primitive(primitive) else primitive)
     [subject, *_] = adapt_pair(function, lambda args, dy: (), inputs, rng)
     arguments: Arguments = subject.start().arguments  # type: ignore[attr-defined]
     argnums = tuple(i for i, part in enumerate(arguments.positional) if _moves(part, subject))

@@ -91,13 +91,13 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 
 def to_arrays(out: Any) -> Any:
-    """Return a result with an array for each tensor that can be differentiated, and None for everything else."""
+    """Return a result with an array for each tensor that can be differentiated, and without everything else."""
     if isinstance(out, torch.Tensor):
         return to_array(out) if is_differentiable(out) else None
     parts = _parts_of(out)
     if isinstance(parts, dict):
-        return {key: to_arrays(part) for key, part in parts.items()}
-    return type(parts)(to_arrays(part) for part in parts) if parts is not None else None
+        return {key: to_arrays(part) for key, part in parts.items() if _has_arrays(part)}
+    return type(parts)(to_arrays(part) for part in parts if _has_arrays(part)) if parts is not None else None
 
 
 def tensors_of(out: Any) -> Iterator[torch.Tensor]:
@@ -112,6 +112,10 @@ def tensors_of(out: Any) -> Iterator[torch.Tensor]:
 def is_differentiable(out: Any) -> bool:
     """Return whether a part of a result is a tensor with a gradient."""
     return isinstance(out, torch.Tensor) and out.requires_grad
+
+
+def _has_arrays(out: Any) -> bool:
+    return any(map(is_differentiable, tensors_of(out)))
 
 
 @contextlib.contextmanager
