@@ -100,7 +100,7 @@ def test_an_argument_that_has_no_rule_is_missing_and_the_others_are_not():
 
 
 def test_a_primitive_without_a_rule_is_refused_and_another_function_is_not_autograds():
-    with pytest.raises(TargetError, match="<lambda>: is a primitive of autograd without a rule"):
+    with pytest.raises(TargetError, match="is a primitive of autograd without a rule"):
         adapt(extend.primitive(lambda x: x), x)
     assert adapt(np.sin, x) is None
     assert adapt((np.sin, lambda args, dy: dy), x) is None
