@@ -96,6 +96,8 @@ def compare(
         for name in suspect:
             moved = max(_without_ties(moves.grads[name], exact, name), float(np.max(rounded[name], initial=0.0)))
             tolerance[name] = bound(exact.grads[name], unit=unit, spread=moved, depth=subject.depth)
+            if largest_of(exact, name) <= CANCELLED * (terms := largest_of(exact)):
+                tolerance[name] = max(tolerance[name], bound(np.array(terms), unit=unit, depth=subject.depth))
             tolerance[name] = max(tolerance[name], float(np.max(uncertainty.get(name, 0.0), initial=0.0)))
             excused = 2 * bound(np.array(usual.get(name, 0.0)), unit=unit, depth=subject.depth)
             if tolerance[name] < errors[name] <= excused:
@@ -126,14 +128,17 @@ def read(
         text = "no such gradient is returned" if grad is MISSING else "None is returned"
         return None, ("missing", text), ""
     try:
-        array = grad if isinstance(grad, (np.ndarray, np.generic)) else np.asarray(grad)
+        array: Array = np.asarray(grad)
     except Exception:
         array = np.array(None)
     is_number = isinstance(grad, (int, float))
-    if array.dtype.kind not in "fiubcV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
-        given = f"dtype {array.dtype}" if isinstance(grad, (np.ndarray, np.generic)) else f"a {type(grad).__name__}"
-        return None, ("not an array", f"{given} is returned; expected an array of shape {like.shape}"), ""
-    problem, note = None, ""
+    is_array = isinstance(grad, (np.ndarray, np.generic))
+    if is_array and array.dtype.kind not in "fiuV":
+        return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
+    if array.dtype.kind not in "fiuV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
+        return None, ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"), ""
+    problem: tuple[str, str] | None = None
+    note = ""
     if array.shape != like.shape:
         squeezed = tuple(k for k in array.shape if k != 1) == tuple(k for k in like.shape if k != 1)
         kept = squeezed and array.ndim > like.ndim
@@ -145,7 +150,7 @@ def read(
         elif subject.contract:
             return array.reshape(like.shape) if array.size == like.size else None, problem, ""
         array = array.reshape(like.shape)
-    if problem is None and array.dtype.kind != "c" and str(array.dtype) != dtype and not (single and array.dtype == np.float32):
+    if problem is None and str(array.dtype) != dtype and not (single and array.dtype == np.float32):
         text = f"{array.dtype} is returned for {name}; expected {dtype}"
         if subject.contract:
             problem = ("wrong dtype", text)
@@ -165,11 +170,15 @@ def _why_shape(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
     return ": transposed" if given == expected[::-1] else ": summed, or not, over an axis of length 1" if 1 in given or 1 in expected else ""
 
 
+def largest_of(exact: Exact, name: str | None = None) -> float:
+    """Return the largest entry of one exact gradient, or of all of them."""
+    names = exact.grads if name is None else (name,)
+    return max((float(np.max(np.abs(exact.grads[n]), initial=0.0)) for n in names), default=0.0)
+
+
 def _without_ties(moves: Array, exact: Exact, name: str) -> float:
     """Return the largest movement that is no jump from one side of a tie to the other."""
-    largest = max((float(np.max(np.abs(g), initial=0.0)) for g in exact.grads.values()), default=0.0)
-    size = float(np.max(np.abs(exact.grads[name]), initial=0.0))
-    smooth = moves[(moves <= JUMP * size) | (moves <= CANCELLED * largest)]
+    smooth = moves[(moves <= JUMP * largest_of(exact, name)) | (moves <= CANCELLED * largest_of(exact))]
     return float(np.max(smooth, initial=0.0))
 
 

@@ -239,20 +239,19 @@ def execute(
         with _full_precision() if subject.library == "jax" else contextlib.nullcontext():
             if context is MISSING:
                 seed_generators(subject.library)
-                y, context = watch.call(lambda: session.forward(given))
-                y = _snapshot(y)
+                y, context = watch.call(lambda: _with_snapshot(session.forward(given)))
             mutated = _changed(given, args)
             if dy is None:
                 return Run(session, y=y, context=context, mutated=mutated)
             stage = "backward"
             cotangent = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
-            handed_out = watch.call(lambda: session.backward(context, cotangent))
+            handed_out = watch.call(lambda: _at_rest(session.backward(context, cotangent)))
             grads = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in handed_out.items()}
             param_grads = getattr(session, "param_grads", None)
             if param_grads is not None:
                 stage = "param_grads"
                 again = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
-                found = watch.call(lambda: param_grads(context, again))
+                found = watch.call(lambda: _at_rest(param_grads(context, again)))
                 short = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in found.items()}
     except (Exception, Hang, SystemExit) as error:
         return Run(session, y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
@@ -284,6 +283,15 @@ def _like(y: Any, dy: tuple[Array, ...]) -> Any:
     leaves, structure = jax.tree.flatten(y)
     casts = [copy_of(np.asarray(d, leaf.dtype)) if leaf.dtype.kind == "f" else copy_of(d) for d, leaf in zip(dy, leaves, strict=True)]
     return jax.tree.unflatten(structure, casts)
+
+
+def _at_rest(grads: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait for arrays of JAX's, which are handed out before they are computed, and return them as NumPy's."""
+    return {n: np.asarray(g) if isinstance(g, jax.Array) else g for n, g in grads.items()}
+
+
+def _with_snapshot(result: tuple[Any, Any]) -> tuple[Any, Any]:
+    return _snapshot(result[0]), result[1]
 
 
 def _snapshot(y: Any) -> Any:

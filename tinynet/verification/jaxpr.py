@@ -177,7 +177,7 @@ def _evaluate_call(eqn: Any, operands: Sequence[Any], stripped: list[str]) -> li
     """Evaluate a call or a loop whose inside has custom rules of the user's."""
 
     def plain(closed: Any) -> Any:
-        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]  # type: ignore[no-untyped-call]
         return jax.make_jaxpr(lambda *xs: _evaluate(closed.jaxpr, closed.consts, xs, stripped))(*shapes)
 
     if eqn.primitive.name in ("scan", "while", "cond"):

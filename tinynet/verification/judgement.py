@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,9 @@ def _run_all(b: _Bench, examples: Iterable[Example]) -> None:
     for example in examples:
         if b.hung:
             return
+        if example.probe == "zeros and ties" and b.oracle.resolution:
+            b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink"))
+            continue
         if example.probe in b.settings.wanted:
             _run(b, example, "float64")
 
@@ -275,7 +279,7 @@ def _compared(b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], ru
             b.usual[name] = max(b.usual.get(name, 0.0), size)
     larger = _growth(b.subject.args, subject.args)
     usual = {n: size * larger for n, size in b.usual.items()} if e.probe not in (*SHAPES, "cotangents") else {}
-    options = {"label": e.label, "dtype": dtype, "rng": b.rng, "usual": usual, "exact": exact}
+    options: dict[str, Any] = {"label": e.label, "dtype": dtype, "rng": b.rng, "usual": usual, "exact": exact}
     c = compare(subject, oracle, dy, run, run.grads, probe=e.probe, **options)
     c = _at_kinks(b, c, oracle)
     _record(b, c)
@@ -476,8 +480,7 @@ def _untaken_sides(b: _Bench, dy: tuple[Array, ...]) -> list[str]:
     sides = None
     for manners in dict.fromkeys((b.oracle.manners, True)):
         try:
-            function = backward_function(b.subject, manners)
-            sides = b.settings.watch.call(lambda f=function: sides_of(f, b.subject.args, dy))
+            sides = b.settings.watch.call(partial(sides_of, backward_function(b.subject, manners), b.subject.args, dy))
             break
         except (Exception, Hang):
             continue
@@ -503,7 +506,7 @@ def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
         if batch is not None and b.may_grow() and number == int(number) and 2 < number <= 512:
             for m in (int(number) + 1,):
                 other = b.subject.at(with_batch(b.subject.args, batch, m, b.rng))
-                if (outputs := _or_none(lambda s=other: b.shapes.of(s, s.args))) is not None:
+                if (outputs := _or_none(partial(b.shapes.of, other, other.args))) is not None:
                     yield Example("branches", other, cotangent(outputs, b.rng), f"batch {m}", ours=True)
         if number > 0:
             for name in b.subject.wrt:
@@ -518,7 +521,7 @@ def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
 def _reason(b: _Bench) -> str:
     """Return what was not compared, and what to do; "" if everything was."""
     compared = {n for c in b.comparisons for n in c.got}
-    lacking = [n for n in b.subject.wrt if n not in compared]
+    lacking = [n for n in b.subject.wrt if n not in compared] if compared else []
     declared = {n: c.form[n][0] for c in b.comparisons for n in c.form}
     for name in lacking:
         if b.subject.contract or declared.get(name, "missing") != "missing":
@@ -541,10 +544,11 @@ def _reason(b: _Bench) -> str:
 def _moves_output(b: _Bench, name: str) -> bool:
     a = b.subject.args[name]
     moved = {**b.subject.args, name: a + (0.5 + np.abs(a)) * b.rng.standard_normal(a.shape)}
-    ends = [_or_none(lambda args=args: leaves_of(execute(b.subject, args, None, b.settings.watch).y)) for args in (b.subject.args, moved)]
-    if ends[0] is None or ends[1] is None:
+    here, there = (execute(b.subject, args, None, b.settings.watch) for args in (b.subject.args, moved))
+    if here.error is not None or there.error is not None:
         return True
-    return any(not np.allclose(p, q, rtol=1e-9, atol=1e-12, equal_nan=True) for p, q in zip(*ends, strict=False))
+    pairs = zip(leaves_of(here.y), leaves_of(there.y), strict=False)
+    return any(not np.allclose(p, q, rtol=1e-9, atol=1e-12, equal_nan=True) for p, q in pairs)
 
 
 def _oracle_notes(oracle: Oracle, subject: Subject) -> list[str]:

@@ -59,15 +59,11 @@ def _forms(j: Judgement) -> list[Fault]:
     explained = {n for c in j.comparisons for n in c.misshapen if c.misshapen[n].size}
     for c in j.comparisons:
         for name, (fault, sentence) in c.form.items():
-            if fault == "missing" and not j.subject.contract and _not_judged(name, j):
+            if fault == "missing" and not j.subject.contract and any(d.got for d in j.comparisons):
                 continue
             if not (fault in ("wrong shape", "kept a dimension") and name in explained):
                 found.setdefault((name, fault), Fault((name,), fault, sentence, c.probe, shapes=(shapes_of(c),)))
     return list(found.values())
-
-
-def _not_judged(name: str, j: Judgement) -> bool:
-    return bool(j.reason) and j.reason.startswith(name) or any(note.startswith(f"the gradient by {name} is not returned") for note in j.notes)
 
 
 def shapes_of(c: Comparison) -> str:
@@ -176,11 +172,9 @@ def sizes_of(subject: Subject) -> dict[str, int]:
     first = next((subject.args[n] for n in subject.inputs if subject.args[n].ndim), None)
     if first is None:
         return {}
-    sizes = {"m": int(first.shape[0])}
-    if first.ndim > 1:
-        sizes["n"] = int(first.shape[-1])
-        sizes["rows"] = math.prod(first.shape[:-1])
-    return sizes
+    if first.ndim < 2:
+        return {"m": int(first.shape[0])}
+    return {"m": math.prod(first.shape[:-1]), "n_out": int(first.shape[-1])}
 
 
 def _merged(faults: Sequence[Fault]) -> list[Fault]:

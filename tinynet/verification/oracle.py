@@ -113,7 +113,7 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
     for manners in (False, True) if subject.library == "numpy" else (False,):
         oracle = JaxOracle(subject, watch, manners)
         try:
-            oracle.program(as_float64(subject.args))
+            oracle(subject.args, dy)
             return oracle
         except Exception as error:
             failures.append(error)
@@ -129,7 +129,7 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
     return NumericalOracle(
         lambda args: leaves_of(subject.start().forward({n: np.array(a) for n, a in args.items()})[0]),
         subject.wrt,
-        why=explain(failures[-2], subject.name),
+        why=explain(failures[0] if subject.library == "jax" else failures[1], subject.name),
     )
 
 

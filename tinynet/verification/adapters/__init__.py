@@ -43,7 +43,7 @@ def adapt(
         raise TargetError("loss= goes with a tinynet Layer; expected target to be one")
     if isinstance(target, (tuple, list)) and len(target) == 2 and all(map(callable, target)):
         _only_for_layers("params", params)
-        return adapt_pair(*target, inputs, rng)
+        return adapt_pair(target[0], target[1], inputs, rng)
     if methods_of(target) is not None and not inspect.isfunction(target):
         return [adapt_object(target, inputs, params, rng)]
     if callable(target):

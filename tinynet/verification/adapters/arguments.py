@@ -32,6 +32,11 @@ class Arguments:
         """Return the arguments with the arrays of `args` in their places."""
         return tuple(_fill(p, args) for p in self.positional), {k: _fill(v, args) for k, v in self.keywords.items()}
 
+    def call(self, function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
+        """Return what a function gives for the arguments with these arrays."""
+        positional, keywords = self.filled(args)
+        return function(*positional, **keywords)
+
     def parts(self) -> list[tuple[str, Any]]:
         """Return each argument that holds an array, with its name."""
         every = [*zip(self.names, self.positional, strict=True), *self.keywords.items()]

@@ -25,7 +25,7 @@ from tinynet.verification.adapters.subject import (
 )
 from tinynet.verification.tracing import Traced, raw, rebound
 
-_SEQUENCE = ((5, "n"), (3, "n", 7, 6), (3, "n", 7), (5, 4, "n"))
+_PATTERNS: tuple[tuple[int | None, ...], ...] = ((5, None), (3, None, 7, 6), (3, None, 7), (5, 4, None))
 
 
 def named_leaves(tree: Any, prefix: str) -> dict[str, Any]:
@@ -343,7 +343,10 @@ def _forward_on_copies(layer: Layer, params: Any, x: Any) -> Any:
 
 def _try_forward(layer: Layer, params: Any, x: Any, raising: bool = False) -> bool:
     try:
-        layer_subject(layer, x, params).start().forward({n: np.array(a) for n, a in {**named_leaves(x, "x"), **named_leaves(params, "params")}.items()})
+        arrays = {**named_leaves(x, "x"), **named_leaves(params, "params")}
+        layer_subject(layer, x, params).start().forward({n: np.array(a) for n, a in arrays.items()})
+    except Malformed:
+        return True  # it takes the input, and what it returns is for the verdict
     except Exception as error:
         if raising:
             raise TargetError(f"{short(layer)}: forward does not accept inputs= ({error})") from error
@@ -359,8 +362,8 @@ def _guess_input(layer: Layer, params: Any, rng: np.random.Generator) -> Any:
     sizes = [p.shape for _, p in leaves_with_paths(params)] + [(n,) for n in _ints(layer)]
     widths = [*(s[-1] for s in sizes if s), *(s[1] for s in sizes if len(s) > 1), *(s[0] for s in sizes if s), 4]
     for n in dict.fromkeys(widths):
-        for pattern in _SEQUENCE:
-            x = rng.standard_normal([n if k == "n" else k for k in pattern])
+        for pattern in _PATTERNS:
+            x = rng.standard_normal([k if isinstance(k, int) else n for k in pattern])
             if _try_forward(layer, params, x):
                 return x
     indices = rng.integers(0, max([2, *(s[0] for s in sizes if s)]), (5, 3))

@@ -54,7 +54,8 @@ def named(result: Any, arguments: Arguments) -> Gradients:
         for name, tree in parts:
             grads |= match(tree, named_entry(result, name))
         return grads
-    if len(parts) == 1 and not (isinstance(result, (tuple, list)) and len(result) in (1, len(every))):
+    several = isinstance(result, (tuple, list)) and not isinstance(parts[0][1], (tuple, list, Mapping))
+    if len(parts) == 1 and not (isinstance(result, (tuple, list)) and (several or len(result) in (1, len(every)))):
         return match(parts[0][1], result)
     values = list(result) if isinstance(result, (tuple, list)) else [result]
     among = every if len(values) == len(every) and len(every) != len(parts) else parts
@@ -88,7 +89,7 @@ def _subject(
         inputs=tuple(arrays),
         start=lambda: _FunctionSession(fresh(forward), arguments, unpack, pull),
         pure=pure,
-        reference=lambda f, args: (lambda p, k: f(*p, **k))(*arguments.filled(args)),
+        reference=lambda f, args: arguments.call(f, args),
         **more,
     )
 

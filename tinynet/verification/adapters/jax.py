@@ -84,7 +84,7 @@ def adapt_jax(function: Callable[..., Any], inputs: Any, rng: np.random.Generato
         library="jax",
         code=(plain,),
         notes=(),
-        reference=lambda f, args: (lambda p, k: f(*p, **k))(*arguments.filled(args)),
+        reference=lambda f, args: arguments.call(f, args),
     )
 
 

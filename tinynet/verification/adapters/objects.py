@@ -101,7 +101,7 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
         pure=pure,
         one_cache=True,
         code=tuple(f for n in names if (f := getattr(cls, n, None)) is not None),
-        reference=lambda f, args: (lambda p, k: f(*p, **k))(*arguments.filled(args)),
+        reference=lambda f, args: arguments.call(f, args),
     )
     return replace(subject, settle=lambda draws: _settled(subject, places, draws))
 

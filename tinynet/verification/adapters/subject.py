@@ -55,9 +55,14 @@ class Oracle(Protocol):
         caveat: why the verdict can be no more than FAIL or INCONCLUSIVE; "" where the oracle is sound.
     """
 
-    text: str
-    resolution: float
-    caveat: str
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def resolution(self) -> float: ...
+
+    @property
+    def caveat(self) -> str: ...
 
     def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         """Return the outputs and the gradients at `args`, in float64."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ def backward_function(subject: Subject, manners: bool) -> Any:
     """Return (args, dy) -> gradients by name, as a function that JAX can trace if the target's code can be traced."""
 
     def backward(args: Mapping[str, Any], dy: tuple[Any, ...]) -> dict[str, Any]:
-        box = Traced if manners else (lambda a: a)
+        box: Callable[[Any], Any] = Traced if manners else (lambda a: a)
         session = subject.start()
         y, context = session.forward({n: box(a) for n, a in args.items()})
         leaves, structure = jax.tree.flatten(y, is_leaf=lambda leaf: isinstance(leaf, Traced))

@@ -176,7 +176,7 @@ def _after_another(
             text = f"A, then {what} B raises {told(run.error)}, where B alone does not"
             return [*found, Fault(A.wrt, "stale cache", text, "state")]
         changed_buffers = [
-            n for n, g in before.handed_out.items() if isinstance(g, np.ndarray) and not np.array_equal(g, before.grads[n], equal_nan=True)
+            n for n, g in before.handed_out.items() if isinstance(g, np.ndarray) and g.dtype.kind == "f" and not np.array_equal(g, before.grads[n], equal_nan=True)
         ]
         if changed_buffers:
             text = "the array that was returned changes at the next call: an internal buffer is handed out and reused"
