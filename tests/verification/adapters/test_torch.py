@@ -599,3 +599,14 @@ def test_too_few_gradients_and_a_backward_pass_that_raises():
     with pytest.raises(ZeroDivisionError):
         grads(lambda g, x: 1 / 0)
     assert issubclass(Malformed, Exception)
+
+
+def test_parameters_are_contiguous_in_whatever_layout_the_arrays_are():
+    subject = adapt(nn.BatchNorm1d(3), x)
+    spaced = {n: np.repeat(a, 2, axis=-1)[..., ::2] for n, a in subject.args.items()}
+    assert not spaced["params.weight"].flags.c_contiguous
+    session, dy = subject.start(), rng.standard_normal(x.shape)
+    _, context = session.forward(spaced)
+    exact = subject.make_oracle(subject)(subject.args, (dy,)).grads
+    for name, gradient in session.backward(context, dy).items():
+        np.testing.assert_allclose(gradient, exact[name], rtol=1e-10, atol=1e-12)

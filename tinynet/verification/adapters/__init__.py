@@ -29,7 +29,7 @@ def adapt(
     Raises:
         TargetError: it is nothing that can be verified, or its arrays cannot be guessed.
     """
-    for library in ("torch",):
+    for library in ("torch", "thinc", "autograd"):
         if library in sys.modules and (found := _of_library(library, target, inputs, params, rng)) is not None:
             return [found]
     if isinstance(target, type):

@@ -12,7 +12,14 @@ import torch
 
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.adapters.torch.plain import EVERYWHERE, IN_FUNCTIONS, NOWHERE, Plain, plain
-from tinynet.verification.adapters.torch.sessions import Call, is_differentiable, same_draws, tensors_of, to_array
+from tinynet.verification.adapters.torch.sessions import (
+    Call,
+    is_differentiable,
+    one_thread,
+    same_draws,
+    tensors_of,
+    to_array,
+)
 from tinynet.verification.numerical import NumericalOracle, ridders
 
 _TEXT = "PyTorch's own autograd through the body of your forward pass, float64"
@@ -46,7 +53,7 @@ class TorchOracle:
             n: torch.from_numpy(_float64(a)).to(self.device).requires_grad_(n in self.wrt) for n, a in args.items()
         }
         call, copies = self.start(), {n: t.clone() for n, t in leaves.items()}
-        with same_draws(self.device), torch.enable_grad(), plain(self.ignores_from) as mode:
+        with same_draws(self.device), one_thread(), torch.enable_grad(), plain(self.ignores_from) as mode:
             outs = [t for t in tensors_of(call(copies)) if is_differentiable(t)]
             grads: Any = [None] * len(self.wrt)
             if outs:

@@ -59,7 +59,8 @@ class Plain(TorchFunctionMode):
         ignores_from: how deep in bodies of Functions `detach`, `.data` and `no_grad` stop no derivative: `NOWHERE`,
             `IN_FUNCTIONS` (PyTorch runs such a body without derivatives, so there they may stand for nothing),
             `EVERYWHERE`.
-        functions: the Functions and operators whose bodies ran, each with its arguments at the first call.
+        functions: the Functions and operators whose rules would have been used (not those in the body of another),
+            each with its arguments at the first call.
         stopped: the lines where a derivative is stopped, and whether that is in the body of one of them.
         left: the lines where values left PyTorch.
     """
@@ -78,7 +79,7 @@ class Plain(TorchFunctionMode):
             return _NoHook()
         operator = _custom_op(func)
         if operator is not None:
-            self.functions.setdefault(operator, args)
+            self._meet(operator, args)
             with self:
                 return self._body(operator._init_fn, args, kwargs)
         moving = bool(args) and isinstance(args[0], torch.Tensor) and args[0].requires_grad
@@ -109,7 +110,7 @@ class Plain(TorchFunctionMode):
         split = function.setup_context is not torch.autograd.Function.setup_context
         needs = tuple(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
         context = Context(needs)
-        self.functions.setdefault(function, args)
+        self._meet(function, args)
         if not split:
             out = self._body(function.forward, (context, *args), kwargs)
         else:
@@ -122,6 +123,10 @@ class Plain(TorchFunctionMode):
             _output(o, context.non_differentiable, moving) for o in (out if isinstance(out, tuple) else (out,))
         )
         return outs if isinstance(out, tuple) else outs[0]
+
+    def _meet(self, function: Any, args: tuple[Any, ...]) -> None:
+        if not self._depth:
+            self.functions.setdefault(function, args)
 
     def _body(self, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._depth += 1

@@ -46,7 +46,7 @@ class TorchSession:
         for name, hooks in self.hooks.items():
             for hook in hooks if name in self.wrt else ():
                 leaves[name].register_hook(hook)
-        with same_draws(self.device), torch.enable_grad():
+        with same_draws(self.device), one_thread(), torch.enable_grad():
             out = self.call({n: t.clone() if self.cloned else t for n, t in leaves.items()})
         return to_arrays(out), (out, leaves)
 
@@ -59,7 +59,8 @@ class TorchSession:
         if not outs:
             return dict.fromkeys(self.wrt)
         try:
-            grads = torch.autograd.grad(outs, asked, dys, retain_graph=True, allow_unused=True)
+            with one_thread():
+                grads = torch.autograd.grad(outs, asked, dys, retain_graph=True, allow_unused=True)
         except RuntimeError as error:
             if self.function is None or "returned an in" not in str(error):  # an invalid gradient, an incorrect number
                 raise
@@ -91,13 +92,13 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 
 def to_arrays(out: Any) -> Any:
-    """Return a result with an array for each tensor that can be differentiated, and None for everything else."""
+    """Return a result with an array for each tensor that can be differentiated, and without everything else."""
     if isinstance(out, torch.Tensor):
         return to_array(out) if is_differentiable(out) else None
     parts = _parts_of(out)
     if isinstance(parts, dict):
-        return {key: to_arrays(part) for key, part in parts.items()}
-    return type(parts)(to_arrays(part) for part in parts) if parts is not None else None
+        return {key: to_arrays(part) for key, part in parts.items() if _has_arrays(part)}
+    return type(parts)(to_arrays(part) for part in parts if _has_arrays(part)) if parts is not None else None
 
 
 def tensors_of(out: Any) -> Iterator[torch.Tensor]:
@@ -112,6 +113,21 @@ def tensors_of(out: Any) -> Iterator[torch.Tensor]:
 def is_differentiable(out: Any) -> bool:
     """Return whether a part of a result is a tensor with a gradient."""
     return isinstance(out, torch.Tensor) and out.requires_grad
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: on small arrays others only wait, on a busy machine a hundred times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _has_arrays(out: Any) -> bool:
+    return any(map(is_differentiable, tensors_of(out)))
 
 
 @contextlib.contextmanager

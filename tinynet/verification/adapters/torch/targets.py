@@ -267,7 +267,7 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
             part._backward_hooks, part._backward_pre_hooks = type(part._backward_hooks)(), type(part._backward_hooks)()
 
         def call(positional: Any, keywords: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-            params = {n: tensors[f"params.{n}"] for n in own}
+            params = {n: tensors[f"params.{n}"].contiguous() for n in own}  # as Parameters are
             copy.to(
                 torch.float64 if plain else next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
             )
