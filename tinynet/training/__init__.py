@@ -5,14 +5,17 @@ from tinynet.training.engines import TrainingState
 from tinynet.training.evaluation import evaluate, predict
 from tinynet.training.fit import FitResult, fit
 from tinynet.training.interruptions import DivergenceError, Interrupted
+from tinynet.training.sweep import SweepResult, sweep
 
 __all__ = [
     "DivergenceError",
     "EarlyStopping",
     "FitResult",
     "Interrupted",
+    "SweepResult",
     "TrainingState",
     "evaluate",
     "fit",
     "predict",
+    "sweep",
 ]
