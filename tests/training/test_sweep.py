@@ -36,12 +36,13 @@ def test_each_run_is_that_of_fit(engine: Any) -> None:
 
 
 def test_a_new_learning_rate_compiles_nothing() -> None:
+    net = tn.Sequential(tn.Linear(3, 4), tn.Tanh(), tn.Dropout(0.2), tn.Linear(4, 2))
     options = {"engine": "jax", "epochs": 2, "batch_size": 11}
     for optimizer in (tn.SGD(0.1, 0.9), tn.AdamW(tn.ExponentialDecay(0.1, 0.5, 3)), tn.WeightDecay(tn.SGD(0.1), 0.1)):
-        tn.fit(NET, LOSS, X, Y, optimizer=optimizer, **options)
+        tn.fit(net, LOSS, X, Y, optimizer=optimizer, **options)
     compiled = Program.scan_rows._cache_size()  # type: ignore[attr-defined]
     for optimizer in (tn.SGD(0.2, 0.8), tn.AdamW(tn.ExponentialDecay(0.2, 0.6, 3)), tn.WeightDecay(tn.SGD(0.2), 0.3)):
-        one, other = (tn.fit(NET, LOSS, X, Y, optimizer=optimizer, **options | {"engine": e}) for e in ("numpy", "jax"))
+        one, other = (tn.fit(net, LOSS, X, Y, optimizer=optimizer, **options | {"engine": e}) for e in ("numpy", "jax"))
         for p, q in zip(leaves(one.params), leaves(other.params), strict=True):
             np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12)
     assert Program.scan_rows._cache_size() == compiled  # type: ignore[attr-defined]

@@ -50,6 +50,7 @@ from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
 from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
 from tinynet.training.engines.threads import step_work
 from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
+from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.trees import leaves, map_leaves
 
@@ -145,7 +146,8 @@ def fit(
             Ctrl-C in one ends all. With another mesh a run goes on as well, the same to rounding.
         every: see checkpoint.
 
-    Floating-point data are rounded to the dtype of the parameters.
+    Floating-point data are rounded to the dtype of the parameters. A `tinynet.NoHeadwayWarning` says that after ten
+    epochs or more the network predicts hardly better than a constant would.
 
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was trained. Data from a file or an iterable are
@@ -159,6 +161,7 @@ def fit(
     check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle, state)
     check_watching(validation, metrics, early_stopping, tolerance, y is not None or is_data(x), loss)
     check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
+    is_new = params is None and state is None
     metrics, seed, epochs = metrics_by_name(metrics, loss), int(seed), int(epochs)
     rng = np.random.default_rng(seed)
     order_rng, sample_rng = rng.spawn(2)
@@ -210,6 +213,8 @@ def fit(
             stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
             run.next_epoch(row)
         history = {name: np.array(values) for name, values in run.history.items()}
+        if stopped in ("epochs", "early_stopping"):
+            warn_without_headway(loss, data, history, from_start=is_new, stacklevel=2)
         state, params = runner.state(carry), map_leaves(np.array, runner.params(carry))
         if run.best is not None:
             params, state = run.best[1], replace(state, layers=run.best[2])
