@@ -12,7 +12,7 @@ from tinynet.verification.cases import CASES, CASES_OF_TUPLES
 
 
 def public_classes():
-    at_hand = [value for name, value in vars(tinynet).items() if name in tinynet.__all__]
+    at_hand = [getattr(tinynet, name) for name in tinynet.__all__]
     values = at_hand + [getattr(place, name) for place in (tinynet.layers, tinynet.losses) for name in place.__all__]
     return {
         v
