@@ -12,8 +12,7 @@ from tinynet.verification.cases import CASES, CASES_OF_TUPLES
 
 
 def public_classes():
-    at_hand = [getattr(tinynet, name) for name in tinynet.__all__]
-    values = at_hand + [getattr(place, name) for place in (tinynet.layers, tinynet.losses) for name in place.__all__]
+    values = [getattr(place, name) for place in (tinynet, tinynet.layers, tinynet.losses) for name in place.__all__]
     return {
         v
         for v in values
