@@ -34,9 +34,6 @@ class GRU(Recurrent):
 
     gates: ClassVar[int] = 3
 
-    def start(self, h: Array) -> tuple[Array, ...]:
-        return (h,)
-
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
         (before,), xp = carry, namespace(z)
         (z_r, z_s, z_n), (u_r, u_s, u_n) = xp.split(z, 3, axis=-1), xp.split(u, 3, axis=-1)
@@ -48,12 +45,8 @@ class GRU(Recurrent):
         to_r, to_s = to_n * u_n * slope_r, (before - n) * slope_s
         return (rest * n + s * before,), {"r": r, "s": s, "to_r": to_r, "to_s": to_s, "to_n": to_n}
 
-    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
-        (dh,) = dcarry
-        deltas = [dh * kept[name] for name in ("to_r", "to_s", "to_n")]  # (20)
-        return (dh * kept["s"],), namespace(dh).concatenate(deltas, axis=-1)
-
-    def through_state(self, delta: Array, kept: Any) -> Array:
-        k = self.n_out
-        epsilon_n = delta[..., 2 * k :] * kept["r"]
-        return namespace(delta).concatenate([delta[..., : 2 * k], epsilon_n], axis=-1)
+    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array, Array]:
+        (dh,), xp = dcarry, namespace(dcarry[0])
+        δ_r, δ_s, δ_n = (dh * kept[name] for name in ("to_r", "to_s", "to_n"))  # (20)
+        δ, ε = xp.concatenate([δ_r, δ_s, δ_n], axis=-1), xp.concatenate([δ_r, δ_s, δ_n * kept["r"]], axis=-1)
+        return (dh * kept["s"],), δ, ε

@@ -50,9 +50,8 @@ class LSTM(Recurrent):
         kept = {"f": f, "to_i": g * slope_i, "to_f": before * slope_f, "to_g": i * slope_g, "to_c": o * slope_c}
         return (o * read, c), {**kept, "to_o": read * slope_o}
 
-    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
-        dh, dc = dcarry
-        dc = dc + dh * kept["to_c"]
-        deltas = [dc * kept["to_i"], dc * kept["to_f"], dc * kept["to_g"], dh * kept["to_o"]]  # (20)
-        xp = namespace(dh)
-        return (xp.zeros_like(dh), dc * kept["f"]), xp.concatenate(deltas, axis=-1)
+    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array, Array]:
+        (dh, dc), xp = dcarry, namespace(dcarry[0])
+        γ = dc + dh * kept["to_c"]
+        δ = xp.concatenate([γ * kept["to_i"], γ * kept["to_f"], γ * kept["to_g"], dh * kept["to_o"]], axis=-1)  # (20)
+        return (xp.zeros_like(dh), γ * kept["f"]), δ, δ
