@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from tinynet.arrays import Array, Params
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
-from tinynet.layers import Conv2d, Layer, Linear, Sequential, Sigmoid
+from tinynet.layers import Layer, Linear, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
@@ -59,7 +59,7 @@ class SummaryRow:
         layer: the layer itself.
         output_shape: of one sample.
         parameters: how many numbers it learns.
-        multiply_adds: of its matrix products, for one sample; only Linear and Conv2d have any.
+        multiply_adds: of its matrix products, for one sample.
     """
 
     path: str
@@ -135,8 +135,27 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
+    params = map_leaves(lambda p: p.view(_Counting), params)
     forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
+
+
+_products: ContextVar[list[int]] = ContextVar("products")
+
+
+class _Counting(np.ndarray):
+    """An array that notes the multiply-adds of each matrix product it takes part in."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        def plain(a: Any) -> Any:
+            return a.view(np.ndarray) if isinstance(a, _Counting) else a
+
+        if "out" in options:
+            options["out"] = tuple(map(plain, options["out"]))
+        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+        if ufunc is np.matmul:
+            _products.get().append(np.size(result) * inputs[0].shape[-1])
+        return result.view(_Counting) if isinstance(result, np.ndarray) else result
 
 
 @dataclass(frozen=True)
@@ -149,13 +168,17 @@ class _Watched(Layer):
     rows: list[SummaryRow]
 
     def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
-        y, cache = forward_with_state(self.inner, params, x, state)
+        before = len(self.rows)
+        token = _products.set([])
+        try:
+            y, cache = forward_with_state(self.inner, params, x, state)
+            products = sum(_products.get())
+        finally:
+            _products.reset(token)
         children = self.given.split(params) if self.given.children() else {}
         own = _size(params) - sum(_size(part) for part in children.values())
-        if own or not children:
-            a = leaves(y)[0]
-            products = a.size * math.prod(params["W"].shape[1:]) if isinstance(self.given, (Linear, Conv2d)) else 0
-            self.rows.append(SummaryRow(self.path, self.given, a.shape[1:], own, products))
+        if own or products or len(self.rows) == before:
+            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, products))
         return y, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
