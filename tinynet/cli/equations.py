@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("equations", help="print equations (1)–(26): formula, erratum, code, check")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--markdown", action="store_true", help="print the table of README.md")
+    form.add_argument("--markdown", action="store_true", help="print the table of tinynet/README.md")
     form.add_argument("--html", type=Path, metavar="FILE", help="write a page, in English and Chinese")
     parser.add_argument("--open", action="store_true", help="open the page, equations.html if --html names none")
     parser.set_defaults(run=run)
@@ -56,5 +56,7 @@ def _write_page(path: Path, show: bool) -> int:
 
 
 def _link(code: str) -> str:
+    """Return a Markdown link from tinynet/README.md to the file."""
     module, name = code.split(":")
-    return f"[`{name}`]({module.replace('.', '/')}.py)"
+    path = module.removeprefix("tinynet.").replace(".", "/")
+    return f"[`{name}`]({path}.py)"
