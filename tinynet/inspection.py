@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from html import escape
@@ -104,12 +104,7 @@ class Summary:
         ]
 
     def __str__(self) -> str:
-        table = [tuple(map(for_terminal, cells)) for cells in self._table()]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join([*map(str.ljust, cells[:3], widths[:3]), *map(str.rjust, cells[3:], widths[3:])]).rstrip()
-            for cells in table
-        ]
+        lines = table_lines(self._table(), left=3)
         rule = for_terminal("─") * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -198,6 +193,16 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape)) or "1"
 
 
+def table_lines(table: list[tuple[str, ...]], *, left: int) -> list[str]:
+    """Return a table as aligned lines: the first `left` columns to the left, the others to the right."""
+    rows = [tuple(map(for_terminal, cells)) for cells in table]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([*map(str.ljust, cells[:left], widths), *map(str.rjust, cells[left:], widths[left:])]).rstrip()
+        for cells in rows
+    ]
+
+
 def html_table(table: list[tuple[str, ...]]) -> str:
     """Return a table as HTML, its first row the head."""
 
@@ -206,6 +211,17 @@ def html_table(table: list[tuple[str, ...]]) -> str:
 
     body = "".join(row("td", cells) for cells in table[1:])
     return f"<table><thead>{row('th', table[0])}</thead><tbody>{body}</tbody></table>"
+
+
+def history_table(history: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """Return a table of the history of `fit`: what was measured, in the first and the last epoch and at its best."""
+    table: list[tuple[str, ...]] = [("", "first", "last", "smallest", "at epoch", "largest", "at epoch")]
+    for name, values in history.items():
+        if name != "seconds" and np.isfinite(values).any():
+            low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+            ends = [f"{values[k]:.4g}" for k in (0, -1, low, high)]
+            table.append((name, *ends[:3], f"{low + 1}", ends[3], f"{high + 1}"))
+    return table
 
 
 # One pass forward and backward
