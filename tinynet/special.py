@@ -61,7 +61,7 @@ def ndtr(z: Array) -> Array:
 
 def product(w: Array, x: Array) -> Array:
     """Return w x, and 0 where w is 0, even if x is infinite: −log 0 counts nothing where its weight is 0."""
-    return namespace(x).where(w == 0, 0, w * x)
+    return w * namespace(x).where(w == 0, 0, x)
 
 
 def _mills_ratio(x: Array) -> Array:

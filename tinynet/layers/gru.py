@@ -21,7 +21,7 @@ class GRU(Recurrent):
 
     Derivation, with z = (z_r, z_s, z_n) and u likewise:
         r = σ(z_r + u_r),    s = σ(z_s + u_s),    n = tanh(z_n + r ⊗ u_n)
-        h = (1 − s) ⊗ n + s ⊗ h′, where h′ is the state before
+        h = (1 − s) ⊗ n + s ⊗ h′, where h′ is the state before and 1 − s is σ(−z_s − u_s), which keeps its digits
         δ_n = ∂E/∂h ⊗ (1 − s) ⊗ tanh′,    δ_s = ∂E/∂h ⊗ (h′ − n) ⊗ σ′,    δ_r = δ_n ⊗ u_n ⊗ σ′      (20)
         ε = (δ_r, δ_s, δ_n ⊗ r), and beside u, s ⊗ ∂E/∂h reaches h′
 
@@ -38,21 +38,21 @@ class GRU(Recurrent):
         return (h,)
 
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
-        (before,), k = carry, self.n_out
-        rs, slope_rs = _SIGMOID.forward({}, z[:, : 2 * k] + u[:, : 2 * k])
-        r, s, u_n = rs[:, :k], rs[:, k:], u[:, 2 * k :]
+        (before,), k, xp = carry, self.n_out, namespace(z)
+        v = z[:, : 2 * k] + u[:, : 2 * k]
+        gates, slopes = _SIGMOID.forward({}, xp.concatenate([v, -v[:, k:]], axis=-1))
+        r, s, rest, u_n = gates[:, :k], gates[:, k : 2 * k], gates[:, 2 * k :], u[:, 2 * k :]
         n, slope_n = _TANH.forward({}, z[:, 2 * k :] + r * u_n)
-        h = n + s * (before - n)
-        return (h,), {"rs": rs, "slope_rs": slope_rs, "slope_n": slope_n, "u_n": u_n, "change": before - n}
+        to_n = rest * slope_n
+        to_rs = slopes[:, : 2 * k] * xp.concatenate([to_n * u_n, before - n], axis=-1)
+        return (rest * n + s * before,), {"r": r, "s": s, "to_n": to_n, "to_rs": to_rs}
 
     def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
-        (dh,), s = dcarry, kept["rs"][:, self.n_out :]
-        delta_n = dh * (1 - s) * kept["slope_n"]  # (20)
-        delta_rs = namespace(dh).concatenate([delta_n * kept["u_n"], dh * kept["change"]], axis=-1)
-        delta_rs *= kept["slope_rs"]  # (20)
-        return (dh * s,), namespace(dh).concatenate([delta_rs, delta_n], axis=-1)
+        (dh,), xp = dcarry, namespace(dcarry[0])
+        delta_rs = xp.concatenate([dh, dh], axis=-1) * kept["to_rs"]  # (20)
+        return (dh * kept["s"],), xp.concatenate([delta_rs, dh * kept["to_n"]], axis=-1)
 
     def through_state(self, delta: Array, kept: Any) -> Array:
         k = self.n_out
-        epsilon_n = delta[..., 2 * k :] * kept["rs"][..., :k]
+        epsilon_n = delta[..., 2 * k :] * kept["r"]
         return namespace(delta).concatenate([delta[..., : 2 * k], epsilon_n], axis=-1)

@@ -39,18 +39,18 @@ class LSTM(Recurrent):
         return h, namespace(h).zeros_like(h)
 
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
-        (_, before), k, v = carry, self.n_out, z + u
+        (_, before), k, v, xp = carry, self.n_out, z + u, namespace(z)
         gates, slopes = _SIGMOID.forward({}, v)
         i, f, o = gates[:, :k], gates[:, k : 2 * k], gates[:, 3 * k :]
         g, slope_g = _TANH.forward({}, v[:, 2 * k : 3 * k])
         c = f * before + i * g
         read, slope_c = _TANH.forward({}, c)
-        xp = namespace(v)
-        factors = xp.concatenate([g * slopes[:, :k], before * slopes[:, k : 2 * k], i * slope_g], axis=-1)
-        return (o * read, c), {"factors": factors, "f": f, "to_c": o * slope_c, "to_o": read * slopes[:, 3 * k :]}
+        to_ifg = xp.concatenate([g * slopes[:, :k], before * slopes[:, k : 2 * k], i * slope_g], axis=-1)
+        return (o * read, c), {"to_ifg": to_ifg, "f": f, "to_c": o * slope_c, "to_o": read * slopes[:, 3 * k :]}
 
     def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
         (dh, dc), xp = dcarry, namespace(dcarry[0])
         dc = dc + dh * kept["to_c"]
-        delta = xp.concatenate([xp.concatenate([dc] * 3, axis=-1) * kept["factors"], dh * kept["to_o"]], axis=-1)
-        return (xp.zeros_like(dh), dc * kept["f"]), delta  # (20)
+        delta_ifg = xp.concatenate([dc, dc, dc], axis=-1) * kept["to_ifg"]  # (20)
+        delta = xp.concatenate([delta_ifg, dh * kept["to_o"]], axis=-1)  # (20)
+        return (xp.zeros_like(dh), dc * kept["f"]), delta

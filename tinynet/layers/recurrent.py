@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, namespace, rows, scan
+from tinynet.arrays import Array, Cache, Params, namespace, owned_copy, rows, scan
 from tinynet.checks import check_lengths, check_param, check_same_shape, check_sequences, convert_ints
 from tinynet.initializers import Initializer, glorot_uniform
 from tinynet.layers.layer import Layer
@@ -95,7 +95,7 @@ class Recurrent(Layer):
 
         _, (h, kept) = scan(step, self.start(xp.zeros((x.shape[1], self.n_out), dtype=z.dtype)), z)
         y = h if inside is None else xp.where(inside, h, 0)
-        return y.swapaxes(0, 1), (x, h, kept, inside)
+        return owned_copy(y.swapaxes(0, 1)), (x, h, kept, inside)
 
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Any, Params]:
         delta, dparams = self._grads(params, cache, dy)

@@ -44,7 +44,9 @@ class Tied(Layer):
         object.__setattr__(self, "ties", tuple((str(where), str(whose)) for where, whose in pairs))
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
-        return self._without(self.net.init(rng, dtype))
+        params = self._without(self.net.init(rng, dtype))
+        self._with(params)  # raises where a path leads nowhere
+        return params
 
     def init_state(self, dtype: Any = np.float32) -> State:
         return self.net.init_state(dtype)
@@ -92,11 +94,9 @@ class Tied(Layer):
         part = params
         for key in path.split("."):
             try:
-                part = part[key if isinstance(part, Mapping) else int(key)]
+                part = part[key] if isinstance(part, Mapping) else tuple(part)[int(key)]
             except (KeyError, IndexError, ValueError, TypeError):
-                raise ValueError(
-                    f'{self}: "{path}" leads nowhere in params; at "{key}" there is {part!r:.60}'
-                ) from None
+                raise ValueError(f'{self}: "{path}" leads nowhere: there is no "{key}" in {part!r:.60}') from None
         return part
 
     def _put(self, params: Params, path: str, part: Any) -> Params:

@@ -9,7 +9,7 @@ from tinynet.arrays import Array, Cache, namespace
 from tinynet.checks import check_floating, check_positive, check_same_shape
 from tinynet.losses.loss import Loss
 
-_TINY = 1e-12
+_TINY = 1e-24
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class InfoNCE(Loss):
     Shapes:
         ŷ is a tuple (a, b) of two arrays (m, n), partners in the same row; y is None; E is a scalar.
 
-    Derivation, with r = 1 / √(|a_i|² + 10⁻¹²) and â_i = r a_i, and likewise b̂_j:
+    Derivation, with r = 1 / √(|a_i|² + 10⁻²⁴) and â_i = r a_i, and likewise b̂_j:
         S = â b̂ᵀ / τ
         ∂E/∂S_ij = p_ij − 1[i = j], as in `SoftmaxCrossEntropy`
         ∂E/∂â = ∂E/∂S b̂ / τ,    ∂E/∂b̂ = (∂E/∂S)ᵀ â / τ

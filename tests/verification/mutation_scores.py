@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import tinynet as tn
-from tinynet.losses import Loss
 from tinynet.testing import Mutant, mutate_backward
 from tinynet.testing.faulty import instance_of
-from tinynet.trees import leaves
+from tinynet.testing.seeded_faults import example
+from tinynet.trees import leaves, map_leaves
 from tinynet.verification.cases import CASES, Case
-from tinynet.verification.subjects import make_subject
-from tinynet.verification.trial import PROBES
-from tinynet.verification.verify import verify
-
-__all__ = ["EQUIVALENT", "MUTATED", "Equivalent", "MutationScore", "mutation_score"]
 
 MUTATED: tuple[type, ...] = tuple(dict.fromkeys(type(case.target) for case in CASES))
 """The classes whose mutants are verified: every public layer and loss."""
@@ -45,7 +41,7 @@ _KINK = "at z = 0 each slope between those of the two sides is right"
 _TOO_MANY = "the entries beyond kernel² are never read"
 _BLOCKS = "how samples are cut into blocks, for the processor's cache, changes no sum"
 
-EQUIVALENT: dict[type, tuple[Equivalent, ...]] = {
+EQUIVALENT: Mapping[type, Sequence[Equivalent]] = {
     tn.Linear: (Equivalent("'b': Δ.sum(axis=0).T}", _VECTOR),),
     tn.ReLU: (Equivalent("z >= 0)", _KINK),),
     tn.LeakyReLU: (Equivalent("z >= 0)", _KINK),),
@@ -75,8 +71,6 @@ EQUIVALENT: dict[type, tuple[Equivalent, ...]] = {
 }
 """The mutants of the package that no test of gradients can kill."""
 
-_QUICK = [probe for probe in PROBES if probe != "compiled"]  # it compiles each mutant anew
-
 
 @dataclass(frozen=True)
 class MutationScore:
@@ -98,42 +92,41 @@ class MutationScore:
         return self.mutants - len(self.equivalent) - len(self.survivors)
 
 
-def mutation_score(cls: type[Any]) -> MutationScore:
+def mutation_score(cls: type[Any], known: Mapping[type, Sequence[Equivalent]] = EQUIVALENT) -> MutationScore:
     """Verify every mutant of `cls` on the cases of that class, until one of them does not pass."""
-    suspects = [case for case in CASES if type(case.target) is cls]
-    right = [_caches(case.target, case) for case in suspects]
+    cases = [case for case in CASES if type(case.target) is cls]
+    right = [_caches(case.target, case) for case in cases]
     backward = mutate_backward(cls)
     mutants = list(backward)
     for mutant in mutate_backward(cls, forward=True)[len(backward) :]:
-        caches = [_caches(instance_of(mutant.cls, case.target), case) for case in suspects]
+        caches = [_caches(instance_of(mutant.cls, case.target), case) for case in cases]
         if None not in caches and caches != right:
             mutants.append(mutant)
     passing = mutants
-    for probes in (["rectangular"], _QUICK):
-        passing = [m for m in passing if all(_passes(m, case, dtype="float64", probes=probes) for case in suspects)]
+    for options in ({"dtype": "float64", "probes": ["rectangular"]}, {"dtype": "float64"}):
+        passing = [m for m in passing if all(_passes(m, case, **options) for case in cases)]
     equivalent: list[Mutant] = []
-    for known in EQUIVALENT.get(cls, ()):
-        alike = [m for m in passing if known.change in f"{m.method}: {m.description.partition(' → ')[2]}"]
-        equivalent += alike if len(alike) == known.count else []
+    for kind in known.get(cls, ()):
+        alike = [m for m in passing if kind.change in f"{m.method}: {m.description.partition(' → ')[2]}"]
+        equivalent += alike if len(alike) == kind.count else []
     rest = [m for m in passing if m not in equivalent]
-    survivors = tuple(m for m in rest if all(_passes(m, case) for case in suspects))
+    survivors = tuple(m for m in rest if all(_passes(m, case) for case in cases))
     return MutationScore(cls, len(mutants), tuple(equivalent), survivors)
 
 
 def _passes(mutant: Mutant, case: Case, **options: Any) -> bool:
-    return verify(instance_of(mutant.cls, case.target), inputs=case.inputs, named=False, **options).ok
+    return bool(tn.verify(instance_of(mutant.cls, case.target), inputs=case.inputs, named=False, **options).ok)
 
 
 def _caches(target: Any, case: Case) -> list[tuple[Any, ...]] | None:
-    """What a forward pass leaves for the backward pass, at usual, large and tied inputs; None if it raises."""
-    subject = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0))
-    setattr(subject, "loss" if isinstance(target, Loss) else "layer", target)
-    name, x = subject.batched[0], subject.args[subject.batched[0]]
-    found = []
-    for given in (x, 6 * x, np.round(x)) if x.dtype.kind == "f" else (x,):
+    """Return what a forward pass leaves for the backward pass, at usual, large and tied inputs; None if it raises."""
+    x, other = example(case.target, case.inputs, np.random.default_rng(0))
+    found: list[tuple[Any, ...]] = []
+    for change in (lambda a: a, lambda a: 6 * a, np.round) if leaves(x)[0].dtype.kind == "f" else (lambda a: a,):
+        changed = map_leaves(change, x)
         try:
             with np.errstate(all="ignore"):
-                _, cache = subject.session().forward({n: a.copy() for n, a in {**subject.args, name: given}.items()})
+                _, cache = target.forward(*((changed, other) if isinstance(target, tn.Loss) else (other, changed)))
         except Exception:
             return None
         found += [(np.shape(leaf), np.asarray(leaf).dtype, np.asarray(leaf).tobytes()) for leaf in leaves(cache)]

@@ -5,23 +5,26 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["checks_in", "mutations"]
 
-
-def mutations(tree: ast.FunctionDef, file: str) -> Iterator[tuple[ast.FunctionDef, str]]:
+def source_changes(tree: ast.FunctionDef, file: str) -> Iterator[tuple[ast.FunctionDef, str]]:
     """Yield each changed tree and its description: `losses.py:70 r * s → r / s`.
 
     What only checks arguments is left as it is. Two changes may give one tree, or the tree that was given.
     """
-    for path in _paths(tree, _local_names(tree)):
-        node = _follow(tree, path)
-        for new in _replacements(node, tree, path):
-            changed = copy.deepcopy(tree)
-            statement = _statement(tree, path)
-            _replace(changed, path, new)
-            after = ast.Pass() if statement is node and new is None else _follow(changed, path[: _depth(tree, path)])
+    for place in _places(tree, tree, _local_names(tree)):
+        node, statement = place.node, place.statement
+        for new in _replacements(node, tree, place):
+            copies: dict[int, Any] = {}
+            changed = copy.deepcopy(tree, copies)
+            parent = copies[id(place.parent)]
+            if place.i is None:
+                setattr(parent, place.field, new)
+            else:
+                getattr(parent, place.field)[place.i] = new or ast.Pass()
+            after = copies[id(statement)] if statement is not node else new or ast.Pass()
             line = getattr(node, "lineno", statement.lineno)
             yield changed, f"{file}:{line} {_headline(statement)} → {_headline(after)}"
 
@@ -34,44 +37,28 @@ def checks_in(tree: ast.FunctionDef) -> set[int]:
 
 # ---- where to change --------------------------------------------------------------------------------------------
 
-_Path = tuple[tuple[str, int | None], ...]
+
+@dataclass(frozen=True)
+class _Place:
+    """A node, where it hangs, and the innermost statement around it; `i` is its index where the field is a list."""
+
+    node: ast.AST
+    parent: ast.AST
+    field: str
+    i: int | None
+    statement: ast.stmt
 
 
-def _paths(node: ast.AST, local: set[str], path: _Path = ()) -> Iterator[_Path]:
-    """Yield the way to each node that a mutation may change, outermost first."""
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "ctx", "op", "ops", "type_params"):
+def _places(parent: ast.AST, statement: ast.stmt, local: set[str]) -> Iterator[_Place]:
+    """Yield each node that a change may replace, outermost first."""
+    for field, value in ast.iter_fields(parent):
+        if field in ("annotation", "returns", "decorator_list", "ctx", "op", "ops", "type_params"):
             continue
-        for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if isinstance(child, ast.AST) and not _only_checks(child, local) and not _is_text(child):
-                yield (*path, (name, i))
-                yield from _paths(child, local, (*path, (name, i)))
-
-
-def _follow(node: Any, path: _Path) -> Any:
-    for name, i in path:
-        node = getattr(node, name) if i is None else getattr(node, name)[i]
-    return node
-
-
-def _replace(tree: ast.AST, path: _Path, new: ast.AST | None) -> None:
-    """Put `new` where `path` leads; None deletes a statement."""
-    *way, (name, i) = path
-    parent = _follow(tree, tuple(way))
-    if i is None:
-        setattr(parent, name, new)
-    else:
-        getattr(parent, name)[i] = new or ast.Pass()
-
-
-def _depth(tree: ast.AST, path: _Path) -> int:
-    """The length of the way to the innermost statement on `path`; 0 for the method itself."""
-    return max((n for n in range(1, len(path) + 1) if isinstance(_follow(tree, path[:n]), ast.stmt)), default=0)
-
-
-def _statement(tree: ast.FunctionDef, path: _Path) -> ast.stmt:
-    statement: ast.stmt = _follow(tree, path[: _depth(tree, path)])
-    return statement
+        for i, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(node, ast.AST) and not _only_checks(node, local) and not _is_text(node):
+                inner = node if isinstance(node, ast.stmt) else statement
+                yield _Place(node, parent, field, i, inner)
+                yield from _places(node, inner, local)
 
 
 def _headline(statement: ast.AST) -> str:
@@ -79,12 +66,12 @@ def _headline(statement: ast.AST) -> str:
 
 
 def _local_names(tree: ast.FunctionDef) -> set[str]:
-    """The names that the function itself binds."""
+    """Return the names that the function itself binds."""
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def _only_checks(node: ast.AST, local: set[str]) -> bool:
-    """Whether a node can do no more than raise."""
+    """Return whether a node can do no more than raise."""
     match node:
         case ast.Raise() | ast.Assert():
             return True
@@ -97,7 +84,7 @@ def _only_checks(node: ast.AST, local: set[str]) -> bool:
 
 
 def _root(node: ast.AST) -> str:
-    """The name that an expression like `a.b[i].c` starts with."""
+    """Return the name that an expression like `a.b[i].c` starts with."""
     while isinstance(node, (ast.Attribute, ast.Subscript)):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
@@ -142,9 +129,9 @@ _FUNCTIONS = {
 _AXES = (0, 1, -1)
 
 
-def _replacements(node: ast.AST, tree: ast.FunctionDef, path: _Path) -> Iterator[ast.AST | None]:
+def _replacements(node: ast.AST, tree: ast.FunctionDef, place: _Place) -> Iterator[ast.AST | None]:
     """Yield what may stand in place of `node`; None for a statement that is deleted."""
-    parent = _follow(tree, path[:-1])
+    parent = place.parent
     match node:
         case ast.BinOp(left, op, right):
             for other in _OPERATORS.get(type(op), ()):
@@ -201,7 +188,7 @@ def _replacements(node: ast.AST, tree: ast.FunctionDef, path: _Path) -> Iterator
                 yield None
         case ast.Expr(ast.Call()):
             yield None
-    if isinstance(parent, ast.Dict) and path[-1][0] == "values" and isinstance(node, ast.expr):
+    if isinstance(parent, ast.Dict) and place.field == "values" and isinstance(node, ast.expr):
         yield from (_negative(node), _transposed(node))
 
 
@@ -225,7 +212,7 @@ def _other_calls(call: ast.Call) -> Iterator[ast.AST]:
 
 
 def _bound_before(target: ast.expr, at: ast.Assign, tree: ast.FunctionDef) -> bool:
-    """Whether all names of `target` have a value without this assignment, so that deleting it is no NameError."""
+    """Return whether all names of `target` have a value without this assignment: deleting it is no NameError."""
     names = {n.id for n in ast.walk(target) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     earlier = {a.arg for a in ast.walk(tree.args) if isinstance(a, ast.arg)}
     for n in ast.walk(tree):
