@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.inspection import history_table
 from tinynet.trees import leaves
 from tinynet.verification.tolerance import K, ulps
 
@@ -143,6 +144,7 @@ def test_every_rule_and_its_factors_reproduce_the_value():
 
 PRINT = """
 import tinynet as tn
+from tinynet.inspection import history_table
 from tests.test_inspection import NET, PARAMS, X, Y
 print(tn.trace(NET, tn.SquaredError(), PARAMS, X, Y))
 print(tn.summary(NET, X))
@@ -235,3 +237,26 @@ def test_bad_input_is_named():
         tn.summary(tn.Linear(3, 2), np.zeros((0, 3)))
     with pytest.raises(TypeError, match=r"summary: net is the class Linear; expected an instance of"):
         tn.summary(tn.Linear, np.zeros((1, 3)))
+
+
+# What training did
+
+
+def test_a_result_of_fit_shows_itself():
+    x = np.eye(2)
+    result = tn.fit(tn.Linear(2, 2), tn.SquaredError(), x, x, optimizer=tn.SGD(0.1), epochs=3, validation=(x, x))
+    head, columns, loss, validation = str(result).splitlines()
+    assert head.startswith("3 epochs in ")
+    assert head.endswith(", stopped by epochs")
+    assert columns.split() == ["first", "last", "smallest", "at", "epoch", "largest", "at", "epoch"]
+    first, *_, last = (f"{value:.4g}" for value in result.history["loss"])
+    assert loss.split() == ["loss", first, last, last, "3", first, "1"]
+    assert validation.startswith("validation_loss")
+    assert len(columns) == len(loss) == len(validation)
+    assert f"<td>{first}</td>" in result._repr_html_()
+
+
+def test_the_table_of_a_history_leaves_out_what_was_not_measured():
+    history = {"loss": np.array([2.0, np.nan, 1.0]), "accuracy": np.full(3, np.nan), "seconds": np.arange(3.0)}
+    assert [row[0] for row in history_table(history)] == ["", "loss"]
+    assert history_table(history)[1] == ("loss", "2", "1", "1", "3", "2", "1")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from tinynet.arrays import Array, Params
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
-from tinynet.layers import Conv2d, Layer, Linear, Sequential, Sigmoid
+from tinynet.layers import Layer, Linear, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
@@ -59,7 +59,7 @@ class SummaryRow:
         layer: the layer itself.
         output_shape: of one sample.
         parameters: how many numbers it learns.
-        multiply_adds: of its matrix products, for one sample; only Linear and Conv2d have any.
+        multiply_adds: of its matrix products, for one sample.
     """
 
     path: str
@@ -104,12 +104,7 @@ class Summary:
         ]
 
     def __str__(self) -> str:
-        table = [tuple(map(for_terminal, cells)) for cells in self._table()]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join([*map(str.ljust, cells[:3], widths[:3]), *map(str.rjust, cells[3:], widths[3:])]).rstrip()
-            for cells in table
-        ]
+        lines = table_lines(self._table(), left=3)
         rule = for_terminal("─") * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -135,8 +130,27 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
+    params = map_leaves(lambda p: p.view(_Counting), params)
     forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
+
+
+_products: ContextVar[list[int]] = ContextVar("products")
+
+
+class _Counting(np.ndarray):
+    """An array that notes the multiply-adds of each matrix product it takes part in."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        def plain(a: Any) -> Any:
+            return a.view(np.ndarray) if isinstance(a, _Counting) else a
+
+        if "out" in options:
+            options["out"] = tuple(map(plain, options["out"]))
+        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+        if ufunc is np.matmul:
+            _products.get().append(np.size(result) * inputs[0].shape[-1])
+        return result.view(_Counting) if isinstance(result, np.ndarray) else result
 
 
 @dataclass(frozen=True)
@@ -149,13 +163,17 @@ class _Watched(Layer):
     rows: list[SummaryRow]
 
     def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
-        y, cache = forward_with_state(self.inner, params, x, state)
+        before = len(self.rows)
+        token = _products.set([])
+        try:
+            y, cache = forward_with_state(self.inner, params, x, state)
+            products = sum(_products.get())
+        finally:
+            _products.reset(token)
         children = self.given.split(params) if self.given.children() else {}
         own = _size(params) - sum(_size(part) for part in children.values())
-        if own or not children:
-            a = leaves(y)[0]
-            products = a.size * math.prod(params["W"].shape[1:]) if isinstance(self.given, (Linear, Conv2d)) else 0
-            self.rows.append(SummaryRow(self.path, self.given, a.shape[1:], own, products))
+        if own or products or len(self.rows) == before:
+            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, products))
         return y, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
@@ -175,6 +193,16 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape)) or "1"
 
 
+def table_lines(table: list[tuple[str, ...]], *, left: int) -> list[str]:
+    """Return a table as aligned lines: the first `left` columns to the left, the others to the right."""
+    rows = [tuple(map(for_terminal, cells)) for cells in table]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([*map(str.ljust, cells[:left], widths), *map(str.rjust, cells[left:], widths[left:])]).rstrip()
+        for cells in rows
+    ]
+
+
 def html_table(table: list[tuple[str, ...]]) -> str:
     """Return a table as HTML, its first row the head."""
 
@@ -183,6 +211,17 @@ def html_table(table: list[tuple[str, ...]]) -> str:
 
     body = "".join(row("td", cells) for cells in table[1:])
     return f"<table><thead>{row('th', table[0])}</thead><tbody>{body}</tbody></table>"
+
+
+def history_table(history: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """Return a table of the history of `fit`: what was measured, in the first and the last epoch and at its best."""
+    table: list[tuple[str, ...]] = [("", "first", "last", "smallest", "at epoch", "largest", "at epoch")]
+    for name, values in history.items():
+        if name != "seconds" and np.isfinite(values).any():
+            low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+            ends = [f"{values[k]:.4g}" for k in (0, -1, low, high)]
+            table.append((name, *ends[:3], f"{low + 1}", ends[3], f"{high + 1}"))
+    return table
 
 
 # One pass forward and backward

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
+from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.training.arguments import (
@@ -71,6 +73,18 @@ class FitResult:
     history: dict[str, npt.NDArray[np.float64]]
     stopped: Stopped
     state: TrainingState
+
+    def __str__(self) -> str:
+        """Return what was measured, as a table."""
+        return "\n".join([self._headline(), *table_lines(history_table(self.history), left=1)])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._headline())}</p>{html_table(history_table(self.history))}"
+
+    def _headline(self) -> str:
+        epochs, seconds = len(self.history["loss"]), self.history["seconds"]
+        time = f" in {seconds[-1]:.3g} s" if len(seconds) else ""
+        return f"{epochs} epoch{'' if epochs == 1 else 's'}{time}, stopped by {self.stopped.replace('_', ' ')}"
 
 
 def fit(
