@@ -53,7 +53,7 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def originals() -> list[tuple[tn.Layer, Any, Any]]:
-    """Networks with parameters and extras, from none to some thousand numbers."""
+    """Return networks with parameters and extras, from none to some thousand numbers."""
     rng = np.random.default_rng(0)
     nets = [
         tn.Sequential(),

@@ -28,10 +28,10 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tinynet as tn
+from tests.verification.mutation_scores import MUTATED, mutation_score
 from tinynet.files.atomic import write_atomically
 from tinynet.trees import leaves, map_leaves
 from tinynet.verification.cases import Case
-from tinynet.verification.mutation import MUTATED, mutation_score
 from tinynet.verification.selftest import KIT, TARGETS, self_test, tabulate
 
 Array = npt.NDArray[Any]

@@ -91,9 +91,9 @@ def test_a_missing_extra_is_a_message_with_the_command_that_installs_it(module, 
 def test_a_type_checker_knows_every_name_and_no_other(tmp_path):
     names = sorted({*tinynet.__all__, "sklearn", "__version__"})
     (tmp_path / "uses.py").write_text("import tinynet\n" + "\n".join(f"tinynet.{name}" for name in [*names, "Linaer"]))
-    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", str(tmp_path / "uses.py")]
+    command = [sys.executable, "-m", "mypy", str(tmp_path / "uses.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
-    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    errors = [line for line in done.stdout.splitlines() if "uses.py" in line and ": error:" in line]
     assert ["Linaer" in error for error in errors] == [True], done.stdout + done.stderr
 
 

@@ -11,21 +11,14 @@ if TYPE_CHECKING:
     from tinynet.arrays import namespace as namespace
     from tinynet.arrays import scan as scan
     from tinynet.bridges import *
-    from tinynet.files.container import FileError as FileError
-    from tinynet.files.container import load as load
-    from tinynet.files.container import save as save
+    from tinynet.files import *
     from tinynet.gradients import value_and_grads as value_and_grads
+    from tinynet.inspection import summary as summary
     from tinynet.inspection import trace as trace
     from tinynet.layers import *
     from tinynet.losses import *
     from tinynet.optimizers import *
-    from tinynet.summarizing import summary as summary
-    from tinynet.training.callbacks import EarlyStopping as EarlyStopping
-    from tinynet.training.engines import TrainingState as TrainingState
-    from tinynet.training.fit import FitResult as FitResult
-    from tinynet.training.fit import fit as fit
-    from tinynet.training.interruptions import DivergenceError as DivergenceError
-    from tinynet.training.interruptions import Interrupted as Interrupted
+    from tinynet.training import *
     from tinynet.trees import map_leaves as map_leaves
     from tinynet.verification import *
 else:
@@ -36,17 +29,11 @@ else:
 
     _NAMES_OF = {
         "arrays": ["namespace", "scan"],
-        "files.container": ["FileError", "load", "save"],
         "gradients": ["value_and_grads"],
-        "inspection": ["trace"],
-        "summarizing": ["summary"],
-        "training.callbacks": ["EarlyStopping"],
-        "training.engines": ["TrainingState"],
-        "training.fit": ["FitResult", "fit"],
-        "training.interruptions": ["DivergenceError", "Interrupted"],
+        "inspection": ["summary", "trace"],
         "trees": ["map_leaves"],
     }
-    _PACKAGES = ["layers", "losses", "optimizers", "bridges", "verification"]  # all of `__all__`
+    _PACKAGES = ["layers", "losses", "optimizers", "files", "training", "bridges", "verification"]  # all of `__all__`
     _SUBMODULES = ["initializers", "plot"]
 
     def __getattr__(name):

@@ -1,4 +1,4 @@
-"""Run the command line: `tinynet train`, `tinynet predict`, `tinynet verify`, `tinynet equations`."""
+"""Run the command line: `tinynet train`, `predict`, `evaluate`, `verify`, `trace`, `equations`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import tinynet
-from tinynet.cli import equations, predict, train, verify
+from tinynet.cli import equations, predict, trace, train, verify
 from tinynet.cli.streams import prepared_streams
 from tinynet.files.container import printable
 
@@ -37,7 +37,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="tinynet", description=tinynet.__doc__)
     parser.add_argument("--version", action="version", version=f"tinynet {tinynet.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="command")
-    for command in (train, predict, verify, equations):
+    for command in (train, predict, verify, trace, equations):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     return int(args.run(args))
