@@ -39,7 +39,7 @@ else:
     def __getattr__(name):
         if name == "__all__":
             value = sorted({*_SUBMODULES, *(public for _, names in _public() for public in names)})
-        elif name in _SUBMODULES:
+        elif name in _SUBMODULES or name in _PACKAGES:
             value = import_module(f"tinynet.{name}")
         elif name == "sklearn":  # not in `__all__`: it cannot be imported without scikit-learn
             try:

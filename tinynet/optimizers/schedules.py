@@ -28,6 +28,8 @@ class ExponentialDecay:
         steps: T ≥ 1.
     """
 
+    traced = ("lr", "rate")
+
     lr: float
     rate: float
     steps: int
@@ -53,6 +55,8 @@ class CosineDecay:
 
     Source: I. Loshchilov, F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017, equation (5).
     """
+
+    traced = ("lr", "final")
 
     lr: float
     steps: int

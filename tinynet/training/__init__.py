@@ -2,7 +2,17 @@
 
 from tinynet.training.callbacks import EarlyStopping
 from tinynet.training.engines import TrainingState
+from tinynet.training.evaluation import evaluate, predict
 from tinynet.training.fit import FitResult, fit
 from tinynet.training.interruptions import DivergenceError, Interrupted
 
-__all__ = ["DivergenceError", "EarlyStopping", "FitResult", "Interrupted", "TrainingState", "fit"]
+__all__ = [
+    "DivergenceError",
+    "EarlyStopping",
+    "FitResult",
+    "Interrupted",
+    "TrainingState",
+    "evaluate",
+    "fit",
+    "predict",
+]

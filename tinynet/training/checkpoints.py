@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Params
+from tinynet.arrays import Params, State
 from tinynet.files.container import FileError, check_params, contents, read, write
 from tinynet.files.encoding import encode, own_names
 from tinynet.layers import Layer
 from tinynet.training.engines import Losses, TrainingState
 from tinynet.training.engines.processes import Processes
+from tinynet.trees import leaves_with_paths
 
 StrPath = str | os.PathLike[str]
 
@@ -43,8 +44,9 @@ class Run:
         draws: the state of the generator that random layers draw from; None before the epoch.
         history: the finished epochs, by name.
         seconds: how long the run has taken.
-        best: the best number that early stopping has met, and the parameters of then.
+        best: the best number that early stopping has met, and the parameters and layers' state of then.
         waited: how many epochs ago that was.
+        before: the parameters and layers' state that the epoch began with, if early stopping may need them.
     """
 
     net: Layer
@@ -58,8 +60,9 @@ class Run:
     draws: dict[str, Any] | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
-    best: tuple[float, Params] | None = None
+    best: tuple[float, Params, State] | None = None
     waited: int = 0
+    before: tuple[Params, State] | None = None
 
     def next_epoch(self, row: Mapping[str, float]) -> None:
         """Enter the epoch in the history, NaN where nothing was measured, and go to the beginning of the next."""
@@ -166,10 +169,11 @@ def restore_rng(rng: np.random.Generator, state: Mapping[str, Any]) -> None:
         raise ValueError(f"the state of a random generator does not fit {kind}: {error!s:.200}") from error
 
 
-def fingerprint(*arrays: Array | None) -> str:
+def fingerprint(*trees: Any) -> str:
     """Return a text that differs where shape, dtype or a row differ, of at most 2048 rows spread evenly."""
     digest = hashlib.sha256()
-    for array in arrays:
+    for path, array in leaves_with_paths(trees):
+        digest.update(path.encode())
         if array is None:
             digest.update(b"none")
         else:

@@ -7,8 +7,8 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,12 +23,14 @@ from tinynet.training.arguments import (
     check_calls,
     check_fits,
     check_watching,
+    first_dtype,
     initial_params,
     make_engine,
     settings_of,
     source,
+    split_off,
 )
-from tinynet.training.batches import Batch, Batches, Samples, Stream, cast, release, samples
+from tinynet.training.batches import Batch, Batches, Samples, Stream, is_data
 from tinynet.training.callbacks import (
     Callback,
     CallFunctions,
@@ -45,15 +47,11 @@ from tinynet.training.callbacks import (
     verify_after,
 )
 from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
-from tinynet.training.engines import Carry, Engine, Losses, TrainingState
+from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
 from tinynet.training.engines.threads import step_work
+from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.trees import leaves, map_leaves
-
-Metric = Callable[[Any, Any], float]
-"""(ŷ, y) -> a number to watch, over the whole of a data set."""
-
-_EVALUATE_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,8 @@ class FitResult:
 def fit(
     net: Layer,
     loss: Loss,
-    x: Array | Iterable[Any] | Callable[[], Iterable[Any]],
-    y: Array | None = None,
+    x: Any,
+    y: Any = None,
     *,
     params: Params = None,
     optimizer: Any,
@@ -91,8 +89,8 @@ def fit(
     threads: int | None = None,
     mesh: Any = None,
     tolerance: float | None = None,
-    validation: tuple[Array, Array] | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    validation: tuple[Any, Any] | float | None = None,
+    metrics: Metrics | None = None,
     sample_weight: Array | None = None,
     class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -112,9 +110,10 @@ def fit(
 
     Args:
         net, loss: the network and its loss.
-        x: (m, …), one row per sample, in memory or mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with
-            y=None, an iterable of batches (x, y) or (x, y, weights), or a function that returns one for each epoch.
-        y: of the shape of the network's output.
+        x: (m, …), one row per sample: an array, or a tuple or dict of arrays with one common first axis, in memory or
+            mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with y=None, a list or another iterable of batches
+            (x, y) or (x, y, weights), or a function that returns one for each epoch.
+        y: what the loss takes, an array or a tuple or dict of arrays; None where it takes none.
         params: where to start; `net.init(numpy.random.default_rng(seed), dtype of x)` if None.
         optimizer: turns gradients into updates; with engine="jax" an Optax transformation will do.
         epochs: passes over the data, at least 1.
@@ -128,9 +127,10 @@ def fit(
         mesh: for engine="jax", a `jax.sharding.Mesh` with an axis "data" to spread each batch over, if that divides it.
             Where it has the devices of several processes, each of them makes this call; only callbacks may differ.
         tolerance: stop after an epoch whose loss is at most this.
-        validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.
-        metrics: functions of (ŷ, y) to evaluate after each epoch on the training data, if they are arrays, and on the
-            validation data.
+        validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric; or the
+            share of the samples to hold out for that, drawn by `seed`.
+        metrics: what to evaluate after each epoch on the training data, if they are arrays, and on the validation
+            data: functions of (ŷ, y) by name, or names as for `evaluate`.
         sample_weight: (m,), how much each sample counts: E = Σ w_i E_i, times 1/m where the loss is a mean.
         class_weight: a weight for each class, times that of the sample; the class is y itself, or the column of its
             largest entry. "balanced" is m / (classes · samples of the class).
@@ -157,20 +157,24 @@ def fit(
         OSError: the checkpoint could not be written; the earlier one is still there.
     """
     check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle, state)
-    check_watching(validation, metrics, early_stopping, tolerance, y is not None)
+    check_watching(validation, metrics, early_stopping, tolerance, y is not None or is_data(x), loss)
     check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
+    metrics, seed, epochs = metrics_by_name(metrics, loss), int(seed), int(epochs)
     rng = np.random.default_rng(seed)
     order_rng, sample_rng = rng.spawn(2)
-    data = source(x, y, sample_weight, class_weight, batch_size, shuffle, epochs)
-    params = initial_params(net, params, rng, data.x.dtype if data.x.dtype.kind == "f" else np.float32)
-    dtype = next((p.dtype for p in leaves(params)), data.x.dtype)
+    data, held_out = split_off(
+        source(loss, x, y, sample_weight, class_weight, batch_size, shuffle, epochs), validation, seed
+    )
+    params = initial_params(net, params, rng, first_dtype(data.x))
+    dtype = next((p.dtype for p in leaves(params)), first_dtype(data.x))
     data = data.as_dtype(dtype)
-    check_fits(net, loss, params, data.x, data.y, "y", dtype)
     watched = {"": (data.x, data.y)} if metrics and isinstance(data, Samples) else {}
-    if validation is not None:
-        x_val, y_val = samples("validation[0]", validation[0], "validation[1]", validation[1])
-        check_fits(net, loss, params, x_val, y_val, "validation[1]", dtype)
-        watched["validation_"] = x_val, y_val
+    if held_out is not None:
+        watched["validation_"] = held_out
+    layers = first_layers_state(net, dtype, state)
+    check_fits("the data", net, loss, params, layers, data.x, data.y, dtype)
+    if held_out is not None:
+        check_fits("the validation data", net, loss, params, layers, *held_out, dtype)
 
     runner = make_engine(engine, net, loss, optimizer, dtype, step_work(params, data.largest), threads, mesh)
     run = Run(net, {}, params, state)
@@ -197,13 +201,19 @@ def fit(
             carry, asked = training.epoch(carry)
             row = {"loss": join(loss, run.losses)}
             for prefix, (x_seen, y_seen) in watched.items():
-                row |= evaluate(net, loss, run.params, x_seen, y_seen, metrics or {}, prefix, dtype)
+                measured = evaluate(
+                    net, loss, run.params, x_seen, y_seen, metrics=metrics, state=carry.layers, engine=engine
+                )
+                row |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             row["seconds"] = training.seconds()
+            carry = runner.observe(carry, row)
             stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
             run.next_epoch(row)
-        params = run.best[1] if run.best else map_leaves(np.array, runner.params(carry))
         history = {name: np.array(values) for name, values in run.history.items()}
-        return FitResult(params, history, stopped, runner.state(carry))
+        state, params = runner.state(carry), map_leaves(np.array, runner.params(carry))
+        if run.best is not None:
+            params, state = run.best[1], replace(state, layers=run.best[2])
+        return FitResult(params, history, stopped, state)
 
 
 @dataclass(frozen=True)
@@ -239,7 +249,9 @@ class _Training:
     def start(self) -> Carry:
         """Return the carry to begin with."""
         self.sample_rng.spawn(self.run.epoch)  # those of the epochs that are done
-        return self.engine.start(self.run.params, self.run.state)
+        carry = self.engine.start(self.run.params, self.run.state)
+        self._stand(carry)
+        return carry
 
     def epoch(self, carry: Carry) -> tuple[Carry, bool]:
         """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop.
@@ -256,13 +268,15 @@ class _Training:
         draws = self.sample_rng.spawn(1)[0]
         if run.draws is not None:
             restore_rng(draws, run.draws)
+        for callback in self.told:
+            callback.before_epoch(run)
         asked: list[bool] = []
         on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
         for part in _parts(batches, run.batch, self.every):
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
             until_asked = itertools.takewhile(self._goes_on, part) if engine.stops_anywhere else part
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
-            run.params, run.state = engine.params(carry), TrainingState(carry.optimizer, carry.layers)
+            self._stand(carry)
             if not (all(math.isfinite(E) for E, _ in losses) and all_finite(run.params)):
                 again = part if self.data.replayable or isinstance(part, list) else ()
                 raise divergence(engine, before, again, draws_before, run.epoch, run.batch, losses)
@@ -277,6 +291,10 @@ class _Training:
                 return carry, True
         return carry, False
 
+    def _stand(self, carry: Carry) -> None:
+        self.run.params = self.engine.params(carry)
+        self.run.state = TrainingState(carry.optimizer, carry.layers)
+
     def seconds(self) -> float:
         """Return how long the run has taken."""
         return time.perf_counter() - self.began
@@ -284,8 +302,8 @@ class _Training:
     def _goes_on(self, _batch: Batch) -> bool:
         return not self.interrupt.asked
 
-    def _tell_step(self, asked: list[bool], batch: int, loss: float, params: Params, x: Array, y: Array) -> bool:
-        step = Step(self.run.epoch, self.run.batch + batch, loss, params, x, y)
+    def _tell_step(self, asked: list[bool], batch: int, *what: Any) -> bool:
+        step = Step(self.run.epoch, self.run.batch + batch, *what)
         asked += [bool(callback(step)) for callback in self.steps]
         return any(asked)
 
@@ -314,23 +332,3 @@ def join(loss: Loss, losses: Losses) -> float:
     if loss.reduction == "sum":
         return sum(E for E, _ in losses)
     return sum(E * m for E, m in losses) / sum(m for _, m in losses)
-
-
-def evaluate(
-    net: Layer,
-    loss: Loss,
-    params: Params,
-    x: Array,
-    y: Array,
-    metrics: Mapping[str, Metric],
-    prefix: str,
-    dtype: Any,
-) -> dict[str, float]:
-    """Return metrics of the network on (x, y), and its loss where they have a `prefix`, by name."""
-    parts = []
-    for i in range(0, len(x), _EVALUATE_AT_ONCE):
-        parts.append(net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0])
-        release(x)
-    y_hat, y = np.concatenate(parts), cast(y, dtype)
-    row = {prefix + "loss": float(loss.forward(y_hat, y)[0])} if prefix else {}
-    return row | {prefix + name: float(metric(y_hat, y)) for name, metric in metrics.items()}
