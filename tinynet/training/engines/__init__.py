@@ -48,6 +48,11 @@ OnStep: TypeAlias = Callable[[int, float, Params, Any, Any, Params, Layer, float
 """(batch, loss, params after the update, x, y, gradients, sampled network, learning rate) -> whether to stop."""
 
 
+def is_sampled(net: Layer) -> bool:
+    """Return whether any layer of the network has a `sample` of its own; if not, the network is the one that trains."""
+    return type(net).sample is not Layer.sample or any(map(is_sampled, net.children().values()))
+
+
 def first_layers_state(net: Layer, dtype: Any, state: TrainingState | None) -> State:
     """Return the layers' state to begin with: that of `state`, if it has one.
 

@@ -21,7 +21,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.training.batches import Batch, count, rows_of
-from tinynet.training.engines import Carry, Losses, OnStep, TrainingState, first_layers_state
+from tinynet.training.engines import Carry, Losses, OnStep, TrainingState, first_layers_state, is_sampled
 from tinynet.training.engines.processes import Processes
 from tinynet.training.engines.threads import blas_threads, shares
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
@@ -71,12 +71,13 @@ class NumpyEngine:
     ) -> tuple[Carry, Losses]:
         """Make one update per batch, until a loss is not finite: that batch is the last one and makes no update."""
         params, state, layers = carry
-        has_state = bool(leaves(layers))
+        has_state, sampled, net = bool(leaves(layers)), is_sampled(self.net), self.net
         dE, rule = self.optimizer.scaled()
         losses: Losses = []
         with np.errstate(over="ignore", invalid="ignore"), _pool(self._shares) as pool:
             for i, (x, y, weights) in enumerate(batches):
-                net = self.net.sample(rng)
+                if sampled:
+                    net = self.net.sample(rng)
                 if pool is None or net is not self.net:  # numbers that are drawn belong to the batch as a whole
                     E, grads, cache = backpropagate(
                         net, self.loss, params, x, y, weights=weights, dE=dE, state=layers if has_state else None

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinynet.arrays import Array
 from tinynet.layers import Layer
+from tinynet.training.engines import is_sampled
 
 Path: TypeAlias = tuple[str | int, ...]
 """Field names and tuple indices that lead from a configuration to a number in it."""
@@ -71,6 +72,7 @@ class SampledNetworks:
     def __init__(self, net: Layer, dtype: Any) -> None:
         self.net, self.dtype = net, dtype
         self.last = net
+        self._sampled = is_sampled(net)
         self._index: dict[Any, int] = {}
         self._first: list[tuple[Layer, dict[Path, Any]]] = []
         self._varying: list[set[Path]] = []
@@ -84,6 +86,8 @@ class SampledNetworks:
 
     def draw(self, rng: np.random.Generator, n: int) -> Draws:
         """Sample the networks of `n` batches."""
+        if not self._sampled:
+            return np.zeros(n, np.int32), ((),)
         drawn = [self._note(self._sample(rng)) for _ in range(n)]
         which = np.array([i for i, _ in drawn], np.int32)
         numbers = []
