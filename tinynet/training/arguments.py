@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,10 @@ from tinynet.training.batches import (
     samples,
 )
 from tinynet.training.callbacks import EarlyStopping
-from tinynet.training.checkpoints import fingerprint
 from tinynet.training.engines import Engine, TrainingState
 from tinynet.training.engines.numpy import NumpyEngine
 from tinynet.training.evaluation import metrics_by_name
+from tinynet.training.settings import is_optax
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 
 
@@ -224,31 +224,3 @@ def make_engine(
     from tinynet.training.engines.jax import JaxEngine
 
     return JaxEngine(net, loss, optimizer, mesh, dtype)
-
-
-def settings_of(
-    data: Samples | Stream,
-    loss: Loss,
-    optimizer: Any,
-    early_stopping: EarlyStopping | None,
-    seed: int,
-    batch_size: int | None,
-    shuffle: bool,
-    engine: str,
-) -> dict[str, Any]:
-    """Return what decides each bit of a run's result, as a file can hold it."""
-    return {
-        "loss": loss,
-        "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
-        "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
-        "early_stopping": early_stopping and asdict(early_stopping),
-        "seed": seed,
-        "batch_size": batch_size,
-        "shuffle": shuffle,
-        "engine": engine,
-    }
-
-
-def is_optax(optimizer: object) -> bool:
-    """Return whether `optimizer` has the form of an Optax transformation."""
-    return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")

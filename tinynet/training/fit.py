@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
+from tinynet.files.container import FileError
 from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -28,7 +29,6 @@ from tinynet.training.arguments import (
     first_dtype,
     initial_params,
     make_engine,
-    settings_of,
     source,
     split_off,
 )
@@ -54,6 +54,7 @@ from tinynet.training.engines.threads import step_work
 from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
 from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
+from tinynet.training.settings import chained, settings_of, versions
 from tinynet.trees import leaves, map_leaves
 
 
@@ -182,6 +183,7 @@ def fit(
     data, held_out = split_off(
         source(loss, x, y, sample_weight, class_weight, batch_size, shuffle, epochs), validation, seed
     )
+    given = (params, None if state is None else (state.optimizer, state.layers))
     params = initial_params(net, params, rng, first_dtype(data.x))
     dtype = next((p.dtype for p in leaves(params)), first_dtype(data.x))
     data = data.as_dtype(dtype)
@@ -203,7 +205,10 @@ def fit(
     if progress:
         told.append(ShowProgress(epochs))
     if checkpoint is not None:
-        run.settings = settings_of(data, loss, optimizer, early_stopping, seed, batch_size, shuffle, engine)
+        run.settings = settings_of(
+            data, held_out, loss, optimizer, params, given, early_stopping, seed, batch_size, shuffle, engine
+        )
+        run.versions = versions(engine)
         run = resumed(checkpoint, run, runner.processes)
         if runner.processes.is_first:
             told.append(WriteCheckpoint(checkpoint))
@@ -268,7 +273,12 @@ class _Training:
     def start(self) -> Carry:
         """Return the carry to begin with."""
         self.sample_rng.spawn(self.run.epoch)  # those of the epochs that are done
-        carry = self.engine.start(self.run.params, self.run.state)
+        try:
+            carry = self.engine.start(self.run.params, self.run.state)
+        except Exception as error:
+            if self.checkpoint is None or self.run.order is None:
+                raise
+            raise FileError(self.checkpoint, f"its state does not fit the run: {error!s:.300}") from error
         self._stand(carry)
         return carry
 
@@ -287,11 +297,16 @@ class _Training:
         draws = self.sample_rng.spawn(1)[0]
         if run.draws is not None:
             restore_rng(draws, run.draws)
+        chain: list[str] = []
+        if self.checkpoint is not None and not isinstance(batches, Batches):
+            batches = self._same_batches(chained(batches, chain), chain)
         for callback in self.told:
             callback.before_epoch(run)
+        if run.asked:
+            return carry, True
         asked: list[bool] = []
         on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
-        for part in _parts(batches, run.batch, self.every):
+        for part in _parts(batches, 0 if chain else run.batch, self.every):
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
             until_asked = itertools.takewhile(self._goes_on, part) if engine.stops_anywhere else part
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
@@ -302,13 +317,27 @@ class _Training:
             run.losses += losses
             run.batch += len(losses)
             run.draws, run.seconds = rng_state(draws), self.seconds()
+            run.seen = chain[run.batch - 1] if chain else ""
+            run.asked = engine.processes.any(any(asked))
             for callback in self.told:
                 callback.after_part(run)
             if engine.processes.any(self.interrupt.asked):
                 raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
-            if engine.processes.any(any(asked)):
+            if run.asked:
                 return carry, True
         return carry, False
+
+    def _same_batches(self, batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
+        """Skip the batches of the epoch that are done; raise ValueError unless they are those of then."""
+        done = self.run.batch
+        for _ in itertools.islice(batches, done):
+            pass
+        if done and (len(chain) < done or chain[-1] != self.run.seen):
+            raise ValueError(
+                f"fit: {os.fspath(self.checkpoint or '')} was written by another run: x yields other batches now; "
+                "yield the same ones, or give another checkpoint"
+            )
+        return batches
 
     def _stand(self, carry: Carry) -> None:
         self.run.params = self.engine.params(carry)
