@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -130,63 +129,68 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
-    params = map_leaves(lambda p: p.view(_Counting), params)
-    forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
+    forward_with_state(_watched(net, "", rows, set()), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
 
 
-_products: ContextVar[list[int]] = ContextVar("products")
-
-
 class _Counting(np.ndarray):
-    """An array that notes the multiply-adds of each matrix product it takes part in."""
+    """An array that notes the multiply-adds of each matrix product in which it, or what comes of it, takes part."""
+
+    counts: list[int]
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.counts = getattr(source, "counts", [])
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        def plain(a: Any) -> Any:
-            return a.view(np.ndarray) if isinstance(a, _Counting) else a
-
         if "out" in options:
-            options["out"] = tuple(map(plain, options["out"]))
-        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+            options["out"] = tuple(map(np.asarray, options["out"]))
+        result = getattr(ufunc, method)(*map(np.asarray, inputs), **options)
         if ufunc is np.matmul:
-            _products.get().append(np.size(result) * inputs[0].shape[-1])
-        return result.view(_Counting) if isinstance(result, np.ndarray) else result
+            self.counts.append(np.size(result) * inputs[0].shape[-1])
+        return _counting(result, self.counts) if isinstance(result, np.ndarray) else result
+
+
+def _counting(a: Array, counts: list[int]) -> Array:
+    view = np.asarray(a).view(_Counting)
+    view.counts = counts
+    return view
 
 
 @dataclass(frozen=True)
 class _Watched(Layer):
-    """A layer that writes its row when it runs; of a composite, only what it learns beside its children."""
+    """A layer that writes its row when it runs; what was seen before it, as in its children, is not counted again."""
 
     inner: Layer
     given: Layer
     path: str
     rows: list[SummaryRow]
+    seen: set[int]
 
     def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
-        before = len(self.rows)
-        token = _products.set([])
-        try:
-            y, cache = forward_with_state(self.inner, params, x, state)
-            products = sum(_products.get())
-        finally:
-            _products.reset(token)
-        children = self.given.split(params) if self.given.children() else {}
-        own = _size(params) - sum(_size(part) for part in children.values())
-        if own or products or len(self.rows) == before:
-            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, products))
+        before, counts = len(self.rows), list[int]()
+        counted = map_leaves(lambda p: _counting(p, counts), params)
+        y, cache = forward_with_state(self.inner, counted, map_leaves(np.asarray, x), state)
+        new = {_address(p): p.size for p in leaves(params) if _address(p) not in self.seen}
+        self.seen.update(new)
+        own = sum(new.values())
+        if own or counts or len(self.rows) == before:
+            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, sum(counts)))
         return y, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
         return self.inner.backward(params, cache, dy)
 
 
-def _watched(layer: Layer, path: str, rows: list[SummaryRow]) -> Layer:
-    children = {name: _watched(part, f"{path}.{name}".strip("."), rows) for name, part in layer.children().items()}
-    return _Watched(layer.with_children(children) if children else layer, layer, path, rows)
+def _watched(layer: Layer, path: str, rows: list[SummaryRow], seen: set[int]) -> Layer:
+    children = {
+        name: _watched(part, f"{path}.{name}".strip("."), rows, seen) for name, part in layer.children().items()
+    }
+    return _Watched(layer.with_children(children) if children else layer, layer, path, rows, seen)
 
 
-def _size(params: Params) -> int:
-    return sum(p.size for p in leaves(params))
+def _address(p: Array) -> int:
+    """Return where in memory an array begins: the same for the parameters of tied layers."""
+    return int(p.__array_interface__["data"][0])
 
 
 def _shape(shape: tuple[int, ...]) -> str:
