@@ -70,7 +70,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary` returns; `print(summary)` shows the table, and so does a notebook.
+    """The layers of a network; `print(summary)` shows them as a table, and so does a notebook.
 
     Attributes:
         input_shape: of one sample.
@@ -82,12 +82,12 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Of all layers together."""
+        """Return how many numbers all layers learn."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def multiply_adds(self) -> int:
-        """Of all layers together, for one sample forward; backward takes about twice as many."""
+        """Return those of all layers, for one sample forward; backward takes about twice as many."""
         return sum(row.multiply_adds for row in self.rows)
 
     def _table(self) -> list[tuple[str, ...]]:
@@ -258,7 +258,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Trace:
-    """What `trace` returns: every quantity in the order of its computation.
+    """Every quantity of one pass forward and backward, in the order of its computation.
 
     `trace["δ2"]`, or in ASCII `trace["delta2"]` and `trace["dE/da2"]`, is a value by its name; the parameters `W2`,
     `b2` and the derivative `f′(z2)` are there too. `print(trace)` shows each equation beside its value, and of a large
@@ -282,7 +282,7 @@ class Trace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in order."""
+        """Return the names, in order."""
         return tuple(q.name for q in self.quantities)
 
     def __getitem__(self, name: str) -> Array:
