@@ -232,6 +232,24 @@ def test_looks_into_any_composite():
     assert [(row.path, row.parameters) for row in table.rows] == [("f", 8), ("g.0", 8), ("g.1", 0), ("", 1)]
 
 
+def test_parameters_that_are_used_twice_are_counted_once():
+    chain = tn.Sequential(tn.Linear(3, 3), tn.Tanh(), tn.Linear(3, 3))
+    tied = tn.summary(tn.Tied(chain, {"2.W": "0.W"}), np.zeros((1, 3)))
+    assert [row.parameters for row in tied.rows] == [12, 0, 3]
+    assert tied.multiply_adds == 18
+    pair = np.zeros((1, 3)), np.zeros((1, 3))
+    shared = tn.summary(tn.Shared(tn.Linear(3, 2)), pair)
+    assert [row.parameters for row in shared.rows] == [8, 0]
+    assert shared.multiply_adds == 12
+
+
+def test_multiply_adds_of_attention_and_recurrent_layers_are_counted():
+    """n = 8, t = 5: four projections t n², and Q Kᵀ and A V, t² n each; of the GRU three gates at each of 5 times."""
+    attention = tn.summary(tn.MultiHeadAttention(8, 2), np.zeros((1, 5, 8)))
+    assert attention.multiply_adds == 4 * 5 * 64 + 2 * 25 * 8
+    assert tn.summary(tn.GRU(6, 4), np.zeros((2, 5, 6))).multiply_adds == 5 * 3 * 4 * (6 + 4)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"summary: x has shape \(0, 3\); expected \(m, …\) with m of at least 1"):
         tn.summary(tn.Linear(3, 2), np.zeros((0, 3)))

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -71,7 +70,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary` returns; `print(summary)` shows the table, and so does a notebook.
+    """The layers of a network; `print(summary)` shows them as a table, and so does a notebook.
 
     Attributes:
         input_shape: of one sample.
@@ -83,12 +82,12 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Of all layers together."""
+        """Return how many numbers all layers learn."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def multiply_adds(self) -> int:
-        """Of all layers together, for one sample forward; backward takes about twice as many."""
+        """Return those of all layers, for one sample forward; backward takes about twice as many."""
         return sum(row.multiply_adds for row in self.rows)
 
     def _table(self) -> list[tuple[str, ...]]:
@@ -130,63 +129,68 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
-    params = map_leaves(lambda p: p.view(_Counting), params)
-    forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
+    forward_with_state(_watched(net, "", rows, set()), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
 
 
-_products: ContextVar[list[int]] = ContextVar("products")
-
-
 class _Counting(np.ndarray):
-    """An array that notes the multiply-adds of each matrix product it takes part in."""
+    """An array that notes the multiply-adds of each matrix product in which it, or what comes of it, takes part."""
+
+    counts: list[int]
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.counts = getattr(source, "counts", [])
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        def plain(a: Any) -> Any:
-            return a.view(np.ndarray) if isinstance(a, _Counting) else a
-
         if "out" in options:
-            options["out"] = tuple(map(plain, options["out"]))
-        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+            options["out"] = tuple(map(np.asarray, options["out"]))
+        result = getattr(ufunc, method)(*map(np.asarray, inputs), **options)
         if ufunc is np.matmul:
-            _products.get().append(np.size(result) * inputs[0].shape[-1])
-        return result.view(_Counting) if isinstance(result, np.ndarray) else result
+            self.counts.append(np.size(result) * inputs[0].shape[-1])
+        return _counting(result, self.counts) if isinstance(result, np.ndarray) else result
+
+
+def _counting(a: Array, counts: list[int]) -> Array:
+    view = np.asarray(a).view(_Counting)
+    view.counts = counts
+    return view
 
 
 @dataclass(frozen=True)
 class _Watched(Layer):
-    """A layer that writes its row when it runs; of a composite, only what it learns beside its children."""
+    """A layer that writes its row when it runs; what was seen before it, as in its children, is not counted again."""
 
     inner: Layer
     given: Layer
     path: str
     rows: list[SummaryRow]
+    seen: set[int]
 
     def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
-        before = len(self.rows)
-        token = _products.set([])
-        try:
-            y, cache = forward_with_state(self.inner, params, x, state)
-            products = sum(_products.get())
-        finally:
-            _products.reset(token)
-        children = self.given.split(params) if self.given.children() else {}
-        own = _size(params) - sum(_size(part) for part in children.values())
-        if own or products or len(self.rows) == before:
-            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, products))
+        before, counts = len(self.rows), list[int]()
+        counted = map_leaves(lambda p: _counting(p, counts), params)
+        y, cache = forward_with_state(self.inner, counted, map_leaves(np.asarray, x), state)
+        new = {_address(p): p.size for p in leaves(params) if _address(p) not in self.seen}
+        self.seen.update(new)
+        own = sum(new.values())
+        if own or counts or len(self.rows) == before:
+            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, sum(counts)))
         return y, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
         return self.inner.backward(params, cache, dy)
 
 
-def _watched(layer: Layer, path: str, rows: list[SummaryRow]) -> Layer:
-    children = {name: _watched(part, f"{path}.{name}".strip("."), rows) for name, part in layer.children().items()}
-    return _Watched(layer.with_children(children) if children else layer, layer, path, rows)
+def _watched(layer: Layer, path: str, rows: list[SummaryRow], seen: set[int]) -> Layer:
+    children = {
+        name: _watched(part, f"{path}.{name}".strip("."), rows, seen) for name, part in layer.children().items()
+    }
+    return _Watched(layer.with_children(children) if children else layer, layer, path, rows, seen)
 
 
-def _size(params: Params) -> int:
-    return sum(p.size for p in leaves(params))
+def _address(p: Array) -> int:
+    """Return where in memory an array begins: the same for the parameters of tied layers."""
+    return int(p.__array_interface__["data"][0])
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -254,7 +258,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Trace:
-    """What `trace` returns: every quantity in the order of its computation.
+    """Every quantity of one pass forward and backward, in the order of its computation.
 
     `trace["δ2"]`, or in ASCII `trace["delta2"]` and `trace["dE/da2"]`, is a value by its name; the parameters `W2`,
     `b2` and the derivative `f′(z2)` are there too. `print(trace)` shows each equation beside its value, and of a large
@@ -278,7 +282,7 @@ class Trace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in order."""
+        """Return the names, in order."""
         return tuple(q.name for q in self.quantities)
 
     def __getitem__(self, name: str) -> Array:
