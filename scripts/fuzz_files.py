@@ -53,7 +53,7 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def originals() -> list[tuple[tn.Layer, Any, Any]]:
-    """Networks with parameters and extras, from none to some thousand numbers."""
+    """Return networks with parameters and extras, from none to some thousand numbers."""
     rng = np.random.default_rng(0)
     nets = [
         tn.Sequential(),
@@ -107,6 +107,10 @@ def forge(kind: str, value: Any, rng: random.Random) -> bytes:
             )
             document["dict"]["net"] = encode(forged)[0]
             return b"".join(files._pack(document, arrays))
+        case "bulk":
+            key, leaves = "k" * rng.choice((1, 1000, 700_000)), rng.choice((1, 1000, 100_000))
+            document["dict"]["params"] = {"dict": {key: {"tuple": [0] * leaves}}}
+            return b"".join(files._pack(document, {}))
         case "arrays":
             name = rng.choice([*arrays] or [""])
             shapes = [(), (0,), (7,), (1, 1, 1), (2, 2), (0, 10**6), (10**5,)]
@@ -212,7 +216,7 @@ def same(a: tuple[tn.Layer, Any], b: tuple[tn.Layer, Any]) -> bool:
     )
 
 
-FORGED = ("document",) * 3 + ("network", "arrays", "shapes", "duplicate", "nesting", "metadata", "length")
+FORGED = ("document",) * 3 + ("network", "bulk", "arrays", "shapes", "duplicate", "nesting", "metadata", "length")
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
 
 Prints the smallest error that is seen, the seeded faults found and named, the mutation score of every backward pass of
 the package, the false alarms, and the time beside `torch.autograd.gradcheck` and `jax.test_util.check_grads` where
-these are installed: pip install 'tinynet[bench]'. `--quick` takes 15 s, to see that it runs; nothing to quote.
+these are installed: pip install 'tinynet-grad[bench]'. `--quick` takes 15 s, to see that it runs; nothing to quote.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from tqdm import tqdm
     except ImportError as error:
-        parser.error(f"{error}; use pip install 'tinynet[bench]'")
+        parser.error(f"{error}; use pip install 'tinynet-grad[bench]'")
     budget = QUICK if args.quick else FULL
 
     def bar(label: str, total: int) -> Any:

@@ -64,6 +64,11 @@ def owned_copy(x: Array) -> Array:
     return namespace(x).array(x, copy=True)
 
 
+def widened(x: Array) -> Array:
+    """Return `x` in float32 where its numbers have fewer bits, whose squares overflow from 256 on; else `x` itself."""
+    return x.astype(np.float32) if x.dtype.itemsize < 4 else x
+
+
 def add_to_slice(x: Array, index: Any, values: Array) -> Array:
     """Return `x` with x[index] += values, `index` made of slices; `x` is given away."""
     if namespace(x) is not np:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinynet.cli import main
-from tinynet.training.progress import shown
+from tinynet.training.callbacks import shown
 
 ROOT = Path(__file__).parents[2]
 

@@ -121,7 +121,7 @@ def _look_up(name: str, module: ModuleType) -> Any:
     for place in (module, tinynet):
         if hasattr(place, name):
             return getattr(place, name)
-    hint = _hint(name, [*dir(module), *tinynet.__all__])
+    hint = _hint(name, [*dir(module), *dir(tinynet)])
     raise TargetError(f"{module.__name__} has no {name!r}, nor has tinynet{hint}")
 
 

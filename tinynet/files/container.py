@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet import initializers
 from tinynet.arrays import Params
 from tinynet.files.atomic import write_atomically
-from tinynet.files.encoding import DTYPES, Arrays, decode, encode, known_names, own_names
+from tinynet.files.encoding import DTYPES, Arrays, decode, encode, known_names, without_draws
 from tinynet.layers import Layer
-from tinynet.trees import check_like, leaves
+from tinynet.trees import check_like, map_leaves
 
 MAX_HEADER = 2**22
 """The longest header that is read, in bytes: some 30,000 arrays."""
@@ -160,17 +159,11 @@ def check_params(owner: str, net: Layer, params: Params) -> None:
     Raises:
         TypeError, ValueError: they do not fit, or the network asks for far more numbers than `params` has.
     """
-    if _integers(net) > sum(np.size(leaf) for leaf in leaves(params)) + SLACK:
+    sizes: list[int] = []
+    map_leaves(lambda leaf: sizes.append(np.size(leaf)), params)
+    if _integers(net) > sum(sizes) + SLACK:
         raise ValueError(f"{owner}: the integers in the fields of the network are too large for its parameters")
-    ours, known = initializers.__name__, known_names(own_names(net))
-    known = {name: _undrawn if thing.__module__ == ours else thing for name, thing in known.items()}
-    expected = decode(*encode(net), known).init(np.random.default_rng(0))
-    check_like(owner, "params", params, expected, "the network")
-
-
-def _undrawn(_rng: np.random.Generator, shape: tuple[int, ...], dtype: Any = np.float32) -> npt.NDArray[Any]:
-    """Return an array that takes no memory, whatever its shape: an initializer where only shapes are compared."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
+    check_like(owner, "params", params, without_draws(net).init(np.random.default_rng(0)), "the network")
 
 
 def _integers(value: Any) -> int:

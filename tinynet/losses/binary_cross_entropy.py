@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinynet.arrays import Array, namespace
 from tinynet.checks import check_floating, check_same_shape
 from tinynet.losses.loss import Loss
-from tinynet.special import expit
+from tinynet.special import expit, product
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class BinaryCrossEntropy(Loss):
     def forward(self, z: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
         self.check(z, y)
         xp = namespace(z)
-        E = ((1 - y) * xp.maximum(z, 0) + y * xp.maximum(-z, 0) + xp.log1p(xp.exp(xp.minimum(z, -z)))).sum()
+        linear = product(1 - y, xp.maximum(z, 0)) + product(y, xp.maximum(-z, 0))
+        E = (linear + xp.log1p(xp.exp(xp.minimum(z, -z)))).sum()
         E *= self.scale(z)
         return E, (z, y)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinynet.arrays import Array, namespace
-from tinynet.checks import check_floating, check_number, check_same_shape
+from tinynet.checks import check_floating, check_positive, check_same_shape
 from tinynet.losses.loss import Loss, Reduction
 
 
@@ -37,9 +37,7 @@ class Huber(Loss):
     def __init__(self, delta: float = 1.0, reduction: Reduction = "sum") -> None:
         object.__setattr__(self, "reduction", reduction)
         super().__post_init__()
-        object.__setattr__(self, "delta", check_number("Huber", "delta", delta, 0.0))
-        if self.delta == 0:
-            raise ValueError("Huber: delta is 0; expected 0 < delta")
+        object.__setattr__(self, "delta", check_positive("Huber", "delta", delta))
 
     def check(self, y_hat: Array, y: Array) -> None:
         check_floating(self, "y_hat", y_hat)
