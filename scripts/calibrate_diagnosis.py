@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,8 @@ def edge_lines(module: ast.Module, cls: ast.ClassDef, statement: ast.stmt, node:
 
     In `dv = … du …` it is the line where u is computed, with the lines between v and u that have no gradient of their
     own, and the line of v, whose activation `dv` may include. A gradient of nothing that `forward` names (`dnext`)
-    stands for those that it is made of, and dx for the lines that use x.
+    stands for those that it is made of, and dx for the lines that use x. Where du is used once, a change of it there is
+    the same as one where it is made: then the lines of that statement count too.
     """
     forward, backward = _method(cls, "forward"), _method(cls, "backward")
     defined, made = _assignments(forward), _assignments(backward)
@@ -267,7 +269,11 @@ def edge_lines(module: ast.Module, cls: ast.ClassDef, statement: ast.stmt, node:
         below = next(n for n in ast.walk(statement) if below in ast.iter_child_nodes(n))
     targets = {t.id[1:] for t in getattr(statement, "targets", []) if isinstance(t, ast.Name)} & defined.keys() - {"x"}
     found = [s for v in targets for s in defined[v]]
-    todo = [s for u in of(below) for s in defined[u]]
+    used = of(below)
+    loads = Counter(n.id for n in ast.walk(backward) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    for _ in made:
+        used |= set().union(*(of(s.value) for u in used if loads[f"d{u}"] == 1 for s in made.get(f"d{u}", ())))
+    todo = [s for u in used for s in defined[u]]
     while todo:
         s = todo.pop()
         if s not in found:
