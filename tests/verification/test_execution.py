@@ -2,8 +2,8 @@
 verifying leaves no trace."""
 
 import copy
-import random
 import os
+import random
 import sys
 import threading
 import time

@@ -101,10 +101,16 @@ def compare(
             tolerance[name] = max(tolerance[name], float(np.max(uncertainty.get(name, 0.0), initial=0.0)))
             excused = 2 * bound(np.array(usual.get(name, 0.0)), unit=unit, depth=subject.depth)
             if tolerance[name] < errors[name] <= excused:
-                digits = -np.log10(max(errors[name] / max(float(np.max(np.abs(exact.grads[name]), initial=0)), 1e-300), 1e-17))
-                notes.append(f"{name} keeps {max(0, digits):.0f} digits where the forward pass saturates ({label or probe})")
+                digits = -np.log10(
+                    max(errors[name] / max(float(np.max(np.abs(exact.grads[name]), initial=0)), 1e-300), 1e-17)
+                )
+                notes.append(
+                    f"{name} keeps {max(0, digits):.0f} digits where the forward pass saturates ({label or probe})"
+                )
                 tolerance[name] = excused
-    misshapen = {n: np.asarray(grads[n]) for n, (fault, _) in form.items() if fault in ("wrong shape", "kept a dimension")}
+    misshapen = {
+        n: np.asarray(grads[n]) for n, (fault, _) in form.items() if fault in ("wrong shape", "kept a dimension")
+    }
     ratios = {n: _ratio(errors[n], tolerance[n]) for n in got}
     wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
     told = tuple(dict.fromkeys(notes))
@@ -136,13 +142,20 @@ def read(
     if is_array and array.dtype.kind not in "fiuV":
         return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
     if array.dtype.kind not in "fiuV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
-        return None, ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"), ""
+        return (
+            None,
+            ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"),
+            "",
+        )
     problem: tuple[str, str] | None = None
     note = ""
     if array.shape != like.shape:
         squeezed = tuple(k for k in array.shape if k != 1) == tuple(k for k in like.shape if k != 1)
         kept = squeezed and array.ndim > like.ndim
-        problem = ("kept a dimension" if kept else "wrong shape", f"{name} has shape {array.shape}, expected {like.shape}{_why_shape(array.shape, like.shape)}")
+        problem = (
+            "kept a dimension" if kept else "wrong shape",
+            f"{name} has shape {array.shape}, expected {like.shape}{_why_shape(array.shape, like.shape)}",
+        )
         if not squeezed:
             return None, problem, ""
         if not subject.contract and array.size == like.size:
@@ -167,7 +180,13 @@ def _why_shape(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
         return ": summed over too many axes" if given else ": summed over every axis"
     if len(given) > len(expected):
         return ": not summed over every axis that broadcasts" if given[len(given) - len(expected) :] == expected else ""
-    return ": transposed" if given == expected[::-1] else ": summed, or not, over an axis of length 1" if 1 in given or 1 in expected else ""
+    return (
+        ": transposed"
+        if given == expected[::-1]
+        else ": summed, or not, over an axis of length 1"
+        if 1 in given or 1 in expected
+        else ""
+    )
 
 
 def largest_of(exact: Exact, name: str | None = None) -> float:

@@ -18,7 +18,6 @@ from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.execution import Watch, execute
 from tinynet.verification.oracle import leaves_of, shapes_of
 
-
 PROBES = (
     "forward",
     "rectangular",
@@ -47,7 +46,6 @@ PROBES = (
 
 SHAPES = ("rectangular", "batch 1", "batch 2", "batch 33", "square", "width 1", "larger")
 """The probes at which nothing is special but the shape."""
-
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,9 @@ def find_batch(subject: Subject, shapes: Shapes) -> Batch | None:
                         continue
                     follows = [_follows(y, z, m) for y, z in zip(outputs, longer, strict=False)]
                     if len(longer) == len(outputs) and all(f is not False for f in follows):
-                        return Batch(m, axes, tuple(f if isinstance(f, int) and f is not True else None for f in follows))
+                        return Batch(
+                            m, axes, tuple(f if isinstance(f, int) and f is not True else None for f in follows)
+                        )
     return None
 
 
@@ -150,7 +150,12 @@ def _follows(y: Array, twice: Array, m: int) -> int | bool:
     if twice.ndim != y.ndim:
         return False
     for axis in range(y.ndim):
-        if y.shape[axis] == m and twice.shape[axis] == 2 * m and y.shape[:axis] == twice.shape[:axis] and y.shape[axis + 1 :] == twice.shape[axis + 1 :]:
+        if (
+            y.shape[axis] == m
+            and twice.shape[axis] == 2 * m
+            and y.shape[:axis] == twice.shape[:axis]
+            and y.shape[axis + 1 :] == twice.shape[axis + 1 :]
+        ):
             return int(axis)
     return False
 
@@ -286,7 +291,13 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
         same = [n for n in inputs[1:] if subject.args[n].shape == subject.args[inputs[0]].shape]
         if same and not is_special(subject.args[inputs[0]]):
             source = same[0] if is_special(subject.args[same[0]]) else inputs[0]
-            made.append(example("zeros and ties", {**subject.args, **{n: subject.args[source] for n in (inputs[0], *same)}}, "equal"))
+            made.append(
+                example(
+                    "zeros and ties",
+                    {**subject.args, **dict.fromkeys((inputs[0], *same), subject.args[source])},
+                    "equal",
+                )
+            )
         for n in inputs[1:]:
             made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
     zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]
@@ -294,7 +305,9 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
         filled = {n: rng.standard_normal(subject.args[n].shape) for n in zeros}
         made.append(example("parameters", {**subject.args, **filled}, "zeros filled"))
     if params:
-        near = {n: a + 0.3 * (np.abs(a) + 0.3) * rng.standard_normal(a.shape) for n in params for a in [subject.args[n]]}
+        near = {
+            n: a + 0.3 * (np.abs(a) + 0.3) * rng.standard_normal(a.shape) for n in params for a in [subject.args[n]]
+        }
         made.append(example("parameters", {**subject.args, **near}, "moved"))
         params = tuple(n for n in params if subject.contract or not _one_sign(subject.args[n]))
         made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
@@ -309,5 +322,3 @@ def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generato
     yield Example("cotangents", subject, tuple(1e3 * d for d in dy), "dy 1000 ×")
     yield Example("cotangents", subject, tuple(1e-3 * d for d in dy), "dy / 1000")
     yield Example("cotangents", subject, tuple(d * (rng.random(d.shape) < 0.5) for d in dy), "dy with zeros")
-
-

@@ -262,7 +262,9 @@ def execute(
     shared = {}
     for name, grad in handed_out.items():
         if isinstance(grad, np.ndarray) and grad.size:
-            others = [n for n, a in everything.items() if isinstance(a, np.ndarray) and a.size and np.shares_memory(grad, a)]
+            others = [
+                n for n, a in everything.items() if isinstance(a, np.ndarray) and a.size and np.shares_memory(grad, a)
+            ]
             if others:
                 shared[name] = others[0]
     return Run(
@@ -281,7 +283,10 @@ def seed_generators(library: str) -> None:
 def _like(y: Any, dy: tuple[Array, ...]) -> Any:
     """Return copies of dy in the structure and the number types of y."""
     leaves, structure = jax.tree.flatten(y)
-    casts = [copy_of(np.asarray(d, leaf.dtype)) if leaf.dtype.kind == "f" else copy_of(d) for d, leaf in zip(dy, leaves, strict=True)]
+    casts = [
+        copy_of(np.asarray(d, leaf.dtype)) if leaf.dtype.kind == "f" else copy_of(d)
+        for d, leaf in zip(dy, leaves, strict=True)
+    ]
     return jax.tree.unflatten(structure, casts)
 
 
@@ -305,7 +310,9 @@ def _snapshot(y: Any) -> Any:
 
 def _changed(given: Mapping[str, Any], pristine: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
-        n for n, a in given.items() if isinstance(a, np.ndarray) and n in pristine and a.tobytes() != np.asarray(pristine[n], a.dtype).tobytes()
+        n
+        for n, a in given.items()
+        if isinstance(a, np.ndarray) and n in pristine and a.tobytes() != np.asarray(pristine[n], a.dtype).tobytes()
     )
 
 

@@ -143,9 +143,7 @@ def evaluate_until(closed: Any, args: Mapping[str, Any]) -> list[tuple[Any, list
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], stripped: list[str]) -> list[Any]:
     """Evaluate with the primal in place of each of the user's custom rules."""
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
-        zip(jaxpr.invars, values, strict=True)
-    )
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else env[atom]
@@ -254,6 +252,11 @@ def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:
             return jax.core.eval_jaxpr(jaxpr, consts, *full)
 
         y, pull = jax.vjp(forward, *(values[i] for i in positions))
-        return y, pull([d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0) for d, v in zip(dy, y, strict=True)])
+        return y, pull(
+            [
+                d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0)
+                for d, v in zip(dy, y, strict=True)
+            ]
+        )
 
     return vjp

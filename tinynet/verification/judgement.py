@@ -26,8 +26,8 @@ from tinynet.verification.examples import (
 )
 from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, line_of_error, told
 from tinynet.verification.fault import Fault
-from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.jaxpr import is_long
+from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of, spread
 from tinynet.verification.probes.branches import Lines, look_for, numbers_in, sides_of
 from tinynet.verification.probes.compiled import backward_function, compiled_gradients
@@ -85,7 +85,11 @@ class Judgement:
 
     @property
     def failed(self) -> bool:
-        return bool(self.faults) or any(c.wrong or c.form for c in self.comparisons) or any(j.failed for _, j in self.inside)
+        return (
+            bool(self.faults)
+            or any(c.wrong or c.form for c in self.comparisons)
+            or any(j.failed for _, j in self.inside)
+        )
 
 
 @dataclass
@@ -181,19 +185,25 @@ def _refused(run: Run) -> str | None:
 
 def _without_oracle(subject: Subject, run: Run, refusal: str) -> Judgement:
     if isinstance(run.error, Hang):
-        return Judgement(subject, faults=(Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward"),))
+        return Judgement(
+            subject, faults=(Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward"),)
+        )
     if isinstance(run.error, SystemExit):
         return Judgement(subject, faults=(_exit(subject, run, "forward"),))
     return Judgement(subject, reason=refusal)
 
 
 def _hang(subject: Subject, what: str, watch: Watch) -> Fault:
-    return Fault(subject.wrt, "hangs", f"{what} does not come back within {watch.seconds:g} s", "forward", where=watch.where)
+    return Fault(
+        subject.wrt, "hangs", f"{what} does not come back within {watch.seconds:g} s", "forward", where=watch.where
+    )
 
 
 def _exit(subject: Subject, run: Run, probe: str) -> Fault:
     assert run.error is not None
-    return Fault(subject.wrt, "exits", f"the {run.stage} pass calls {told(run.error)}", probe, where=line_of_error(run.error))
+    return Fault(
+        subject.wrt, "exits", f"the {run.stage} pass calls {told(run.error)}", probe, where=line_of_error(run.error)
+    )
 
 
 def _or_none(f: Callable[[], Any]) -> Any:
@@ -252,7 +262,9 @@ def _run(b: _Bench, e: Example, dtype: str) -> Comparison | None:
     return _compared(b, e, subject, dy, run, dtype)
 
 
-def _compared(b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], run: Run, dtype: str) -> Comparison | None:
+def _compared(
+    b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], run: Run, dtype: str
+) -> Comparison | None:
     try:
         oracle = _oracle_of(b, subject)
         exact = oracle(subject.args, dy)
@@ -286,7 +298,15 @@ def _compared(b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], ru
     _record(b, c)
     if run.short_grads is not None and "param_grads" in b.settings.wanted:
         params = tuple(n for n in subject.wrt if n not in subject.inputs)
-        s = compare(dataclasses.replace(subject, wrt=params), oracle, dy, run, run.short_grads, probe="param_grads", **{**options, "label": e.label or e.probe})
+        s = compare(
+            dataclasses.replace(subject, wrt=params),
+            oracle,
+            dy,
+            run,
+            run.short_grads,
+            probe="param_grads",
+            **{**options, "label": e.label or e.probe},
+        )
         if (s.wrong - c.wrong) or (set(s.form) - set(c.form)):
             _record(b, _at_kinks(b, s, oracle))
         elif not any(p.name == "param_grads" for p in b.coverage):
@@ -296,7 +316,11 @@ def _compared(b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], ru
 
 def _growth(usual: Args, args: Args) -> float:
     """Return how many times larger some array is than in the example that was given, at least 1."""
-    sizes = [(float(np.max(np.abs(a), initial=0.0)), float(np.max(np.abs(usual[n]), initial=0.0))) for n, a in args.items() if n in usual]
+    sizes = [
+        (float(np.max(np.abs(a), initial=0.0)), float(np.max(np.abs(usual[n]), initial=0.0)))
+        for n, a in args.items()
+        if n in usual
+    ]
     return max([1.0, *(now / before for now, before in sizes if before)])
 
 
@@ -325,7 +349,15 @@ def _error(b: _Bench, e: Example, run: Run, dtype: str) -> None:
     assert error is not None
     if isinstance(error, Hang):
         b.hung = True
-        b.faults.append(Fault(b.subject.wrt, "hangs", f"the {run.stage} pass does not come back within {b.settings.watch.seconds:g} s", e.probe, where=b.settings.watch.where))
+        b.faults.append(
+            Fault(
+                b.subject.wrt,
+                "hangs",
+                f"the {run.stage} pass does not come back within {b.settings.watch.seconds:g} s",
+                e.probe,
+                where=b.settings.watch.where,
+            )
+        )
     elif isinstance(error, SystemExit):
         b.hung = True
         b.faults.append(_exit(b.subject, run, e.probe))
@@ -339,7 +371,9 @@ def _error(b: _Bench, e: Example, run: Run, dtype: str) -> None:
         b.faults.append(Fault(b.subject.wrt, fault, sentence, e.probe, where=line_of_error(error)))
 
 
-def _forward(b: _Bench, e: Example, subject: Subject, dy: Any, y: tuple[Array, ...], exact: Exact, oracle: Oracle, dtype: str) -> None:
+def _forward(
+    b: _Bench, e: Example, subject: Subject, dy: Any, y: tuple[Array, ...], exact: Exact, oracle: Oracle, dtype: str
+) -> None:
     """Compare the forward pass with itself as the oracle runs it, and with the reference."""
     unit = unit_of("float32" if any(v.dtype == np.float32 for v in y) else dtype)
     others = [("forward differs", "the forward pass as the oracle runs it", exact.y)]
@@ -356,18 +390,32 @@ def _forward(b: _Bench, e: Example, subject: Subject, dy: Any, y: tuple[Array, .
         for mine, theirs in zip(y, expected, strict=False):
             theirs = np.asarray(theirs, np.float64)
             if mine.shape != theirs.shape:
-                b.faults.append(Fault(("y",), fault, f"y has shape {mine.shape}; {what} gives {theirs.shape}", "forward"))
+                b.faults.append(
+                    Fault(("y",), fault, f"y has shape {mine.shape}; {what} gives {theirs.shape}", "forward")
+                )
                 continue
             off, allowed = distance(mine.astype(np.float64), theirs), bound(theirs, unit=unit, depth=subject.depth)
             if off > allowed and np.isfinite(off):
                 if moves is None:
                     rounded = rounding(oracle, subject.args, dy, exact, unit)
                     shifted = spread(oracle, subject.args, dy, unit, b.rng)
-                    moves = [max(float(np.max(m, initial=0)) for m in pair) for pair in zip(shifted.y, rounded.y, strict=True)]
+                    moves = [
+                        max(float(np.max(m, initial=0)) for m in pair)
+                        for pair in zip(shifted.y, rounded.y, strict=True)
+                    ]
                 allowed = bound(theirs, unit=unit, spread=max(moves), depth=subject.depth)
             if not off <= allowed:
                 b.faults.append(
-                    Fault(("y",), fault, f"y differs from {what} ({e.label or e.probe})", "forward", got=mine, expected=theirs, tolerance=allowed, shapes=(_shape(subject),))
+                    Fault(
+                        ("y",),
+                        fault,
+                        f"y differs from {what} ({e.label or e.probe})",
+                        "forward",
+                        got=mine,
+                        expected=theirs,
+                        tolerance=allowed,
+                        shapes=(_shape(subject),),
+                    )
                 )
             elif not any(p.name == "forward" for p in b.coverage):
                 b.coverage.append(Probe("forward", dtype, ratios={"y": off / allowed if allowed else 0.0}))
@@ -395,12 +443,19 @@ def _slopes(b: _Bench, subject: Subject, name: str) -> float | None:
     for step in (1e-5, 1e-7):
         ends = []
         for sign in (0, 1, -1):
-            moved = {**subject.args, name: subject.args[name] + (sign * step * size * v).astype(subject.args[name].dtype)}
+            moved = {
+                **subject.args,
+                name: subject.args[name] + (sign * step * size * v).astype(subject.args[name].dtype),
+            }
             run = execute(subject.at(moved), moved, None, b.settings.watch)
             ends.append(None if run.error is not None else leaves_of(run.y))
         if any(end is None for end in ends):
             return None
-        slopes = [np.max(np.abs(np.asarray(p) - np.asarray(o)), initial=0.0) / (step * size) for end in ends[1:] for p, o in zip(end or (), ends[0] or (), strict=True)]
+        slopes = [
+            np.max(np.abs(np.asarray(p) - np.asarray(o)), initial=0.0) / (step * size)
+            for end in ends[1:]
+            for p, o in zip(end or (), ends[0] or (), strict=True)
+        ]
         largest.append(float(np.nanmax(slopes)))
     return largest[1] if np.isfinite(largest[1]) and largest[1] < 3 * largest[0] + 1e-6 else None
 
@@ -442,7 +497,9 @@ def _empty(b: _Bench, batch: Batch | None) -> None:
     """No sample at all: the gradients of what all samples share are then zeros, and nothing may be raised."""
     if batch is None or "empty batch" not in b.settings.wanted or b.oracle.resolution:
         return
-    subject = b.subject.at({n: np.take(a, [], axis=batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()})
+    subject = b.subject.at(
+        {n: np.take(a, [], axis=batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
+    )
     try:
         outputs = b.shapes.of(subject, subject.args)
     except Exception as error:
@@ -466,9 +523,7 @@ def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:
         return
     run = Run(b.subject.start(), y=None)
     full = {n: grads.get(n, MISSING) for n in b.subject.wrt}
-    c = compare(
-        b.subject, b.oracle, dy, run, full, probe="compiled", dtype="float64", rng=b.rng, usual=b.usual
-    )
+    c = compare(b.subject, b.oracle, dy, run, full, probe="compiled", dtype="float64", rng=b.rng, usual=b.usual)
     _record(b, dataclasses.replace(c, form={}))
 
 
@@ -480,12 +535,18 @@ def _in_float32(b: _Bench, batch: Batch | None) -> None:
         return
     if any(c.wrong and c.probe in SHAPES for c in b.comparisons):
         return  # wrong in float64 already
-    examples: list[Example] = [Example("rectangular", b.subject, cotangent(b.shapes.of(b.subject, b.subject.args), b.rng))]
+    examples: list[Example] = [
+        Example("rectangular", b.subject, cotangent(b.shapes.of(b.subject, b.subject.args), b.rng))
+    ]
     if batch is not None:
         one = b.subject.at(with_batch(b.subject.args, batch, 1, b.rng))
         if (outputs := _or_none(lambda: b.shapes.of(one, one.args))) is not None:
             examples.append(Example("batch 1", one, cotangent(outputs, b.rng), ours=True))
-    examples += [e for e in value_examples(b.subject, b.shapes, b.rng) if e.probe in ("saturated", "huge", "tiny", "zeros and ties")]
+    examples += [
+        e
+        for e in value_examples(b.subject, b.shapes, b.rng)
+        if e.probe in ("saturated", "huge", "tiny", "zeros and ties")
+    ]
     for e in examples:
         if b.hung:
             return
@@ -526,7 +587,11 @@ def _untaken_sides(b: _Bench, dy: tuple[Array, ...]) -> list[str]:
     seen = sides.taken(b.subject.args, dy)
     base = {n: a.shape for n, a in b.subject.args.items()}
     for c in b.comparisons:
-        if c.dtype == "float64" and {n: a.shape for n, a in c.args.items()} == base and c.subject.pure is b.subject.pure:
+        if (
+            c.dtype == "float64"
+            and {n: a.shape for n, a in c.args.items()} == base
+            and c.subject.pure is b.subject.pure
+        ):
             seen = seen | sides.taken(c.args, c.dy)
     for args, cotangents, label in look_for(sides, seen, b.subject, dy):
         _run(b, Example("branches", b.subject.at(args), cotangents, label), "float64")
@@ -548,7 +613,12 @@ def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
                 if size:
                     for factor in (2 * number / size, -2 * number / size) if b.lines.missed() else ():
                         args = {**b.subject.args, name: a * factor}
-                        yield Example("branches", b.subject.at(args), cotangent(b.shapes.of(b.subject, args), b.rng), f"{name} {factor:.3g} ×")
+                        yield Example(
+                            "branches",
+                            b.subject.at(args),
+                            cotangent(b.shapes.of(b.subject, args), b.rng),
+                            f"{name} {factor:.3g} ×",
+                        )
 
 
 def _reason(b: _Bench) -> str:
@@ -566,7 +636,11 @@ def _reason(b: _Bench) -> str:
         return f"{name} moves y and no gradient of it was found; return one, or name what is judged: wrt=[…] ({what} {name})"
     if not compared and not b.faults:
         return "no gradient was compared"
-    vacuous = [n for n in b.subject.wrt if n in compared and not any(np.any(c.exact.grads[n]) for c in b.comparisons if n in c.got)]
+    vacuous = [
+        n
+        for n in b.subject.wrt
+        if n in compared and not any(np.any(c.exact.grads[n]) for c in b.comparisons if n in c.got)
+    ]
     for name in vacuous:
         if _moves_output(b, name):
             return f"the exact gradient by {name} is zero at every example, so that nothing was tested; give inputs= where it is not"
@@ -607,5 +681,3 @@ def _shape(subject: Subject) -> str:
 def shapes_text(args: Args) -> str:
     """Return the shapes of arrays in a line: `x (2, 5, 4)`."""
     return ", ".join(f"{n} {tuple(a.shape)}" for n, a in args.items())
-
-

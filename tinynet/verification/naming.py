@@ -77,7 +77,11 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
     found: list[Fault] = []
     told: set[str] = set()
     for name in _not_finite(j):
-        seen = [c for c in j.comparisons if name in c.wrong and c.probe != "empty batch" and not np.isfinite(np.asarray(c.got[name], float)).all()]
+        seen = [
+            c
+            for c in j.comparisons
+            if name in c.wrong and c.probe != "empty batch" and not np.isfinite(np.asarray(c.got[name], float)).all()
+        ]
         found.append(_of(seen, (name,), "non-finite", FAULTS["non-finite"]))
         told.add(name)
     plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
@@ -103,7 +107,9 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
         if new:
             same = [d for d in j.comparisons if d.probe == c.probe and d.dtype == c.dtype and set(new) & d.wrong]
             fault = _ONLY_IN.get(c.probe, "unknown")
-            sentence = FAULTS[fault] if fault != "unknown" else f"right at the plain examples, wrong at: {c.label or c.probe}"
+            sentence = (
+                FAULTS[fault] if fault != "unknown" else f"right at the plain examples, wrong at: {c.label or c.probe}"
+            )
             if c.dtype == "float32" and j.comparisons[0].dtype == "float64":
                 fault, sentence = "wrong only in float32", FAULTS["wrong only in float32"]
             found.append(_of(same, new, fault, sentence + (f" ({c.label})" if c.label and fault != "unknown" else "")))
@@ -162,7 +168,9 @@ def _wrong(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
     args = {n: np.asarray(a, np.float64) if a.dtype.kind == "f" else a for n, a in c.args.items()}
     forward: Any = None
     if isinstance(j.oracle, JaxOracle) and not j.oracle.eager:
-        oracle = j.oracle if c.subject.pure is j.subject.pure else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)
+        oracle = (
+            j.oracle if c.subject.pure is j.subject.pure else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)
+        )
         try:
             forward = oracle.program(args)
         except Exception:
@@ -170,7 +178,18 @@ def _wrong(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
     got: Mapping[str, Array] = {**c.got, **c.misshapen}
     wrong = frozenset(n for n in names if n in c.wrong or n in c.misshapen)
     dy = tuple(np.asarray(d, np.float64) for d in c.dy)
-    return Wrong(forward, args, c.subject.wrt, dy, got, c.exact.grads, c.tolerance, wrong, sizes_of(c.subject), c.subject.constants)
+    return Wrong(
+        forward,
+        args,
+        c.subject.wrt,
+        dy,
+        got,
+        c.exact.grads,
+        c.tolerance,
+        wrong,
+        sizes_of(c.subject),
+        c.subject.constants,
+    )
 
 
 def sizes_of(subject: Subject) -> dict[str, int]:
@@ -231,5 +250,3 @@ def _finding(f: Fault, subject: Subject, seed: int, label: str) -> Finding:
         got_array=None if f.got is None else np.array(f.got),
         expected_array=None if f.expected is None else np.array(f.expected),
     )
-
-

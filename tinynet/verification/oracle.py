@@ -93,7 +93,9 @@ class JaxOracle:
         assert pure is not None
 
         def forward(*moving: Any) -> list[Any]:
-            return list(map(jnp.asarray, jax.tree.leaves(pure({**args, **dict(zip(wrt, moving, strict=True))}, self.manners))))
+            return list(
+                map(jnp.asarray, jax.tree.leaves(pure({**args, **dict(zip(wrt, moving, strict=True))}, self.manners)))
+            )
 
         def run() -> Exact:
             seed_generators(self.subject.library)
@@ -141,7 +143,10 @@ def leaves_of(y: Any) -> tuple[Array, ...]:
 def spread(oracle: Oracle, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
     """Return how far y and each gradient move, at most, when every input moves by ±1 unit in its last place."""
     at = oracle(args, dy)
-    moved = [oracle(nudged(args, unit, rng), tuple(d * (1 + unit * _signs(np.shape(d), rng)) for d in dy)) for _ in range(ROUNDINGS)]
+    moved = [
+        oracle(nudged(args, unit, rng), tuple(d * (1 + unit * _signs(np.shape(d), rng)) for d in dy))
+        for _ in range(ROUNDINGS)
+    ]
     return Exact(
         tuple(np.max([np.abs(m.y[i] - y) for m in moved], axis=0) for i, y in enumerate(at.y)),
         {name: np.max([np.abs(m.grads[name] - g) for m in moved], axis=0) for name, g in at.grads.items()},
@@ -151,7 +156,8 @@ def spread(oracle: Oracle, args: Args, dy: tuple[Array, ...], unit: float, rng: 
 def nudged(args: Args, unit: float, rng: np.random.Generator) -> dict[str, Array]:
     """Move every floating-point number by ±1 unit, relative to itself."""
     return {
-        n: a.astype(np.float64) * (1 + unit * _signs(a.shape, rng)) if a.dtype.kind == "f" else a for n, a in args.items()
+        n: a.astype(np.float64) * (1 + unit * _signs(a.shape, rng)) if a.dtype.kind == "f" else a
+        for n, a in args.items()
     }
 
 
@@ -190,5 +196,3 @@ def loss_grads(net: Layer, loss: Loss, params: Params, x: Any, y: Any) -> tuple[
 
 def _signs(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return rng.choice([-1.0, 1.0], shape)
-
-

@@ -255,7 +255,11 @@ class _NumpyForTraced(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         return _counterpart(getattr(np, name))
 
-    class ndarray(type("_Instances", (type,), {"__instancecheck__": lambda cls, x: isinstance(x, (np.ndarray, Traced))})("ndarray", (), {})):  # type: ignore[misc]  # noqa: E501
+    class ndarray(
+        type("_Instances", (type,), {"__instancecheck__": lambda cls, x: isinstance(x, (np.ndarray, Traced))})(
+            "ndarray", (), {}
+        )
+    ):  # type: ignore[misc]  # noqa: E501
         """What isinstance(x, np.ndarray) is asked of."""
 
 
@@ -299,7 +303,9 @@ def _counterpart(value: Any) -> Any:
         return _maker(value)
     if home == "math" and callable(value):
         twin = next((getattr(h, name) for h in (jnp, jax.scipy.special) if hasattr(h, name)), None)
-        return (lambda *a: _boxed(twin(*map(raw, a))) if _any_traced(raw(a)) else value(*map(raw, a))) if twin else value
+        return (
+            (lambda *a: _boxed(twin(*map(raw, a))) if _any_traced(raw(a)) else value(*map(raw, a))) if twin else value
+        )
     if home == "scipy" and not isinstance(value, (np.ufunc, type)):
         twin = next((getattr(h, name) for h in _HOMES if hasattr(h, name)), None)
         return (lambda *a, **k: _call(twin, a, k)) if twin else value

@@ -1,6 +1,6 @@
 """`verify`: is a hand-derived gradient right, and if not, where and why?
 
-    adapt → examples → execute → compare → diagnose → report
+adapt → examples → execute → compare → diagnose → report
 """
 
 from __future__ import annotations
@@ -213,7 +213,9 @@ def _with_claims(j: Judgement, target: Any, settings: Settings, rng: np.random.G
     if trains is target or trains == target or x is None:
         return j
     subject = dataclasses.replace(layer_subject(trains, x, params, given=True), variants=lambda rng: [])
-    return dataclasses.replace(j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None)))))
+    return dataclasses.replace(
+        j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None))))
+    )
 
 
 def _constructs(cls: type) -> bool:
@@ -262,7 +264,9 @@ def _oracle_text(j: Judgement, settings: Settings) -> str:
     if j.oracle is None:
         return "nothing"
     equal = settings.reference is not None and not any(f.gradients == ("y",) for f in j.faults)
-    return j.oracle.text + ("; forward equals the reference" if equal and not any(n.startswith("reference=") for n in j.notes) else "")
+    return j.oracle.text + (
+        "; forward equals the reference" if equal and not any(n.startswith("reference=") for n in j.notes) else ""
+    )
 
 
 def _hung(target: Any, where: str, more: str, seed: int) -> Report:

@@ -21,9 +21,7 @@ from tinynet.verification.adapters.subject import Subject, TargetError, fresh, s
 __all__ = ["Subject", "TargetError", "adapt"]
 
 
-def adapt(
-    target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator
-) -> list[Subject]:
+def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator) -> list[Subject]:
     """Return the readings of a target, the likeliest first; most targets have one.
 
     Raises:
@@ -76,7 +74,12 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
         raise TargetError(f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}") from error
     if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):
         return adapt_closure(target, inputs, rng)
-    if isinstance(out, (tuple, list)) and len(out) == 2 and np.ndim(out[0]) == 0 and np.asarray(out[0]).dtype.kind in "fV":
+    if (
+        isinstance(out, (tuple, list))
+        and len(out) == 2
+        and np.ndim(out[0]) == 0
+        and np.asarray(out[0]).dtype.kind in "fV"
+    ):
         return adapt_value_and_gradient(target, inputs, rng)
     if (found := adapt_jax(target, inputs, rng)) is not None:
         return found

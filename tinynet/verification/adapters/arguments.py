@@ -154,8 +154,24 @@ def named_entry(grads: Mapping[Any, Any], name: str, key: Any = None) -> Any:
 def spellings(name: str) -> tuple[str, ...]:
     """Return the names that people give to the gradient of `name`."""
     bare = name.lstrip("_")
-    forms = (f"d{bare}", f"d_{bare}", f"grad_{bare}", f"{bare}_grad", f"g{bare}", f"g_{bare}", f"grad{bare}", f"D{bare}")
-    return (*forms, *(f"_{form}" for form in forms), f"{bare}_gradient", f"delta_{bare}", f"nabla_{bare}", f"d{bare.upper()}")
+    forms = (
+        f"d{bare}",
+        f"d_{bare}",
+        f"grad_{bare}",
+        f"{bare}_grad",
+        f"g{bare}",
+        f"g_{bare}",
+        f"grad{bare}",
+        f"D{bare}",
+    )
+    return (
+        *forms,
+        *(f"_{form}" for form in forms),
+        f"{bare}_gradient",
+        f"delta_{bare}",
+        f"nabla_{bare}",
+        f"d{bare.upper()}",
+    )
 
 
 def _slotted(value: Any, path: str, arrays: dict[str, Array], rng: np.random.Generator) -> Any:
@@ -180,7 +196,7 @@ def _is_numbers(value: Any) -> bool:
     """Return whether `value` is a list of numbers, or of lists of them, which stands for an array."""
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) or _is_numbers(v) for v in value)
+    return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or _is_numbers(v) for v in value)
 
 
 def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
@@ -200,7 +216,9 @@ def _checked(arguments: Arguments, arrays: dict[str, Array], name: str) -> tuple
         raise TargetError(f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers")
     empty = [n for n, a in arrays.items() if a.dtype.kind == "f" and a.size == 0]
     if empty:
-        raise TargetError(f"{name}: {empty[0]} has shape {arrays[empty[0]].shape}, which holds no number; give a sample")
+        raise TargetError(
+            f"{name}: {empty[0]} has shape {arrays[empty[0]].shape}, which holds no number; give a sample"
+        )
     return arguments, arrays
 
 

@@ -106,7 +106,14 @@ class _Form:
 
 
 def layer_subject(
-    layer: Layer, x: Any, params: Any, *, loss: Loss | None = None, y: Any = None, given: bool = True, inside: bool = False
+    layer: Layer,
+    x: Any,
+    params: Any,
+    *,
+    loss: Loss | None = None,
+    y: Any = None,
+    given: bool = True,
+    inside: bool = False,
 ) -> Subject:
     """Return a layer at x and its parameters, with a loss and its target y if it is a network to be trained."""
     state = layer.init_state(np.float64) if hasattr(layer, "init_state") else {}
@@ -133,7 +140,10 @@ def layer_subject(
         given=given,
         depth=_depth(layer) + (loss is not None),
         code=tuple(
-            f for cls in type(layer).__mro__ for n in ("forward", "backward", "param_grads") if (f := vars(cls).get(n)) and cls is not Layer
+            f
+            for cls in type(layer).__mro__
+            for n in ("forward", "backward", "param_grads")
+            if (f := vars(cls).get(n)) and cls is not Layer
         ),
         constants=numbers(layer),
         reference=lambda f, args: _with_reference(form, f, args),
@@ -255,9 +265,7 @@ def loss_subject(loss: Loss, y_hat: Array, y: Array | None, *, given: bool = Tru
     )
 
 
-def adapt_layer(
-    layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator
-) -> Subject:
+def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator) -> Subject:
     """Return a layer as a subject, with random arrays where none are given.
 
     Raises:
@@ -283,7 +291,9 @@ def adapt_loss(loss: Loss, inputs: Any, rng: np.random.Generator) -> Subject:
     """Return a loss as a subject; ŷ is drawn from a normal distribution, y from distributions over the outputs."""
     given = _inputs_of_layer(inputs, rng)
     if given and not isinstance(given[0], np.ndarray):
-        raise TargetError(f"{short(loss)}: inputs= has {type(given[0]).__name__} for y_hat; expected (y_hat, y), two arrays")
+        raise TargetError(
+            f"{short(loss)}: inputs= has {type(given[0]).__name__} for y_hat; expected (y_hat, y), two arrays"
+        )
     y_hat = given[0] if given else rng.standard_normal((5, 3))
     return loss_subject(loss, y_hat, given[1] if len(given) > 1 else distributions(y_hat.shape, rng), given=bool(given))
 
@@ -415,5 +425,3 @@ def _width_fields(layer: Any) -> tuple[str, ...]:
         if names >= set(both):
             return both
     return tuple(n for n in ("n", "n_features", "features", "width", "dim", "size") if n in names)[:1]
-
-

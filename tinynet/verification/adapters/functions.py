@@ -140,7 +140,14 @@ def adapt_pair(
         ]
     return [
         _subject(
-            name, forward, arguments, arrays, unpack, pull, code=(forward, backward), notes=(f"read as {text}",)[text == args :]
+            name,
+            forward,
+            arguments,
+            arrays,
+            unpack,
+            pull,
+            code=(forward, backward),
+            notes=(f"read as {text}",)[text == args :],
         )
         for text, unpack, pull in conventions
     ]

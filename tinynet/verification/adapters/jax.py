@@ -49,7 +49,11 @@ def adapt_jax(function: Callable[..., Any], inputs: Any, rng: np.random.Generato
     plain = getattr(function, "fun", getattr(function, "__wrapped__", function)) if is_rule else function
     arguments, arrays = read_arguments(plain, inputs, rng, name=short(plain))
     fixed = getattr(function, "nondiff_argnums", ()) if is_rule else ()
-    moving = tuple(n for n in floats(arrays) if not any(n.split(".")[0] == arguments.names[i] for i in fixed if i < len(arguments.names)))
+    moving = tuple(
+        n
+        for n in floats(arrays)
+        if not any(n.split(".")[0] == arguments.names[i] for i in fixed if i < len(arguments.names))
+    )
 
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         if numpy_manners:

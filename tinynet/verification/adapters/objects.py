@@ -80,7 +80,9 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
     held = dict(reachable(owner))
     for path in declared:
         if path not in held:
-            raise TargetError(f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}")
+            raise TargetError(
+                f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
+            )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
     places = _Places(owner, names, arguments, paths)
 
@@ -164,7 +166,9 @@ class _ObjectSession:
                 pool[path] = array
         for path, number in reachable(self.target, numbers=True):
             pool.setdefault(path, np.asarray(number))
-        self.changed = {p for p, a in pool.items() if p not in before or not np.array_equal(before[p], a, equal_nan=True)}
+        self.changed = {
+            p for p, a in pool.items() if p not in before or not np.array_equal(before[p], a, equal_nan=True)
+        }
         return pool
 
 
@@ -204,7 +208,19 @@ def _candidates(path: str, pool: Mapping[str, Any]) -> Iterator[str]:
             yield holder + s
     yield f"{path}.grad"
     upper, dot, container = head.rpartition(".")
-    for grads in ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients", f"d_{container}", f"{container}_grads", f"d{container}"):
+    for grads in (
+        "grads",
+        "gradients",
+        "grad",
+        "dparams",
+        "d",
+        "g",
+        "_grads",
+        "_gradients",
+        f"d_{container}",
+        f"{container}_grads",
+        f"d{container}",
+    ):
         for key in (tail, *spellings(tail)):
             yield f"{upper}{dot}{grads}.{key}"
             yield f"{holder}{grads}.{key}"
@@ -224,12 +240,18 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     notes = []
     inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
     for name in subject.wrt:
-        if all(_fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name]) for p, (_, _, exact) in zip(pools, draws, strict=True)):
+        if all(
+            _fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name])
+            for p, (_, _, exact) in zip(pools, draws, strict=True)
+        ):
             continue
         others = [
             path
             for path in pools[0]
-            if all(path in c and _fits(p.get(path, MISSING), e.grads[name]) for p, c, (_, _, e) in zip(pools, changed, draws, strict=True))
+            if all(
+                path in c and _fits(p.get(path, MISSING), e.grads[name])
+                for p, c, (_, _, e) in zip(pools, changed, draws, strict=True)
+            )
             and np.any(draws[0][2].grads[name])
         ]
         taken = [p for n, p in chosen.items() if n != name and _fits(pools[0].get(p, MISSING), draws[0][2].grads[n])]
@@ -254,7 +276,9 @@ def _fits(got: Any, exact: Array) -> bool:
         a = np.asarray(got, np.float64)
     except (TypeError, ValueError):
         return False
-    return a.shape == exact.shape and bool(np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(exact), initial=0))))
+    return a.shape == exact.shape and bool(
+        np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(exact), initial=0)))
+    )
 
 
 def _told(path: str) -> str:
@@ -287,7 +311,7 @@ def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
             for i, part in enumerate(value):
                 visit(part, f"{path}.{i}" if path else str(i))
         elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
-            if isinstance(value, type) or callable(value) and not attributes(value):
+            if isinstance(value, type) or (callable(value) and not attributes(value)):
                 return
             if type(value).__module__.partition(".")[0] in ("numpy", "builtins", "types", "functools", "jax", "torch"):
                 return
@@ -366,7 +390,7 @@ def _first(out: Any) -> Any:
 
 
 def _is_numeric(value: Any) -> bool:
-    return hasattr(value, "dtype") and np.asarray(value).dtype.kind in "fO" or isinstance(value, Traced)
+    return (hasattr(value, "dtype") and np.asarray(value).dtype.kind in "fO") or isinstance(value, Traced)
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -393,5 +417,3 @@ def _tail(path: str) -> str:
 def _label(path: str, arrays: Args) -> str:
     """Name a parameter: its path, unless an argument has that name."""
     return f"self.{path}" if path in arrays else path
-
-

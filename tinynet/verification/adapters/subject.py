@@ -119,7 +119,7 @@ class Subject:
     contract: bool = False
     given: bool = True
     variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
-    parts: Callable[[], list[tuple[str, Subject]]] = field(default=lambda: [])
+    parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     reference: Callable[[Callable[..., Any], Args], Any] | None = None
     may_lack: frozenset[str] = frozenset()
     one_cache: bool = False

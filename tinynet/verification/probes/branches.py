@@ -94,7 +94,11 @@ def _walk(jaxpr: Any, moving: set[Any]) -> Iterator[tuple[Any, Any]]:
             moving.update(eqn.outvars)
             inner = inner_jaxprs(eqn)
             if len(inner) == 1 and eqn.primitive.name not in ("scan", "while", "cond"):
-                inside = {i for i, o in zip(inner[0].invars, eqn.invars, strict=False) if not isinstance(o, core.Literal) and o in moving}
+                inside = {
+                    i
+                    for i, o in zip(inner[0].invars, eqn.invars, strict=False)
+                    if not isinstance(o, core.Literal) and o in moving
+                }
                 yield from _walk(inner[0], inside)
             else:
                 yield eqn, None
@@ -110,7 +114,11 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: 
             moving.update(eqn.outvars)
         if depends and len(inner) == 1 and eqn.primitive.name not in ("scan", "while", "cond"):
             body = next(eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in eqn.params)
-            inside = {i for i, o in zip(inner[0].invars, eqn.invars, strict=False) if not isinstance(o, core.Literal) and o in moving}
+            inside = {
+                i
+                for i, o in zip(inner[0].invars, eqn.invars, strict=False)
+                if not isinstance(o, core.Literal) and o in moving
+            }
             results = _evaluate(inner[0], getattr(body, "consts", ()), operands, inside, seen)
         else:
             if depends and _is_branch(eqn):
@@ -125,7 +133,9 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: 
     return [v.val if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars]
 
 
-def look_for(sides: Sides, seen: Array, subject: Subject, dy: tuple[Array, ...]) -> Iterator[tuple[dict[str, Array], tuple[Array, ...], str]]:
+def look_for(
+    sides: Sides, seen: Array, subject: Subject, dy: tuple[Array, ...]
+) -> Iterator[tuple[dict[str, Array], tuple[Array, ...], str]]:
     """Yield arrays that take a side which no example took, found by scaling each array up and down.
 
     `seen` is (n, 2), the sides taken so far; it is updated.
@@ -189,7 +199,9 @@ class Lines:
         found: list[tuple[str, str]] = []
         for code, ran in self.ran.items():
             for line in _missed_branches(code, ran):
-                found.append((f"{Path(code.co_filename).name}:{line}", linecache.getline(code.co_filename, line).strip()))
+                found.append(
+                    (f"{Path(code.co_filename).name}:{line}", linecache.getline(code.co_filename, line).strip())
+                )
         return list(dict.fromkeys(found))
 
 
@@ -231,5 +243,3 @@ def numbers_in(subject: Subject) -> set[float]:
         if hasattr(function, "__code__"):
             visit(function.__code__)
     return found
-
-

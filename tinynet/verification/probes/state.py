@@ -69,7 +69,11 @@ def mutation(A: Subject, run: Run, probe: str) -> list[Fault]:
 
 
 def _notes_on_memory(A: Subject, run: Run) -> list[str]:
-    notes = [f"the gradient of {n} is a view of {other}" for n, other in run.shared.items() if other.startswith("dy") or other in A.inputs]
+    notes = [
+        f"the gradient of {n} is a view of {other}"
+        for n, other in run.shared.items()
+        if other.startswith("dy") or other in A.inputs
+    ]
     arrays = [(n, g) for n, g in run.handed_out.items() if isinstance(g, np.ndarray) and g.size]
     for i, (n, g) in enumerate(arrays):
         notes += [f"the gradients of {m} and {n} share memory" for m, h in arrays[:i] if np.shares_memory(g, h)]
@@ -115,7 +119,8 @@ def _adds_up(A: Subject, runs: Sequence[Run]) -> bool:
     if not changed or any(n in A.inputs for n in changed):
         return False
     return all(
-        all(not _differ(r.grads.get(n), (i + 1) * first[n], first[n] * (i + 1)) for i, r in enumerate(runs)) for n in changed
+        all(not _differ(r.grads.get(n), (i + 1) * first[n], first[n] * (i + 1)) for i, r in enumerate(runs))
+        for n in changed
     )
 
 
@@ -147,7 +152,13 @@ def _in_between(A: Subject, dy: tuple[Array, ...], exact: Exact, watch: Watch, r
 
 
 def _after_another(
-    A: Subject, dy: tuple[Array, ...], exactly: Exactly, batch: Batch | None, shapes: Shapes, watch: Watch, rng: np.random.Generator
+    A: Subject,
+    dy: tuple[Array, ...],
+    exactly: Exactly,
+    batch: Batch | None,
+    shapes: Shapes,
+    watch: Watch,
+    rng: np.random.Generator,
 ) -> list[Fault]:
     """B after A, where B is another input, other parameters, a longer and a shorter batch: right for A, so for B."""
     others = [("another input", _another(A, rng, params=False)), ("other parameters", _another(A, rng, inputs=False))]
@@ -160,7 +171,11 @@ def _after_another(
     for what, B in others:
         try:
             alone_outputs = shapes.of(B, B.args)
-            dy_B = dy if all(d.shape == y.shape for d, y in zip(dy, alone_outputs, strict=True)) else cotangent(alone_outputs, rng)
+            dy_B = (
+                dy
+                if all(d.shape == y.shape for d, y in zip(dy, alone_outputs, strict=True))
+                else cotangent(alone_outputs, rng)
+            )
             right = exactly(B, dy_B).grads
         except Exception:
             continue
@@ -176,7 +191,11 @@ def _after_another(
             text = f"A, then {what} B raises {told(run.error)}, where B alone does not"
             return [*found, Fault(A.wrt, "stale cache", text, "state")]
         changed_buffers = [
-            n for n, g in before.handed_out.items() if isinstance(g, np.ndarray) and g.dtype.kind == "f" and not np.array_equal(g, before.grads[n], equal_nan=True)
+            n
+            for n, g in before.handed_out.items()
+            if isinstance(g, np.ndarray)
+            and g.dtype.kind == "f"
+            and not np.array_equal(g, before.grads[n], equal_nan=True)
         ]
         if changed_buffers:
             text = "the array that was returned changes at the next call: an internal buffer is handed out and reused"
@@ -184,10 +203,14 @@ def _after_another(
         wrong = [n for n in A.wrt if _off(run.grads.get(n), right[n]) and not _off(alone.grads.get(n), right[n])]
         if wrong:
             stale = all(not _differ(run.grads.get(n), before.grads.get(n), right[n]) for n in wrong)
-            text = f"right for {what} B alone, and wrong for B after A" + (", where it gives A's again" if stale else "")
+            text = f"right for {what} B alone, and wrong for B after A" + (
+                ", where it gives A's again" if stale else ""
+            )
             return [*found, _fault(wrong, "stale cache", text, run, right)]
         everywhere = [n for n in A.wrt if _off(run.grads.get(n), right[n])]
-        if everywhere and not [n for n in A.wrt if _off(execute(A, A.args, dy, watch).grads.get(n), exactly(A, dy).grads[n])]:
+        if everywhere and not [
+            n for n in A.wrt if _off(execute(A, A.args, dy, watch).grads.get(n), exactly(A, dy).grads[n])
+        ]:
             # Something outside the target remembers A, which no copy of the target forgets; or the values say why.
             text = f"right for the first call, and wrong for the next one with {what}"
             found.append(_fault(everywhere, "unknown", text, run, right))
@@ -211,7 +234,9 @@ def _off(got: Any, exact: Array) -> bool:
     if not isinstance(got, (np.ndarray, np.generic)) or np.shape(got) != exact.shape:
         return False
     scale = float(np.max(np.abs(exact), initial=0.0))
-    return not distance(np.asarray(got, np.float64), exact) <= CHOICE * scale * (100 if np.asarray(got).dtype == np.float32 else 1)
+    return not distance(np.asarray(got, np.float64), exact) <= CHOICE * scale * (
+        100 if np.asarray(got).dtype == np.float32 else 1
+    )
 
 
 def _fault(names: Sequence[str], fault: str, text: str, run: Run, other: Any) -> Fault:
