@@ -236,9 +236,7 @@ def contrastive(a):
     u = a["x"] / jnp.sqrt((a["x"] ** 2).sum(axis=1, keepdims=True))
     v = a["z"] / jnp.sqrt((a["z"] ** 2).sum(axis=1, keepdims=True))
     s = u @ v.T / 0.1
-    logp = (
-        s - jnp.log(jnp.exp(s - s.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)) - s.max(axis=1, keepdims=True)
-    )
+    logp = s - jnp.log(jnp.exp(s - s.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)) - s.max(axis=1, keepdims=True)
     return (-jnp.trace(logp) / len(s),)
 
 

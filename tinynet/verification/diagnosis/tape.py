@@ -296,29 +296,27 @@ class Tape:
             for k, slot in enumerate(op.operands):
                 if self.moving[slot]:
                     users[slot].append(i)
-                    if (i, k) not in self.nothing:
-                        first = op.operands.index(slot)  # x · x: what is confused is confused in both
-                        found["use", (*op.key, first)].append(((i, k), op.line, i))
+                    first = op.operands.index(slot)  # x · x: what is confused is confused in both
+                    found["use", (*op.key, first)].append(((i, k), op.line, i))
         roots = self._roots()
         for i, op in enumerate(self.operations):
             for j, slot in enumerate(op.outs):
                 used = users[slot]
                 if len(used) > 1 or slot in self.outputs:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
-                branches = any(
-                    roots[self.operations[u].outs[0]] != roots[slot]
-                    or sum(self.moving[s] for s in self.operations[u].operands) > 1
-                    for u in used
-                )
+                branches = any(roots[self.operations[u].outs[0]] != roots[slot] or sum(self.moving[s] for s in self.operations[u].operands) > 1 for u in used)
                 if roots[slot] != slot and (branches or len(used) != 1 or slot in self.outputs):
                     found["activation", (*op.key, j)].append(((roots[slot], slot), op.line, i))
         sites = []
         for (kind, key), made in found.items():
             operations = list(dict.fromkeys(order for _, _, order in made))
+            n = len(operations)
+            made = [m for m in made if m[0] not in self.nothing]
             at = tuple(operations.index(order) for _, _, order in made)
-            edges, n = tuple(edge for edge, _, _ in made), len(operations)
-            sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
-            for step in range(n) if 1 < n <= 16 else ():
+            edges = tuple(edge for edge, _, _ in made)
+            if edges:
+                sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
+            for step in sorted(set(at)) if 1 < n <= 16 else ():
                 here = [i for i in range(len(made)) if at[i] == step]
                 _, line, order = made[here[0]]
                 alone = tuple(edges[i] for i in here)
@@ -422,10 +420,7 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
             carry = outs[:carried]
             ys.append(outs[carried:])
         steps = ys[::-1] if p["reverse"] else ys
-        return [
-            *carry,
-            *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True))),
-        ]
+        return [*carry, *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True)))]
     if name == "while":
         a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
         carry = operands[b:]
