@@ -149,7 +149,7 @@ def leave_no_trace() -> Iterator[None]:
     with _ONE_AT_A_TIME:
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the target may use them
         options, functions, environment, folder = np.get_printoptions(), dict(vars(np)), dict(os.environ), os.getcwd()
-        x64, limit = jax.config.jax_enable_x64, sys.getrecursionlimit()
+        x64, limit = _x64(), sys.getrecursionlimit()
         handlers = _handlers()
         torch = sys.modules.get("torch")
         torch_state = torch.get_rng_state() if torch is not None else None
@@ -170,14 +170,18 @@ def leave_no_trace() -> Iterator[None]:
             with contextlib.suppress(OSError):
                 if os.getcwd() != folder:
                     os.chdir(folder)
-            if jax.config.jax_enable_x64 != x64:
-                jax.config.update("jax_enable_x64", x64)
+            if _x64() != x64:
+                jax.config.update("jax_enable_x64", x64)  # type: ignore[no-untyped-call]
             sys.setrecursionlimit(limit)
             for number, handler in handlers.items():
                 if signal.getsignal(number) is not handler:
                     signal.signal(number, handler)
             if torch is not None:
                 torch.set_rng_state(torch_state)
+
+
+def _x64() -> bool:
+    return bool(jax.config.read("jax_enable_x64"))  # type: ignore[no-untyped-call]
 
 
 def _handlers() -> dict[Any, Any]:

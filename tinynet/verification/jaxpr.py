@@ -1,4 +1,4 @@
-"""A traced forward pass as a value: which primitives, of which arrays, without the user's own rules of differentiation."""
+"""A traced forward pass as a value: its primitives, without the user's own rules of differentiation."""
 
 from __future__ import annotations
 

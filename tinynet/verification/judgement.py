@@ -633,7 +633,7 @@ def _reason(b: _Bench) -> str:
             b.notes.append(f"the gradient by {name} is not returned and was not judged")
             continue
         what = "argument" if name in b.subject.inputs else "parameter"
-        return f"{name} moves y and no gradient of it was found; return one, or name what is judged: wrt=[…] ({what} {name})"
+        return f"the {what} {name} moves y and no gradient of it was found; return one, or say what is judged: wrt=[…]"
     if not compared and not b.faults:
         return "no gradient was compared"
     vacuous = [
@@ -643,7 +643,7 @@ def _reason(b: _Bench) -> str:
     ]
     for name in vacuous:
         if _moves_output(b, name):
-            return f"the exact gradient by {name} is zero at every example, so that nothing was tested; give inputs= where it is not"
+            return f"the exact gradient by {name} is zero at every example: nothing was tested; give other inputs="
         b.notes.append(f"{name} does not move y")
     return b.oracle.caveat
 
@@ -661,7 +661,7 @@ def _moves_output(b: _Bench, name: str) -> bool:
 def _oracle_notes(oracle: Oracle, subject: Subject) -> list[str]:
     if not isinstance(oracle, JaxOracle) or oracle.eager:
         return []
-    program = oracle.program({n: a for n, a in subject.args.items()})
+    program = oracle.program(subject.args)
     notes = [f"the rule of {name} is not what it is judged by" for name in program.stripped]
     return notes + [f"stop_gradient at {line} holds the derivative back" for line in program.stopped]
 

@@ -159,11 +159,11 @@ def _of_two(share: float, eqn: Any, a: Any, b: Any) -> Any:
     return jnp.where(a == b, share * a + (1 - share) * b, bind(eqn, [a, b])[0])
 
 
-def _of_abs(slope: float, eqn: Any, a: Any) -> Any:
+def _of_abs(slope: float, _eqn: Any, a: Any) -> Any:
     return jnp.where(a == 0, slope * a, jnp.abs(a))
 
 
-def _of_clamp(share: float, eqn: Any, low: Any, x: Any, high: Any) -> Any:
+def _of_clamp(share: float, _eqn: Any, low: Any, x: Any, high: Any) -> Any:
     tied = (x == low) | (x == high)
     return jnp.where(tied, lax.stop_gradient(x) + share * (x - lax.stop_gradient(x)), lax.clamp(low, x, high))
 

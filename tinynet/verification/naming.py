@@ -77,11 +77,7 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
     found: list[Fault] = []
     told: set[str] = set()
     for name in _not_finite(j):
-        seen = [
-            c
-            for c in j.comparisons
-            if name in c.wrong and c.probe != "empty batch" and not np.isfinite(np.asarray(c.got[name], float)).all()
-        ]
+        seen = [c for c in j.comparisons if _is_infinite(c, name)]
         found.append(_of(seen, (name,), "non-finite", FAULTS["non-finite"]))
         told.add(name)
     plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
@@ -118,10 +114,12 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
 
 
 def _not_finite(j: Judgement) -> list[str]:
-    return [
-        n for n in j.subject.wrt
-        if any(n in c.wrong and np.asarray(c.got[n]).dtype.kind in "fV" and not np.isfinite(np.asarray(c.got[n], float)).all() for c in j.comparisons if c.probe != "empty batch")
-    ]  # fmt: skip
+    return [n for n in j.subject.wrt if any(_is_infinite(c, n) for c in j.comparisons)]
+
+
+def _is_infinite(c: Comparison, name: str) -> bool:
+    """Return whether a gradient holds an infinity or a NaN where the exact one is finite."""
+    return c.probe != "empty batch" and name in c.wrong and not np.isfinite(np.asarray(c.got[name], float)).all()
 
 
 def _first_shape(comparisons: Sequence[Comparison]) -> str:

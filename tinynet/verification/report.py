@@ -216,7 +216,7 @@ class Report:
         return text
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one self-contained page, whole or not at all; needs `pip install "tinynet-grad[html]"`."""
+        """Write the report as one page, whole or not at all; needs `pip install "tinynet-grad[html]"`."""
         from tinynet.verification.html import write_html
 
         write_html([self], path)

@@ -2,10 +2,10 @@
 
     |mine − exact| ≤ K · depth · max(u · max|exact|, spread)
 
-u is the spacing of the number type at 1, depth the number of layers of a Sequential, `spread` how far the exact gradient
-itself moves when its inputs move by one unit in their last place. The scale is the tensor's, not the entry's: a correct
-entry that is small because large terms cancel in its sum has no small relative error, and none can be asked of it. There
-is no absolute tolerance.
+u is the spacing of the number type at 1, depth the number of layers of a Sequential, `spread` how far the exact
+gradient moves when its inputs move by one unit in their last place and when it is computed with rounding. The scale is
+the tensor's, not the entry's: a correct entry that is small because large terms cancel in its sum has no small relative
+error, and none can be asked of it. There is no absolute tolerance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEP = 1e-7
 """At a kink: how far to its sides the slopes are taken, relative to the data."""
 
 JUMP = 1e-3
-"""At a kink: how much the gradient must change from one side to the other, relative to its largest entry, to be tied."""
+"""At a kink: how much the gradient changes from one side to the other, relative to its largest entry."""
 
 CANCELLED = 2.0**-40
 """An exact gradient below this, relative to the terms that cancel in it, is zero but for rounding."""
@@ -46,7 +46,7 @@ HANG_SECONDS = 8.0
 """How long one call of the target may take; a finding follows within two seconds more."""
 
 LONG = 500
-"""Beyond this many primitives a program is a loop written out, which grows with its arrays: they are not made larger."""
+"""Beyond this many primitives a program is a loop written out, which grows with its arrays."""
 
 LARGE = 1 << 16
 """Beyond this many numbers in the arrays, shapes are varied on small inputs and the rest is tried at few values."""

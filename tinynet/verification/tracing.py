@@ -1,9 +1,9 @@
 """Let JAX trace a forward pass that was written for NumPy.
 
 The arrays that go in are `Traced`: they hold a JAX value and have NumPy's manners, so that `np.tanh(x)`, `x @ W`,
-`y[i] = …`, `h += …` and `np.add.at` do what they do in NumPy. The code is a copy (`rebound`) in which `np.zeros` and its
-kind make such arrays; the original, its module and NumPy are left as they are. What still cannot be traced is explained
-by `explain`: the line that stops it, and what to write instead.
+`y[i] = …`, `h += …` and `np.add.at` do what they do in NumPy. The code is a copy (`rebound`) in which `np.zeros` and
+its kind make such arrays; the original, its module and NumPy are left as they are. What still cannot be traced is
+explained by `explain`: the line that stops it, and what to write instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -253,14 +253,16 @@ class _NumpyForTraced(types.ModuleType):
     """NumPy, whose functions that make arrays make arrays that traced values can be written into."""
 
     def __getattr__(self, name: str) -> Any:
-        return _counterpart(getattr(np, name))
+        return _AnyArray if name == "ndarray" else _counterpart(getattr(np, name))
 
-    class ndarray(
-        type("_Instances", (type,), {"__instancecheck__": lambda cls, x: isinstance(x, (np.ndarray, Traced))})(
-            "ndarray", (), {}
-        )
-    ):  # type: ignore[misc]  # noqa: E501
-        """What isinstance(x, np.ndarray) is asked of."""
+
+class _Arrays(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, (np.ndarray, Traced))
+
+
+class _AnyArray(metaclass=_Arrays):
+    """What stands in for np.ndarray in isinstance(x, np.ndarray)."""
 
 
 class _MathForTraced(types.ModuleType):
@@ -364,7 +366,7 @@ class _Rebinding:
         if known is not None or not _is_users(module.__name__):
             return known or module
         copied = self._remember(module, types.ModuleType(module.__name__))
-        copied.__getattr__ = lambda name: self.value(getattr(module, name))  # type: ignore[method-assign]
+        copied.__getattr__ = lambda name: self.value(getattr(module, name))
         return copied
 
     def _function(self, f: types.FunctionType) -> Any:
@@ -477,6 +479,3 @@ def _is_users_file(filename: str) -> bool:
     return not any(
         part in filename for part in ("/jax/", "/numpy/", "/jaxlib/", "/tinynet/verification/", "/contextlib")
     )
-
-
-Forward = Callable[..., Any]

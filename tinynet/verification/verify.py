@@ -53,7 +53,7 @@ def verify(
             array, a shape, a pytree of arrays, or a constant such as a flag. One array or one shape is the single
             argument. A Loss takes (ŷ, y). Guessed if None, which one argument allows.
         params: the parameters: a layer's tree; of an object a dict by attribute path, which also says what they are.
-        wrt: the names of the arrays whose gradients are judged, as in `report.compared`; all floating-point ones if None.
+        wrt: the names of the arrays whose gradients are judged, as in `report.compared`; all of floats if None.
         loss: verify E = loss(target(params, x), y) end to end.
         reference: an independent forward pass with the arguments of the target's: f(params, x) for a layer, f(ŷ, y) for
             a loss, else the function's own. What it returns must equal y.

@@ -85,8 +85,8 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
         return found
     seen = f"a tuple of {len(out)}" if isinstance(out, tuple) else type(out).__name__
     raise TargetError(
-        f"{short(target)}: returns {seen}, and no backward pass was found; give a pair (forward, backward), or a function "
-        "that returns (y, backprop) or (E, gradient)"
+        f"{short(target)}: returns {seen}, and no backward pass was found; give a pair (forward, backward), or a "
+        "function that returns (y, backprop) or (E, gradient)"
     )
 
 

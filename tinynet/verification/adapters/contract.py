@@ -161,7 +161,7 @@ def _with_reference(form: _Form, reference: Callable[..., Any], args: Args) -> A
 def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:
     """Return the layers inside a composite with the parameters and the input that reach them."""
     met: list[tuple[str, Layer, Any, Any]] = []
-    children = {path: child for path, child in children_of(form.layer)}
+    children = dict(children_of(form.layer))
     if not children:
         return []
     instead = {id(child): _Recorder(child, path, met) for path, child in children.items()}

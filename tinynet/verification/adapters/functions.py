@@ -1,4 +1,4 @@
-"""Functions as targets: pairs in every convention, closures that return backprop, functions that return (E, gradient)."""
+"""Functions as targets: pairs in every convention, functions that return (y, backprop) or (E, gradient)."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class _FunctionSession:
 def named(result: Any, arguments: Arguments) -> Gradients:
     """Name the gradients that a function returns by the arrays that it takes.
 
-    One result for one argument; a tuple with an entry for each argument, or for each that holds arrays of floating-point
-    numbers; a dict by the names of the arguments.
+    One result for one argument; a tuple with an entry for each argument, or for each that holds arrays; a dict by the
+    names of the arguments.
     """
     every = [*zip(arguments.names, arguments.positional, strict=True), *arguments.keywords.items()]
     parts = arguments.parts()
@@ -175,11 +175,15 @@ def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.
     grads = named(function(*positional, **keywords)[1], arguments)
     judged = tuple(n for n in floats(arrays) if grads.get(n, MISSING) is not MISSING and grads[n] is not None)
 
-    def scaled(gradient: Any, positional: Any, keywords: Any, dE: Any) -> Any:
-        return _scaled(gradient, dE)
-
     subject = _subject(
-        short(function), function, arguments, arrays, _first, scaled, code=(function,), notes=("read as (E, gradient)",)
+        short(function),
+        function,
+        arguments,
+        arrays,
+        _first,
+        lambda g, p, k, dE: _scaled(g, dE),
+        code=(function,),
+        notes=("read as (E, gradient)",),
     )
     data = frozenset(slots([t for _, t in arguments.parts()])) - set(judged)
     return Subject(**{**vars(subject), "wrt": judged, "may_lack": data})

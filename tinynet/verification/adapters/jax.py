@@ -1,4 +1,4 @@
-"""JAX functions with rules of differentiation of the user's own: `custom_vjp`, `custom_jvp`, functions that use some."""
+"""Functions of JAX's with rules of the user's own: `custom_vjp`, `custom_jvp`, functions that use some."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class _ObjectSession:
         return {name: held[path] for name, path in self.places.params.items() if path in held}
 
     def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
-        """Return everything that may be a gradient: what was returned, and what the object has that backward touched."""
+        """Return everything that may be a gradient: what was returned, and every array of the object's."""
         pool = dict(_leaves(result, "return"))
         params = {id(a) for path, a in reachable(self.target) if path in self.places.params.values()}
         for path, array in reachable(self.target):
@@ -189,7 +189,7 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
         if name not in chosen:
-            kept = [c for c in _candidates(path, pool) if c in pool]
+            kept = [c for c in _candidates(path) if c in pool]
             if kept:
                 chosen[name] = kept[0]
             elif free:
@@ -197,7 +197,7 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
     return chosen
 
 
-def _candidates(path: str, pool: Mapping[str, Any]) -> Iterator[str]:
+def _candidates(path: str) -> Iterator[str]:
     """Yield where an object keeps the gradient of a parameter, by the names people give."""
     head, dot, tail = path.rpartition(".")
     holder = head + dot
@@ -288,7 +288,8 @@ def _told(path: str) -> str:
 def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
     """Return every float array that an object reaches by attributes, slots, containers and children, with its path.
 
-    With `numbers`, single floating-point numbers instead. Each array once, under the first path that leads to it. Not through functions, classes or modules.
+    Each array once, under the first path that leads to it; not through functions, classes or modules. With `numbers`,
+    single floating-point numbers instead.
     """
     found: list[tuple[str, Array]] = []
     seen: set[int] = set()

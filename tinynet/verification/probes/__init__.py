@@ -1,1 +1,1 @@
-"""Probes that need more than one run: what a target remembers, layouts in memory, jax.jit, branches, claims of a layer."""
+"""Probes that need more than one run: what a target remembers, jax.jit, branches, what a layer says of itself."""

@@ -1,8 +1,8 @@
 """Branches: which sides of every comparison, and which lines of the target's Python, the examples met.
 
-Two analytic pieces that agree at random points agree everywhere; what can still hide is a branch. A side that no example
-took is looked for: by scaling each array, by the numbers that stand in the code, by other batches. What stays untaken is
-named.
+Two analytic pieces that agree at random points agree everywhere; what can still hide is a branch. A side that no
+example took is looked for: by scaling each array, by the numbers that stand in the code, by other batches. What stays
+untaken is named.
 """
 
 from __future__ import annotations
@@ -188,14 +188,14 @@ class Lines:
         ran = self.ran.setdefault(frame.f_code, set())
         ran.add(frame.f_lineno)
 
-        def line(frame: FrameType, event: str, argument: Any) -> Any:
+        def line(frame: FrameType, _event: str, _argument: Any) -> Any:
             ran.add(frame.f_lineno)
             return line
 
         return line
 
     def missed(self) -> list[tuple[str, str]]:
-        """Return for each branch that never ran its line and the text of its condition; those that raise do not count."""
+        """Return the line and the text of each condition of which a side never ran; those that raise do not count."""
         found: list[tuple[str, str]] = []
         for code, ran in self.ran.items():
             for line in _missed_branches(code, ran):
