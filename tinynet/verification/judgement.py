@@ -28,6 +28,7 @@ from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, l
 from tinynet.verification.fault import Fault
 from tinynet.verification.jaxpr import is_long
 from tinynet.verification.kinks import accept_kinks
+from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of, spread
 from tinynet.verification.probes.branches import Lines, look_for, numbers_in, sides_of
 from tinynet.verification.probes.compiled import backward_function, compiled_gradients
@@ -139,7 +140,7 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
     b = _Bench(subject, settings, oracle, rng, Shapes(watch), Lines(subject))
     inside = _inside(subject, settings)
     batch = _or_none(lambda: find_batch(subject, b.shapes))
-    variants = [] if b.oracle.resolution else _or_none(lambda: subject.variants(rng)) or []
+    variants = [] if isinstance(b.oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
     for label, variant in variants:
         if label.startswith("only "):  # the same arrays, of which fewer ask for a gradient
             _run(b, Example("rectangular", variant, dy, label), "float64")
@@ -240,7 +241,7 @@ def _run_all(b: _Bench, examples: Iterable[Example]) -> None:
     for example in examples:
         if b.hung:
             return
-        if example.probe == "zeros and ties" and b.oracle.resolution:
+        if example.probe == "zeros and ties" and isinstance(b.oracle, NumericalOracle):
             b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink"))
             continue
         if example.probe in b.settings.wanted:
@@ -332,7 +333,7 @@ def _record(b: _Bench, c: Comparison) -> None:
 
 
 def _at_kinks(b: _Bench, c: Comparison, oracle: Oracle) -> Comparison:
-    if not c.wrong or oracle.resolution:
+    if not c.wrong or isinstance(oracle, NumericalOracle):
         return c
 
     def pull(one: tuple[Array, ...]) -> Mapping[str, Any]:
@@ -495,7 +496,7 @@ def _broadcast(b: _Bench, batch: Batch, dy: tuple[Array, ...]) -> None:
 
 def _empty(b: _Bench, batch: Batch | None) -> None:
     """No sample at all: the gradients of what all samples share are then zeros, and nothing may be raised."""
-    if batch is None or "empty batch" not in b.settings.wanted or b.oracle.resolution:
+    if batch is None or "empty batch" not in b.settings.wanted or isinstance(b.oracle, NumericalOracle):
         return
     subject = b.subject.at(
         {n: np.take(a, [], axis=batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
@@ -513,7 +514,7 @@ def _empty(b: _Bench, batch: Batch | None) -> None:
 
 def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:
     """The target's own code under jax.jit, where it can be traced: part of tinynet's contract."""
-    if "compiled" not in b.settings.wanted or not b.subject.contract or b.oracle.resolution:
+    if "compiled" not in b.settings.wanted or not b.subject.contract or isinstance(b.oracle, NumericalOracle):
         return
     try:
         grads = compiled_gradients(b.subject, dy, b.settings.watch)
@@ -530,7 +531,7 @@ def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:
 def _in_float32(b: _Bench, batch: Batch | None) -> None:
     if "float32" not in b.settings.dtypes or "float64" not in b.settings.dtypes or "float32" not in b.settings.wanted:
         return
-    if b.oracle.resolution:
+    if isinstance(b.oracle, NumericalOracle):
         b.coverage.append(Probe("float32", skipped="differences do not resolve more than float32 does"))
         return
     if any(c.wrong and c.probe in SHAPES for c in b.comparisons):

@@ -145,7 +145,8 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
     bad = [c for c in plain if any(n in c.wrong or n in c.misshapen for n in names)]
     found: list[Fault] = []
     if seconds > 0:
-        runs = [_wrong(c, j, names) for c in plain]
+        whole = [c for c in plain if all(n in c.exact.grads and (n in c.got or n in c.misshapen) for n in j.subject.wrt)]
+        runs = [_wrong(c, j, names) for c in whole]
         for d in diagnose(runs, seconds=seconds, backward_code=j.subject.code):
             mine = tuple(n for n in d.gradients if n in names)
             if mine:
