@@ -390,6 +390,9 @@ def _forward(
     for fault, what, expected in others:
         for mine, theirs in zip(y, expected, strict=False):
             theirs = np.asarray(theirs, np.float64)
+            if not np.isfinite(theirs).all():
+                b.notes.append(f"{what} has no finite value at: {e.label or e.probe}")
+                continue
             if mine.shape != theirs.shape:
                 b.faults.append(
                     Fault(("y",), fault, f"y has shape {mine.shape}; {what} gives {theirs.shape}", "forward")
