@@ -1,6 +1,5 @@
 """The commands: what they print, what they return, and how they say no."""
 
-import dataclasses
 import json
 import re
 import subprocess
