@@ -25,7 +25,7 @@ from tinynet.verification.examples import (
     with_batch,
 )
 from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, line_of_error, told
-from tinynet.verification.fault import Fault
+from tinynet.verification.observed import Fault
 from tinynet.verification.jaxpr import is_long
 from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.numerical import NumericalOracle

@@ -15,7 +15,7 @@ from tinynet.verification.adapters.subject import Array, Subject
 from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import Wrong, diagnose
 from tinynet.verification.examples import SHAPES
-from tinynet.verification.fault import Fault
+from tinynet.verification.observed import Fault
 from tinynet.verification.judgement import Judgement, shapes_text
 from tinynet.verification.oracle import JaxOracle
 from tinynet.verification.report import Finding

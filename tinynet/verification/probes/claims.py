@@ -9,7 +9,7 @@ import numpy as np
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
-from tinynet.verification.fault import Fault
+from tinynet.verification.observed import Fault
 from tinynet.verification.tolerance import CHOICE
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinynet.verification.adapters.subject import Array, Exact, Subject
 from tinynet.verification.examples import Batch, Shapes, alike, cotangent, with_batch
 from tinynet.verification.execution import Hang, Run, Watch, execute, told
-from tinynet.verification.fault import Fault
+from tinynet.verification.observed import Fault
 from tinynet.verification.tolerance import CHOICE, distance, unit_of
 
 Exactly = Callable[[Subject, tuple[Array, ...]], Exact]
