@@ -164,7 +164,8 @@ def test_gradients_are_verified_while_training_and_a_wrong_one_stops_it():
     assert_same(fit(net=net, verify_every=7), fit(net=net))
     with pytest.raises(tn.GradientError) as caught:
         fit(net=tn.Sequential(tn.Linear(4, 2), Wrong()), verify_every=3, optimizer=tn.SGD(1e-3))
-    assert caught.value.report.findings[0].fault == "scaled by 1/2"
+    finding = caught.value.report.findings[0]
+    assert (finding.fault, finding.factor) == ("scaled", "1/2")
 
 
 def test_a_divergence_crosses_processes():
