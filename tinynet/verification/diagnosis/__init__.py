@@ -62,26 +62,30 @@ def _of_several(
     found = list(pairs)
     for names in subsets(left):
         if set(names) <= set(left) and (len(names) == len(left) or len(wrong) <= 6):
-            free = [*odd, *(n for n in wrong if n not in names)]
-            one = search.one_site(names, free)
+            one = search.one_spot(names, _others(wrong, odd, names))
             if one is not None:
                 found.append(one.diagnosis())
                 left = [n for n in left if n not in names]
     rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
     if len(left) > 1 and not rounded and not all(n in alone for n in left):
-        several = search.cuts(left, [*odd, *(n for n in wrong if n not in left)])
+        free = _others(wrong, odd, left)
+        several = search.cuts(left, free) or search.one_spot(left, free, forked=True)
         if several is not None:
             return [*found, several.diagnosis()]
     for name in left:
-        free = [*odd, *(n for n in wrong if n != name)]
+        free = _others(wrong, odd, [name])
         d = alone.get(name) or of_some_entries(name, runs) or rounded.get(name)
         if d is not None:
             found.append(_placed(d, search))
             continue
-        one = search.one_site([name], free) or search.cuts([name], free)
+        one = search.one_spot([name], free) or search.cuts([name], free) or search.one_spot([name], free, forked=True)
         if one is not None:
             found.append(one.diagnosis())
     return found
+
+
+def _others(wrong: Sequence[str], odd: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [*odd, *(n for n in wrong if n not in names)]
 
 
 def _placed(d: Diagnosis, search: Search) -> Diagnosis:

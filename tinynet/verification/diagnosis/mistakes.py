@@ -92,9 +92,9 @@ def samples(shape: tuple[int, ...]) -> Iterator[Transform]:
     """Yield what leaves out, or leaves, one entry along an axis; the first axis counts samples."""
     for a in range(-len(shape), 0):
         n = shape[a]
-        for i in {*range(min(n, 3)), *range(-min(n, 3), 0)} if n > 1 else ():
+        for i in (0, -1) if n > 1 else ():
             what = ("one sample left out", "only one sample used") if a == -len(shape) else ("rows left out",) * 2
-            which = {0: "the first", -1: "the last"}.get(i, f"number {i}")
+            which = "the last" if i else "the first"
             place = "" if a == -len(shape) else f" along axis {a}"
             yield Transform(what[0], f"without {which}{place}", lambda t, a=a, i=i: t * ~_at(t, a, i))
             yield Transform(what[1], f"with {which}{place} alone", lambda t, a=a, i=i: t * _at(t, a, i))
@@ -112,10 +112,6 @@ def _pushed(t: Array, step: int, axis: int) -> Array:
 
 def array_mistakes(p: Passing) -> Iterator[Mistake]:
     """Yield what can be done to what passes, and, before the chain rule of the operation, to what comes from above."""
-    yield SIGN
-    yield SCALED
-    for t in transforms(p.right.shape):
-        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))
     above = p.ct[0] if len(p.ct) == 1 else None
     if p.operation is not None and above is not None:
         for t in (*transforms(above.shape), *samples(above.shape)):
@@ -124,23 +120,31 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
                 f"what comes back to `{{text}}` is {t.words}",
                 lambda p, c, t=t: p.by_rule(t.of(np.asarray(p.ct[0]))),
             )
-    else:
-        for t in samples(p.right.shape):
-            yield Mistake(t.fault, f"what comes back to `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))
+    if p.site.kind != "value":
+        return
+    for t in (*transforms(p.right.shape), *samples(p.right.shape)):
+        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))
     for bound in (1.0, 0.5, 0.1, 2.0, 5.0):
         yield Mistake(
             "clipped",
             f"what passes back through `{{text}}` is cut off at ±{bound:g}",
             lambda p, c, b=bound: np.clip(p.right, -b, b),
         )
-    if p.operation is None and p.site.kind == "value":
-        yield Mistake("ignores dy", "ones stand where dy belongs", lambda p, c: np.ones_like(p.right))
+    yield Mistake("ignores dy", "ones stand where dy belongs", lambda p, c: np.ones_like(p.right))
 
 
 def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     """Yield the confusions of the chain rule of one operation."""
     op = p.operation
-    if op is None or len(op.outs) != 1 or p.ct[0] is None:
+    if p.ct[0] is None or len(p.ct) != 1 or p.a is not None:
+        return
+    for name, get in pool.cotangents(p.site, np.shape(p.ct[0])):
+        yield Mistake(
+            "another value",
+            f"{name} stands where what comes back to `{{text}}` belongs",
+            lambda p, c, get=get: get(p) if p.operation is None else p.by_rule(get(p)),
+        )
+    if op is None:
         return
     if op.name in UNARY and op.name not in ("neg", "copy", "copy_p", "real"):
         f, slopes = UNARY[op.name]
@@ -168,12 +172,6 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     if len(op.operands) == 2 and op.name in ("mul", "div", "dot_general"):
         yield from _of_a_product(p, pool)
     yield Mistake("factor left out", "what comes back to `{text}` is left out", lambda p, c: p.by_rule(_ones(p)))
-    for name, get in pool.cotangents(p.site, np.shape(p.ct[0])):
-        yield Mistake(
-            "another value",
-            f"{name} stands where what comes back to `{{text}}` belongs",
-            lambda p, c, get=get: p.by_rule(get(p)),
-        )
 
 
 def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -257,6 +255,12 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
             f"{name} stands where the other factor of `{{text}}` belongs",
             lambda p, c, get=get: replaced(p, get(p)),
         )
+    for words, term in _TERMS if pool.makes_a_sum(op.operands[other]) else ():
+        yield Mistake(
+            "another value",
+            f"{words} the sum that is the other factor of `{{text}}`",
+            lambda p, c, term=term: replaced(p, term(*pool.terms(p.tape, p.operation.operands[other]))),
+        )
     slot = op.operands[other]
     if slot in p.tape.cotangents and p.tape.moving[slot]:
         yield Mistake(
@@ -265,6 +269,15 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
             lambda p, c: replaced(p, p.operands()[other] + c * p.tape.cotangents[p.operation.operands[other]]),
             "amount",
         )
+
+
+_TERMS: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
+    ("only the first term is left of", lambda a, b: a),
+    ("only the second term is left of", lambda a, b: b),
+    ("a sign is wrong in", lambda a, b: a - b),
+    ("the first term is missing from", lambda a, b: -b),
+    ("a sign is wrong in", lambda a, b: a + b),
+)
 
 
 def activation_mistakes(p: Passing) -> Iterator[Mistake]:
@@ -342,6 +355,15 @@ class Pool:
         self._tape = tape
         self._divisors = {op.operands[1] for op in tape.operations if op.name == "div"}
 
+    def makes_a_sum(self, slot: int) -> bool:
+        """Return whether a value is a sum or a difference."""
+        return slot in _sums(self._tape)
+
+    def terms(self, tape: Tape, slot: int) -> tuple[Array, Array]:
+        """Return the two terms of a sum or a difference, as large as it is."""
+        a, b = (tape.values[s] for s in _sums(tape)[slot])
+        return np.broadcast_to(a, tape.values[slot].shape), np.broadcast_to(b, tape.values[slot].shape)
+
     def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array]]]:
         """Yield the values of this shape, as they were at the same step."""
         for slots, (place, name) in self._places.items():
@@ -361,8 +383,14 @@ class Pool:
         for slots, (place, name) in self._places.items():
             if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
                 if slots[0] in self._tape.cotangents:
-                    yield f"∂E/∂({name})", lambda p, place=place: p.tape.cotangents[_slot(p, place)]
+                    yield f"∂E/∂({name})", lambda p, place=place: p.cotangent(_slot(p, place))
                 yield name, lambda p, place=place: p.tape.values[_slot(p, place)]
+
+
+def _sums(tape: Tape) -> dict[int, tuple[int, ...]]:
+    if tape.sums is None:
+        tape.sums = {op.outs[0]: op.operands for op in tape.operations if op.name in ("add", "sub", "add_any")}
+    return tape.sums
 
 
 def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:

@@ -19,6 +19,8 @@ from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
 from tinynet.verification.diagnosis.factors import express
 from tinynet.verification.diagnosis.mistakes import (
     CUT,
+    SCALED,
+    SIGN,
     Mistake,
     Pool,
     activation_mistakes,
@@ -133,6 +135,16 @@ class Scene:
             return False
         return only or not any(self.differs(n, predicted[n]) for n in self.run.wrt if n not in self.run.wrong and n not in free)
 
+    def reaches(self, spot: Spot, names: Sequence[str]) -> bool:
+        """Return whether every entry that is wrong is one to which the spot contributes."""
+        cut = self.cut([spot.site])
+        for n in names:
+            if n in self.run.wrong and np.shape(self.run.got[n]) == self.exact[n].shape:
+                off = np.abs(np.asarray(self.run.got[n]) - self.run.exact[n]) > 4 * self.run.tolerance[n]
+                if np.any(off & (cut[n] == self.exact[n])):
+                    return False
+        return True
+
     def passing(self, site: Site) -> Passing | None:
         """Return what passes the last edge of a site when nothing is wrong."""
         seen: list[Passing] = []
@@ -188,35 +200,40 @@ class Search:
         )
         return Search([s for r in order if (s := Scene.of(r, deadline))])
 
-    def spots(self, names: Sequence[str], free: Sequence[str]) -> Iterator[list[Spot]]:
-        """Yield where a mistake spoils all these gradients: first what spoils no right one, the nearest to y first."""
+    def spots(self, names: Sequence[str], free: Sequence[str], forked: bool) -> Iterator[list[Spot]]:
+        """Yield where a mistake spoils all these gradients, the nearest to y first: first what spoils no right one."""
         scene = self.scenes[0]
         wrong = {n for n in names if n in scene.run.wrong}
+        others = {*names, *free}
         sites = sorted(scene.sites.values(), key=lambda s: (not s.whole, -s.order, s.kind != "activation"))
         reach = {s: scene.changed(Spot(s)) for s in sites}
-        yield [Spot(s) for s in sites if reach[s] >= wrong and not reach[s] - {*names, *free}]
-        yield [Spot(s, only=True) for s in sites if reach[s] >= wrong and reach[s] - {*names, *free}]
-        forks = [s for s in sites if s.whole and s.kind == "use" and _forks(scene.tape, s) and reach[s] & wrong]
+        if not forked:
+            yield [Spot(s) for s in sites if reach[s] >= wrong and not reach[s] - others]
+            yield [Spot(s, only=True) for s in sites if reach[s] >= wrong and reach[s] - others and s.whole]
+            return
+        sites = [s for s in sites if s.whole and reach[s] & wrong]
+        forks = [s for s in sites if s.kind == "use" and _forks(scene.tape, s)]
         pairs = []
-        for site, through in itertools.product([s for s in sites if s.whole and reach[s] & wrong], forks):
+        for site, through in itertools.product(sites, forks):
             if site.order > through.order:
                 spot = Spot(site, through)
                 changed = scene.changed(spot)
-                if changed >= wrong and not changed - {*names, *free}:
+                if changed >= wrong and not changed - others:
                     pairs.append(spot)
         yield pairs
 
-    def one_site(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
+    def one_spot(self, names: Sequence[str], free: Sequence[str] = (), forked: bool = False) -> Found | None:
         """Return one mistake in one spot that explains these gradients."""
         if not self.scenes:
             return None
         scene = self.scenes[0]
         pool = Pool(scene.tape)
-        for spots in self.spots(names, free):
+        for spots in self.spots(names, free, forked):
+            spots = [spot for spot in spots if scene.reaches(spot, names)]
             seen = [(spot, p) for spot in spots if (p := scene.passing(spot.site))]
-            for stage in _STAGES:
+            for i, stage in enumerate(_STAGES):
                 for spot, p in seen:
-                    for mistake in stage(p, pool):
+                    for mistake in stage(p, pool) if spot.site.whole or i < 3 else ():
                         found = self._tried(spot, mistake, names, free)
                         if found is not None:
                             return found
@@ -269,10 +286,20 @@ class Search:
             predicted = scene.predict(spot, mistake, c)
             return None if predicted is None else np.concatenate([predicted[n].ravel() for n in wrong])
 
-        c0, c1 = 0.0, 1.0
-        g0 = at(c0)
-        if g0 is None or got.shape != g0.shape:
+        none = at(0.0)
+        if none is None or got.shape != none.shape:
             return None
+        if mistake is SCALED:
+            exact = np.concatenate([scene.exact[n].ravel() for n in wrong])
+            step = exact - none
+            last = scene.sites.get((*spot.site.key, "step", -1)) if len(spot.site.at) > 1 else None
+            if last is not None:
+                # Where only the last step of a loop contributes, c has not been raised to a power.
+                once = np.concatenate([scene.cut([last])[n].ravel() for n in wrong])
+                step = np.where(np.abs(once - none) <= 1e-12 * np.max(np.abs(exact)), step, 0.0)
+            if float(np.vdot(step, step)):
+                return 1 + float(np.vdot(step, got - exact)) / float(np.vdot(step, step))
+        c0, g0, c1 = 0.0, none, 1.0
         for _ in range(1 if len(spot.site.at) == 1 else 12):
             g1 = at(c1)
             if g1 is None or c1 == c0:
@@ -329,7 +356,7 @@ class Search:
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return the site nearest to the inputs through which all these gradients and no right one pass."""
-        spots = next(self.spots(names, free)) if self.scenes else []
+        spots = next(self.spots(names, free, False)) if self.scenes else []
         return min((spot.site for spot in spots), key=lambda s: s.order, default=None)
 
     def used_at(self, name: str) -> Site | None:
@@ -343,6 +370,8 @@ class Search:
 
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
     lambda p, pool: [CUT],
+    lambda p, pool: [SIGN],
+    lambda p, pool: [SCALED],
     lambda p, pool: activation_mistakes(p),
     lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault != "another value"),
     lambda p, pool: array_mistakes(p),

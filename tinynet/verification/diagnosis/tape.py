@@ -104,6 +104,11 @@ class Passing:
     k: int = 0
     a: Array | None = None
     slope: Array | None = None
+    live: Mapping[int, Array] = field(default_factory=dict)
+
+    def cotangent(self, slot: int) -> Array:
+        """Return ∂E/∂(slot) as it is in this sweep."""
+        return self.live[slot] if slot in self.live else self.tape.cotangents[slot]
 
     def operands(self) -> list[Array]:
         return [self.tape.values[s] for s in self.operation.operands] if self.operation else []
@@ -154,6 +159,7 @@ class Tape:
     """What had been passed back to each slot when the exact sweep came to an operation: where other sweeps begin."""
     rules: dict[Edge, Rule] = field(default_factory=dict)
     _slopes: dict[tuple[int, int], Array] = field(default_factory=dict)
+    sums: dict[int, tuple[int, ...]] | None = None
     places: dict[Any, tuple[tuple[int, ...], str]] | None = None
 
     def rule(self, i: int, k: int) -> Rule:
@@ -183,6 +189,7 @@ class Tape:
                 else:
                     slots[edge[1]] = (site, step, change)
         cts: dict[int, Any] = {}
+        live: dict[int, Array] = {}
         values, moving = self.values, self.moving
 
         def add(slot: int, term: Any) -> None:
@@ -191,15 +198,17 @@ class Tape:
         def complete(slot: int) -> Any:
             """All that passes back into a slot; None where it went another way, or there is nothing."""
             ct = cts.pop(slot, None)
+            if ct is not None and changes:
+                live[slot] = ct
             if slot in slots and ct is not None:
                 site, step, change = slots[slot]
                 if site.kind == "value":
-                    return change(Passing(self, site, step, ct, values[slot], [ct]))
+                    return change(Passing(self, site, step, ct, values[slot], [ct], live=live))
                 z = next(z for z, a in site.edges if a == slot)
                 slope = self._slopes.get((z, slot))
                 if slope is None:
                     slope = self._slopes[z, slot] = self.slope(z, slot)
-                passing = Passing(self, site, step, ct * slope, values[z], [ct], a=values[slot], slope=slope)
+                passing = Passing(self, site, step, ct * slope, values[z], [ct], None, 0, values[slot], slope, live)
                 term = change(passing)
                 if term is not None:
                     add(z, term)
@@ -230,7 +239,7 @@ class Tape:
                 term = self.rule(i, k)(out)
                 if (i, k) in uses and term is not None:
                     site, step, change = uses[i, k]
-                    term = change(Passing(self, site, step, term, values[slot], out, op, k))
+                    term = change(Passing(self, site, step, term, values[slot], out, op, k, live=live))
                 if term is not None:
                     if seen is not None:
                         seen((i, k), slot, term)
@@ -293,9 +302,11 @@ class Tape:
         roots = self._roots()
         for i, op in enumerate(self.operations):
             for j, slot in enumerate(op.outs):
-                if len(users[slot]) > 1 or slot in self.outputs:
+                used = users[slot]
+                if len(used) > 1 or slot in self.outputs:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
-                if roots[slot] != slot:
+                branches = any(roots[self.operations[u].outs[0]] != roots[slot] or sum(self.moving[s] for s in self.operations[u].operands) > 1 for u in used)
+                if roots[slot] != slot and (branches or len(used) != 1 or slot in self.outputs):
                     found["activation", (*op.key, j)].append(((roots[slot], slot), op.line, i))
         sites = []
         for (kind, key), made in found.items():
