@@ -1,4 +1,4 @@
-"""How long a training step takes, beside the floor and the peers, all interleaved in one run.
+"""Measure a training step, beside the floor and the peers, all interleaved in one run.
 
     python scripts/benchmark.py                       # every table, some minutes
     python scripts/benchmark.py --json out.json --png sweeps.png
@@ -64,7 +64,7 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of a step's matrix products: forward, dW, and da but for the first layer."""
+        """Count the floating-point operations of a step's products: forward, dW, and da but for the first layer."""
         return sum(2 * self.batch * n_in * n_out * (3 if i else 2) for i, (n_in, n_out) in enumerate(self.pairs))
 
     def net(self, *, linear_output: bool = False) -> tn.Sequential:
@@ -78,7 +78,7 @@ class Problem:
         return Batches(x, rng.random((m, self.sizes[-1]), np.float32), None, self.batch, None, np.float32)
 
     def params(self) -> list[Any]:
-        """W and b of each affine map in turn."""
+        """Return W and b of each affine map in turn."""
         params = self.net().init(np.random.default_rng(0))
         return [p[name] for p in params if p for name in ("W", "b")]
 

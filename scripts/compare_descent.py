@@ -2,7 +2,7 @@
 
 The three differ in `batch_size` alone. Each spends the same number of gradient evaluations (one sample's gradient is
 one evaluation) at the learning rate that suits it best, and for each of §4's four statements this prints what was
-measured. Needs `pip install 'tinynet[train,plot]'`.
+measured. Needs `pip install 'tinynet-grad[train,plot]'`.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ class Sweep:
 
     @property
     def largest_tolerated(self) -> float:
-        """The largest rate that more than halves the loss of a constant prediction; NaN if none does."""
+        """Return the largest rate that more than halves the loss of a constant prediction; NaN if none does."""
         return max((lr for lr, loss in self.loss.items() if loss < CONSTANT_LOSS / 2), default=math.nan)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One method's training: an entry an epoch, and the median length of an update at the start."""
+    """One method's training: one entry per epoch, and the median length of an update at the start."""
 
     lr: float
     updates: int
@@ -122,7 +122,7 @@ def sweep(method: str, data: Split, budget: Budget, seed: int, tick: Callable[[]
 
 
 def train(method: str, lr: float, data: Split, budget: Budget, seed: int) -> Run:
-    """Spend `budget.epochs` evaluations a training row."""
+    """Spend `budget.epochs` evaluations per training row."""
     m, batch_size = len(data.x_train), BATCH_SIZES[method]
     start = NET.init(np.random.default_rng(seed))
     result = tn.fit(
@@ -149,7 +149,7 @@ def train(method: str, lr: float, data: Split, budget: Budget, seed: int) -> Run
 
 
 def xor_solved(method: str, budget: Budget, seed: int, tick: Callable[[], None]) -> npt.NDArray[np.bool_]:
-    """For each start, drawn from N(0, 1), whether training solved XOR."""
+    """Return for each start, drawn from N(0, 1), whether training solved XOR."""
     solved = []
     for s in range(seed, seed + budget.xor_starts):
         rng = np.random.default_rng(s)
@@ -184,7 +184,7 @@ def accuracy(y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
 
 
 def step_length(params: Params, lr: float, batch_size: int, data: Split, seed: int) -> float:
-    """The median over up to 100 random batches of ‖η ∇w‖, the distance that one update moves the parameters."""
+    """Return the median over up to 100 random batches of ‖η ∇w‖, the distance that one update moves the parameters."""
     rng, m = np.random.default_rng(seed), len(data.x_train)
     lengths = []
     for _ in range(1 if batch_size == m else 100):
@@ -195,7 +195,7 @@ def step_length(params: Params, lr: float, batch_size: int, data: Split, seed: i
 
 
 def sum_against_batch(data: Split, seed: int) -> float:
-    """Max |mean of all single-sample gradients − gradient descent's| / max |gradient descent's|, in float64."""
+    """Return max |mean of all single-sample gradients − gradient descent's| / max |gradient descent's|, in float64."""
     params = NET.init(np.random.default_rng(seed), np.float64)
     x, y = data.x_train.astype(np.float64), data.y_train.astype(np.float64)
     whole = leaves(tn.value_and_grads(NET, LOSS, params, x, y)[1])
@@ -209,7 +209,7 @@ def sum_against_batch(data: Split, seed: int) -> float:
 
 
 def table(runs: dict[str, Run], sweeps: dict[str, Sweep]) -> str:
-    """What each method reached."""
+    """Return a table of what each method reached."""
     rows = [("", "batch", "rate", "updates", "loss", "accuracy", "90 % after", "time")]
     for method, run in runs.items():
         reached = run.evaluations[run.accuracy >= 0.9]
@@ -232,7 +232,7 @@ def table(runs: dict[str, Run], sweeps: dict[str, Sweep]) -> str:
 def statements(
     runs: dict[str, Run], sweeps: dict[str, Sweep], solved: dict[str, npt.NDArray[np.bool_]], difference: float, m: int
 ) -> str:
-    """§4's four statements and what was measured for each."""
+    """Return §4's four statements and what was measured for each."""
     gd, mini, single = runs.values()
     gd_sweep, mini_sweep, single_sweep = sweeps.values()
     tolerated = [s.largest_tolerated for s in sweeps.values()]
@@ -313,7 +313,7 @@ def draw(runs: dict[str, Run], path: Path) -> None:
 
 
 def _draw_panel(axes: Any, runs: dict[str, Run], values: dict[str, npt.NDArray[Any]], title: str) -> None:
-    """Draw a line a method, each with its name at its end, pushed down where the one above would touch it."""
+    """Draw one line per method, each with its name at its end, pushed down where the one above would touch it."""
     axes.set_title(title, loc="left")
     for name, run in runs.items():
         axes.plot(run.evaluations, values[name], color=COLOURS[name], linewidth=2)
@@ -346,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import matplotlib  # noqa: F401
         from tqdm import tqdm
     except ImportError as error:
-        parser.error(f"{error}; use pip install 'tinynet[train,plot]'")
+        parser.error(f"{error}; use pip install 'tinynet-grad[train,plot]'")
     budget = QUICK if args.quick else FULL
     data = split(load_digits(), task="classify", test_fraction=0.2, seed=args.seed, standardise=False)
     work = len(BATCH_SIZES) * (len(budget.rates) * budget.sweep_seeds + budget.xor_starts)

@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=30, help="passes over the training rows (default: 30)")
     args = parser.parse_args()
 
-    print("1. Derived on paper, written down, and held against jax.grad:\n")
+    print("1. Derived on paper, written down, and compared with jax.grad:\n")
     first = tn.verify(FirstAttempt(4), seed=args.seed)
     for finding in first.findings:
         print(finding)
@@ -83,7 +83,7 @@ def main() -> int:
     second = tn.verify(Swish(4), seed=args.seed)
     print(second)
 
-    print("\n3. The proven layer in a network, on handwritten digits:\n")
+    print("\n3. The verified layer in a network, on handwritten digits:\n")
     net = tn.Sequential(tn.Linear(64, 30), Swish(30), tn.Linear(30, 10), tn.Sigmoid())
     accuracy = _train(net, args.epochs, args.seed)
     print(f"   {accuracy:.1%} of the held-out digits after {args.epochs} epochs")

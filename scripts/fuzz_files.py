@@ -53,7 +53,7 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def originals() -> list[tuple[tn.Layer, Any, Any]]:
-    """Networks with parameters and extras, from none to some thousand numbers."""
+    """Return networks with parameters and extras, from none to some thousand numbers."""
     rng = np.random.default_rng(0)
     nets = [
         tn.Sequential(),
@@ -97,7 +97,7 @@ def forge(kind: str, value: Any, rng: random.Random) -> bytes:
         case "document":
             for _ in range(rng.choice((1, 1, 2, 5))):
                 document = swap(document, rng)
-            return files._pack(document, arrays)
+            return b"".join(files._pack(document, arrays))
         case "network":
             layers = [
                 Ones(rng.choice(SIZES)) if rng.random() < 0.3 else huge(rng) for _ in range(rng.choice((1, 2, 100)))
@@ -106,14 +106,18 @@ def forge(kind: str, value: Any, rng: random.Random) -> bytes:
                 (layers[0], tn.Sequential(*layers), tn.Sequential(tn.Sequential(*layers), tn.Sigmoid()))
             )
             document["dict"]["net"] = encode(forged)[0]
-            return files._pack(document, arrays)
+            return b"".join(files._pack(document, arrays))
+        case "bulk":
+            key, leaves = "k" * rng.choice((1, 1000, 700_000)), rng.choice((1, 1000, 100_000))
+            document["dict"]["params"] = {"dict": {key: {"tuple": [0] * leaves}}}
+            return b"".join(files._pack(document, {}))
         case "arrays":
             name = rng.choice([*arrays] or [""])
             shapes = [(), (0,), (7,), (1, 1, 1), (2, 2), (0, 10**6), (10**5,)]
             changed = np.zeros(rng.choice(shapes), rng.choice(["float16", "float32", "float64", "int64", "bool"]))
-            return files._pack(document, {**arrays, name: changed} if rng.random() < 0.8 else {})
+            return b"".join(files._pack(document, {**arrays, name: changed} if rng.random() < 0.8 else {}))
         case _:
-            return header(files._pack(document, arrays), kind, rng)
+            return header(b"".join(files._pack(document, arrays)), kind, rng)
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ def header(data: bytes, kind: str, rng: random.Random) -> bytes:
 
 
 def same(a: tuple[tn.Layer, Any], b: tuple[tn.Layer, Any]) -> bool:
-    """Whether two networks and their parameters are bitwise equal."""
+    """Return whether two networks and their parameters are bitwise equal."""
     pairs = list(zip(leaves(a[1]), leaves(b[1]), strict=False))
     return (
         a[0] == b[0]
@@ -212,7 +216,7 @@ def same(a: tuple[tn.Layer, Any], b: tuple[tn.Layer, Any]) -> bool:
     )
 
 
-FORGED = ("document",) * 3 + ("network", "arrays", "shapes", "duplicate", "nesting", "metadata", "length")
+FORGED = ("document",) * 3 + ("network", "bulk", "arrays", "shapes", "duplicate", "nesting", "metadata", "length")
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ def in_a_process(path: Path, result: Path, every: int, engine: str) -> int:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two results are equal bit for bit."""
+    """Return whether two results are equal bit for bit."""
     from tinynet.files.encoding import encode
 
     (a, arrays_a), (b, arrays_b) = encode(a), encode(b)

@@ -47,7 +47,7 @@ make_venv() {
     rm "$venv/unfinished"
 }
 
-# set_up EXTRA: have tinynet[EXTRA] in .venv. The stamp says for what it was installed last; `unfinished` says that an
+# set_up EXTRA: have tinynet-grad[EXTRA] in .venv. The stamp says for what it was installed last; `unfinished` says that an
 # install was cut off, after which a package may be there in part.
 set_up() {
     stamp=$venv/installed-$1
@@ -57,12 +57,12 @@ set_up() {
     elif [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return
     fi
-    say "installing tinynet[$1] into $venv (once; the first time takes minutes)"
+    say "installing tinynet-grad[$1] into $venv (once; the first time takes minutes)"
     [ -t 1 ] && quiet= || quiet=--quiet
     : >"$venv/unfinished"
     "$python" -m pip install $quiet --disable-pip-version-check --no-input --editable "$root[$1]"
     status=$?
     [ $status -gt 128 ] || rm "$venv/unfinished"
-    [ $status -eq 0 ] || fail "pip could not install tinynet[$1]; see above, and try again"
+    [ $status -eq 0 ] || fail "pip could not install tinynet-grad[$1]; see above, and try again"
     printf '%s\n' "$wanted" >"$stamp"
 }

@@ -4,7 +4,7 @@
 
 Prints the smallest error that is seen, the seeded faults found and named, the mutation score of every backward pass of
 the package, the false alarms, and the time beside `torch.autograd.gradcheck` and `jax.test_util.check_grads` where
-these are installed: pip install 'tinynet[bench]'. `--quick` takes 15 s, to see that it runs; nothing to quote.
+these are installed: pip install 'tinynet-grad[bench]'. `--quick` takes 15 s, to see that it runs; nothing to quote.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tinynet as tn
+from tests.verification.mutation_scores import MUTATED, mutation_score
 from tinynet.files.atomic import write_atomically
 from tinynet.trees import leaves, map_leaves
 from tinynet.verification.cases import Case
-from tinynet.verification.mutation import MUTATED, mutation_score
 from tinynet.verification.selftest import KIT, TARGETS, self_test, tabulate
 
 Array = npt.NDArray[Any]
@@ -366,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from tqdm import tqdm
     except ImportError as error:
-        parser.error(f"{error}; use pip install 'tinynet[bench]'")
+        parser.error(f"{error}; use pip install 'tinynet-grad[bench]'")
     budget = QUICK if args.quick else FULL
 
     def bar(label: str, total: int) -> Any:

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinynet.checks import check_features, check_floating, check_positive_int, check_same_shape
+import tinynet as tn
+from tinynet.checks import check_features, check_floating, check_natural, check_positive_int, check_same_shape
 
 
 def test_good_arguments_pass():
@@ -56,3 +57,22 @@ def test_a_number_below_1_is_refused(n):
 def test_what_is_no_int_is_refused(n):
     with pytest.raises(TypeError, match=r"owner: n is .*; expected an int"):
         check_positive_int("owner", "n", n)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8])
+def test_an_integer_of_numpy_is_an_int(integer):
+    for check in (check_positive_int, check_natural):
+        n = check("owner", "n", integer(3))
+        assert n == 3
+        assert type(n) is int
+
+
+def test_layers_keep_python_ints():
+    for layer, like in (
+        (tn.Linear(np.int64(3), np.uint8(2)), tn.Linear(3, 2)),
+        (tn.Conv2d(1, np.int32(2), np.int64(3), padding=np.int64(1)), tn.Conv2d(1, 2, 3, padding=1)),
+        (tn.MaxPool2d(np.int64(2)), tn.MaxPool2d(2)),
+        (tn.AvgPool2d(2, np.int64(1)), tn.AvgPool2d(2, 1)),
+        (tn.Dropout(0.5, np.uint32(7)), tn.Dropout(0.5, 7)),
+    ):
+        assert repr(layer) == repr(like)

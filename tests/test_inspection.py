@@ -1,4 +1,9 @@
-"""A trace holds the document's quantities, each equal to what jax.grad or the layer itself gives."""
+"""A summary counts what can be counted by hand; a trace holds the document's quantities, equal to jax.grad's."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -86,3 +91,147 @@ def test_any_network_is_traced_and_its_gradients_are_those_of_value_and_grads():
 def test_a_single_layer_is_a_network():
     trace = tn.trace(tn.Linear(2, 2), tn.SquaredError("mean"), PARAMS[0], X, Y)
     assert trace.names == ("a0", "z1", "E", "δ1", "dW1", "db1")
+
+
+def test_parameters_and_slopes_have_names_too():
+    trace = tn.trace(NET, tn.SquaredError(), PARAMS, X, Y)
+    assert trace["W2"] is PARAMS[2]["W"]
+    np.testing.assert_allclose(trace["f'(z2)"], trace["a2"] * (1 - trace["a2"]), rtol=1e-15)
+    np.testing.assert_allclose(trace["δ2"], trace["dE/da2"] * trace["f′(z2)"], rtol=1e-15)
+
+
+@dataclass(frozen=True)
+class Scale(tn.Layer):
+    """y = 2 x, a layer of a user's own."""
+
+    def forward(self, params, x):
+        return 2 * x, None
+
+    def backward(self, params, cache, dy):
+        return 2 * dy, {}
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_entrywise"),
+    [(tn.Tanh(), True), (tn.GELU(), True), (Scale(), True), (tn.Softmax(), False), (tn.LayerNorm(3), False)],
+)
+def test_a_function_of_each_entry_is_recognised_by_its_derivative(layer, is_entrywise):
+    net = tn.Sequential(tn.Linear(2, 3), layer, tn.Linear(3, 2))
+    trace = tn.trace(net, tn.SquaredError(), net.init(np.random.default_rng(0), np.float64), X, Y)
+    assert ("f′(z1)" in trace.slopes) == is_entrywise
+    assert ("(20)" in str(trace)) == is_entrywise
+
+
+def test_every_rule_and_its_factors_reproduce_the_value():
+    """What the page plugs in: each quantity of a dense network computed from its factors alone."""
+    rng = np.random.default_rng(0)
+    net = tn.Sequential(tn.Linear(3, 4), tn.Tanh(), tn.Linear(4, 2))
+    trace = tn.trace(net, tn.SquaredError(), net.init(rng, np.float64), rng.normal(size=(5, 3)), np.ones((5, 2)))
+    rules = {
+        "affine": lambda W, a, b: a @ W.T + b,
+        "transposed": lambda W, δ: δ @ W,
+        "product": lambda above, slope: above * slope,
+        "outer": lambda δ, a: δ.T @ a,
+        "sum": lambda δ: δ.sum(axis=0),
+    }
+    seen = {q.rule for q in trace}
+    assert set(rules) <= seen
+    for q in trace:
+        if q.rule in rules:
+            np.testing.assert_allclose(q.value, rules[q.rule](*map(trace.__getitem__, q.factors)), rtol=1e-12)
+
+
+PRINT = """
+import tinynet as tn
+from tests.test_inspection import NET, PARAMS, X, Y
+print(tn.trace(NET, tn.SquaredError(), PARAMS, X, Y))
+print(tn.summary(NET, X))
+"""
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "delta^2 = dE/da^2 (*) f'(z^2)"), ("gbk", "δ^2 = dE/da^2")])
+def test_prints_in_a_terminal_that_lacks_the_signs(encoding, shown):
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode(encoding)
+    assert shown in text
+    assert "?" not in text
+    equations = [line for line in text.splitlines() if " = " in line and "[" in line]
+    assert len({line.index("[") for line in equations}) == 1
+
+
+def test_shows_itself_in_a_notebook():
+    page = tn.trace(NET, tn.SquaredError(), PARAMS, X, Y)._repr_html_()
+    assert page.startswith("<iframe")
+    assert "dW² = δ² (a¹)ᵀ" in page
+    table = tn.summary(NET, X)._repr_html_()
+    assert "<td>Linear(n_in=2, n_out=2)</td>" in table
+    assert table.count("<tr>") == 1 + 1 + 4 + 1
+
+
+# What a network consists of
+
+CONVOLUTIONS = tn.Sequential(
+    tn.Conv2d(1, 4, kernel=3, padding=1),
+    tn.ReLU(),
+    tn.MaxPool2d(2),
+    tn.Residual(tn.Sequential(tn.Conv2d(4, 4, kernel=1), tn.Tanh())),
+    tn.Flatten(),
+    tn.LayerNorm(64),
+    tn.Linear(64, 10),
+)
+
+
+def test_counts_shapes_parameters_and_multiply_adds():
+    table = tn.summary(CONVOLUTIONS, np.zeros((7, 1, 8, 8)))
+    assert [row.path for row in table.rows] == ["0", "1", "2", "3.f.0", "3.f.1", "4", "5", "6"]
+    assert [row.output_shape for row in table.rows][:3] == [(4, 8, 8), (4, 8, 8), (4, 4, 4)]
+    assert [row.parameters for row in table.rows] == [4 * 9 + 4, 0, 0, 16 + 4, 0, 0, 128, 650]
+    assert [row.multiply_adds for row in table.rows] == [64 * 4 * 9, 0, 0, 16 * 4 * 4, 0, 0, 0, 640]
+    assert table.parameters == 838
+    assert table.multiply_adds == 2304 + 256 + 640
+    assert table.input_shape == (1, 8, 8)
+
+
+def test_prints_an_aligned_table():
+    lines = str(tn.summary(CONVOLUTIONS, np.zeros((7, 1, 8, 8)))).split("\n")
+    assert lines[0].split() == ["layer", "output", "parameters", "multiply-adds"]
+    assert lines[3].startswith("0      Conv2d(n_in=1, n_out=4, kernel=3, stride=1, padding=1)  4 × 8 × 8")
+    assert lines[-1].split() == ["total", "838", "3,200"]
+    assert len({len(line) for line in lines if "Conv2d" in line or "total" in line}) == 1
+
+
+def test_takes_indices_and_a_single_layer():
+    net = tn.Sequential(tn.Embedding(9, 4), tn.Flatten(), tn.Linear(12, 2))
+    assert tn.summary(net, np.zeros((1, 3), int)).parameters == 36 + 26
+    assert tn.summary(tn.Linear(3, 2), np.zeros((1, 3))).rows[0].multiply_adds == 6
+
+
+@dataclass(frozen=True)
+class Sum(tn.Layer):
+    """y = f(x) + g(x) + c: a composite that learns something itself."""
+
+    f: tn.Layer
+    g: tn.Layer
+
+    def init(self, rng, dtype=np.float32):
+        return {"f": self.f.init(rng, dtype), "g": self.g.init(rng, dtype), "c": np.zeros(1, dtype)}
+
+    def forward(self, params, x):
+        return self.f.forward(params["f"], x)[0] + self.g.forward(params["g"], x)[0] + params["c"], None
+
+    def backward(self, params, cache, dy):
+        raise NotImplementedError
+
+
+def test_looks_into_any_composite():
+    table = tn.summary(Sum(tn.Linear(3, 2), tn.Sequential(tn.Linear(3, 2), tn.Tanh())), np.zeros((1, 3)))
+    assert [(row.path, row.parameters) for row in table.rows] == [("f", 8), ("g.0", 8), ("g.1", 0), ("", 1)]
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"summary: x has shape \(0, 3\); expected \(m, …\) with m of at least 1"):
+        tn.summary(tn.Linear(3, 2), np.zeros((0, 3)))
+    with pytest.raises(TypeError, match=r"summary: net is the class Linear; expected an instance of"):
+        tn.summary(tn.Linear, np.zeros((1, 3)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.pages import examples
 
 RNG = np.random.default_rng(0)
 
@@ -36,12 +37,84 @@ def test_learning_curves_draw_training_beside_validation():
     loss, accuracy = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
     np.testing.assert_array_equal(
-        [line.get_ydata() for line in loss.lines], [history["loss"], history["validation_loss"]]
+        [line.get_ydata() for line in loss.lines[:2]], [history["loss"], history["validation_loss"]]
     )
     assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
     assert rendered(figure)
     with pytest.raises(ValueError, match=r"expected a loss or a metric"):
         tn.plot.learning_curves({"seconds": np.ones(3)})
+
+
+def test_learning_curves_take_a_result_count_epochs_in_integers_and_mark_the_best():
+    history = {"loss": np.array([3.0, 2.0, 1.0]), "validation_loss": np.array([3.0, 1.0, 2.0])}
+    (axes,) = tn.plot.learning_curves(history).axes
+    assert list(axes.lines[2].get_xdata()) == [2, 2]
+    assert axes.lines[2].get_label() == "best: epoch 2"
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+    x = np.eye(2)
+    result = tn.fit(tn.Linear(2, 2), tn.SquaredError(), x, x, optimizer=tn.SGD(0.1), epochs=3)
+    (axes,) = tn.plot.learning_curves(result).axes
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), result.history["loss"])
+    assert len(axes.lines) == 1, "without validation no epoch is the best"
+
+
+def test_network_draws_each_activation_and_weight():
+    trace = tn.trace(*examples.mazur())
+    (axes,) = tn.plot.network(trace).axes
+    texts = [text.get_text() for text in axes.texts]
+    for name in ("a0", "a1", "a2"):
+        assert texts.count(name) == 1
+        assert {f"{value:.3g}" for value in trace[name][0]} <= set(texts)
+    assert {f"{w:.3g}" for w in (*trace["W1"].flat, *trace["W2"].flat)} <= set(texts)
+    assert len(axes.lines) == 8
+    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 6
+    net = tn.Sequential(tn.Linear(20, 3))
+    wide = tn.trace(net, tn.SquaredError(), net.init(RNG, np.float64), np.ones((1, 20)), np.ones((1, 3)))
+    (axes,) = tn.plot.network(wide).axes
+    assert len(axes.lines) == 11 * 3
+    assert "⋮\n20 units" in [text.get_text() for text in axes.texts]
+    norm = tn.Sequential(tn.LayerNorm(2))
+    with pytest.raises(ValueError, match=r"network: z¹ = LayerNorm\(a⁰\) is no dense layer"):
+        tn.plot.network(tn.trace(norm, tn.SquaredError(), norm.init(RNG, float), np.ones((1, 2)), np.ones((1, 2))))
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_confusion_counts_true_classes_by_rows(one_hot):
+    from sklearn.metrics import confusion_matrix
+
+    true, predicted = RNG.integers(0, 4, 50), RNG.integers(0, 4, 50)
+    given = (np.eye(4)[predicted], np.eye(4)[true]) if one_hot else (predicted, true)
+    (axes,) = tn.plot.confusion(*given, labels="abcd").axes
+    counts = np.zeros((4, 4), int)
+    for text in axes.texts:
+        j, i = text.get_position()
+        counts[i, j] = int(text.get_text())
+    np.testing.assert_array_equal(counts, confusion_matrix(true, predicted))
+    assert axes.get_title() == f"{(true == predicted).sum()} of 50 right ({np.mean(true == predicted):.1%})"
+    assert [label.get_text() for label in axes.get_yticklabels()] == list("abcd")
+
+
+def test_confusion_names_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\); expected"):
+        tn.plot.confusion(np.zeros(3, int), np.zeros(2, int))
+    with pytest.raises(ValueError, match=r"labels has 1 entries; expected 2, one per class"):
+        tn.plot.confusion(np.array([0, 1]), np.array([0, 1]), labels="a")
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    figure = tn.plot.learning_curves({"loss": np.ones(3)})
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_two_kinds_of_target_have_two_markers_and_the_border_between_them():
+    x = RNG.normal(size=(30, 2))
+    y = (x[:, :1] > 0).astype(float)
+    net = tn.Sequential(tn.Linear(2, 1), tn.Sigmoid())
+    figure = tn.plot.decision_surface(net, ({"W": np.array([[4.0, 0.0]]), "b": np.zeros(1)}, {}), x, y, points=40)
+    border, *dots = figure.axes[0].collections
+    np.testing.assert_allclose(np.concatenate([path.vertices for path in border.get_paths()])[:, 0], 0, atol=1e-3)
+    assert [d.get_label() for d in dots] == ["y = 0.0", "y = 1.0"]
+    assert [len(d.get_offsets()) for d in dots] == [(y == 0).sum(), (y == 1).sum()]
 
 
 def test_weights_draw_an_image_a_unit_on_one_scale():
@@ -73,7 +146,7 @@ def test_layers_over_time_show_vanishing_sigmoid_gradients():
     assert sizes == sorted(sizes)
     assert gradients.get_yscale() == "log"
     assert rendered(figure)
-    with pytest.raises(ValueError, match=r"steps has 3 entries; expected 1, one a trace"):
+    with pytest.raises(ValueError, match=r"steps has 3 entries; expected 1, one per trace"):
         tn.plot.layers_over_time([trace], steps=[1, 2, 3])
     with pytest.raises(ValueError, match=r"traces has 0 of them"):
         tn.plot.layers_over_time([])

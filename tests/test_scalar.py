@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused():
         scalar.forward(p._replace(c=p.c[:2]), X[0])
     with pytest.raises(ValueError, match="V is 3 × 3/4"):
         scalar.forward(p._replace(V=[p.V[0], p.V[1], p.V[2][:3]]), X[0])
-    with pytest.raises(ValueError, match="gradients: y has 1 entries; expected 2, one an output"):
+    with pytest.raises(ValueError, match="gradients: y has 1 entries; expected 2, one per output"):
         scalar.gradients(p, X[0], Y[0][:1])
     with pytest.raises(ValueError, match="total_gradients: X has no samples; expected at least one"):
         scalar.total_gradients(p, [], [])

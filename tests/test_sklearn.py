@@ -125,7 +125,7 @@ def test_bad_arguments_are_named(digits):
     with pytest.raises(NotFittedError):
         Classifier().predict(digits[0])
     for options, error, message in [
-        ({"hidden_sizes": 30}, TypeError, r"Classifier: hidden_sizes is 30; expected one int a layer, as \(30,\)"),
+        ({"hidden_sizes": 30}, TypeError, r"Classifier: hidden_sizes is 30; expected one int per layer, as \(30,\)"),
         ({"hidden_sizes": (0,)}, ValueError, "Linear: n_out is 0; expected at least 1"),
         ({"epochs": 0}, ValueError, "epochs is 0; expected at least 1"),
         ({"lr": -1}, ValueError, "SGD: lr is -1; expected"),
@@ -133,7 +133,7 @@ def test_bad_arguments_are_named(digits):
     ]:
         with pytest.raises(error, match=message):
             Classifier(**options).fit(*digits)
-    with pytest.raises(ValueError, match="Regressor: batch_size is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="fit: batch_size is 0; expected at least 1"):
         Regressor(batch_size=0).partial_fit(*digits)
     with pytest.raises(tn.DivergenceError, match="the loss became"), np.errstate(all="ignore"):
         Regressor(lr=1e6).partial_fit(*digits)

@@ -1,138 +1,68 @@
-"""tinynet: neural networks whose gradients are derived by hand and proven against JAX."""
+"""tinynet: neural networks whose gradients are derived by hand and verified against JAX."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from tinynet import initializers, plot
-    from tinynet.bridges.jax import to_custom_vjp
-    from tinynet.bridges.torch import to_torch
-    from tinynet.files.container import FileError, load, save
-    from tinynet.gradients import value_and_grads
-    from tinynet.inspection import trace
-    from tinynet.layers import (
-        GELU,
-        AvgPool2d,
-        Conv2d,
-        Dropout,
-        Embedding,
-        Flatten,
-        Layer,
-        LayerNorm,
-        LeakyReLU,
-        Linear,
-        MaxPool2d,
-        ReLU,
-        Residual,
-        Sequential,
-        Sigmoid,
-        SiLU,
-        Softmax,
-        Softplus,
-        Tanh,
-    )
-    from tinynet.losses import BinaryCrossEntropy, Huber, Loss, SoftmaxCrossEntropy, SquaredError
-    from tinynet.optimizers import SGD, Adam, AdamW, ClipByGlobalNorm, Nesterov, Optimizer, WeightDecay
-    from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
-    from tinynet.summarizing import summary
-    from tinynet.training.callbacks import EarlyStopping
-    from tinynet.training.fit import DivergenceError, FitResult, fit
-    from tinynet.training.interruptions import Interrupted
-    from tinynet.verification import Finding, GradientError, Report, TargetError, check, check_vjp, verify
+    from tinynet import initializers as initializers
+    from tinynet import plot as plot
+    from tinynet import sklearn as sklearn
+    from tinynet.arrays import namespace as namespace
+    from tinynet.arrays import scan as scan
+    from tinynet.bridges import *
+    from tinynet.files import *
+    from tinynet.gradients import value_and_grads as value_and_grads
+    from tinynet.inspection import summary as summary
+    from tinynet.inspection import trace as trace
+    from tinynet.layers import *
+    from tinynet.losses import *
+    from tinynet.optimizers import *
+    from tinynet.training import *
+    from tinynet.trees import map_leaves as map_leaves
+    from tinynet.verification import *
+else:
+    # The same when the program runs, but a module is imported only when one of its names is asked for: `import tinynet`
+    # imports neither NumPy nor JAX.
+    import sys
+    from importlib import import_module
 
-__all__ = [
-    "GELU",
-    "SGD",
-    "Adam",
-    "AdamW",
-    "AvgPool2d",
-    "BinaryCrossEntropy",
-    "ClipByGlobalNorm",
-    "Conv2d",
-    "CosineDecay",
-    "DivergenceError",
-    "Dropout",
-    "EarlyStopping",
-    "Embedding",
-    "ExponentialDecay",
-    "FileError",
-    "Finding",
-    "FitResult",
-    "Flatten",
-    "GradientError",
-    "Huber",
-    "Interrupted",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "Loss",
-    "MaxPool2d",
-    "Nesterov",
-    "Optimizer",
-    "ReLU",
-    "Report",
-    "Residual",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "SoftmaxCrossEntropy",
-    "Softplus",
-    "SquaredError",
-    "Tanh",
-    "TargetError",
-    "Warmup",
-    "WeightDecay",
-    "check",
-    "check_vjp",
-    "fit",
-    "initializers",
-    "load",
-    "plot",
-    "save",
-    "summary",
-    "to_custom_vjp",
-    "to_torch",
-    "trace",
-    "value_and_grads",
-    "verify",
-]
-__version__ = "0.1.0"
+    _NAMES_OF = {
+        "arrays": ["namespace", "scan"],
+        "gradients": ["value_and_grads"],
+        "inspection": ["summary", "trace"],
+        "trees": ["map_leaves"],
+    }
+    _PACKAGES = ["layers", "losses", "optimizers", "files", "training", "bridges", "verification"]  # all of `__all__`
+    _SUBMODULES = ["initializers", "plot"]
 
-_NAMES_OF = {
-    "layers": "GELU AvgPool2d Conv2d Dropout Embedding Flatten Layer LayerNorm LeakyReLU Linear MaxPool2d ReLU "
-    "Residual Sequential SiLU Sigmoid Softmax Softplus Tanh",
-    "losses": "BinaryCrossEntropy Huber Loss SoftmaxCrossEntropy SquaredError",
-    "optimizers": "SGD Adam AdamW ClipByGlobalNorm Nesterov Optimizer WeightDecay",
-    "optimizers.schedules": "CosineDecay ExponentialDecay Warmup",
-    "gradients": "value_and_grads",
-    "training.fit": "DivergenceError FitResult fit",
-    "training.callbacks": "EarlyStopping",
-    "inspection": "trace",
-    "summarizing": "summary",
-    "verification": "Finding GradientError Report TargetError check check_vjp verify",
-    "files.container": "FileError load save",
-    "training.interruptions": "Interrupted",
-    "bridges.jax": "to_custom_vjp",
-    "bridges.torch": "to_torch",
-}
-"""Which module each public name is in. A module is imported when the first of its names is asked for, so that
-`import tinynet` is quick, and JAX is not imported by whoever needs none of it."""
+    def __getattr__(name):
+        if name == "__all__":
+            value = sorted({*_SUBMODULES, *(public for _, names in _public() for public in names)})
+        elif name in _SUBMODULES:
+            value = import_module(f"tinynet.{name}")
+        elif name == "sklearn":  # not in `__all__`: it cannot be imported without scikit-learn
+            try:
+                value = import_module("tinynet.sklearn")
+            except ImportError as error:
+                raise AttributeError(str(error)) from error
+        else:
+            value = _find(name)
+        globals()[name] = value
+        return value
 
-_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
+    def _public():
+        """Yield each module that has public names, and their list."""
+        yield from _NAMES_OF.items()
+        for package in _PACKAGES:
+            yield package, import_module(f"tinynet.{package}").__all__
 
+    def _find(name):
+        if not name.startswith("_"):
+            for module, names in _public():
+                if name in names:
+                    return getattr(import_module(f"tinynet.{module}"), name)
+        raise AttributeError(f"module 'tinynet' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        value = getattr(import_module(f"tinynet.{_MODULE_OF[name]}"), name)
-    elif name in ("initializers", "plot"):
-        value = import_module(f"tinynet.{name}")
-    else:
-        raise AttributeError(f"module 'tinynet' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__():
+        return sorted({*globals(), *__getattr__("__all__"), "sklearn"})

@@ -9,34 +9,22 @@ A layer is written once and runs on NumPy arrays, on JAX arrays and on JAX trace
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-
-__all__ = [
-    "Array",
-    "Cache",
-    "Params",
-    "add_to_rows",
-    "add_to_slice",
-    "blocks",
-    "describe",
-    "has_values",
-    "is_array",
-    "is_floating",
-    "namespace",
-    "owned_copy",
-    "rows",
-]
 
 Array: TypeAlias = Any
 """A `numpy.ndarray`, a `jax.Array` or a JAX tracer."""
 
 Params: TypeAlias = Any
-"""A pytree of arrays: a dict for a layer, a tuple with one entry a layer for a `Sequential`."""
+"""A pytree of arrays: a dict for a layer, a tuple with one entry per layer for a `Sequential`."""
 
 Cache: TypeAlias = Any
 """What `forward` hands to `backward`: a pytree of arrays, opaque to everyone else."""
+
+State: TypeAlias = Any
+"""What a layer keeps from step to step beside its parameters: a pytree of arrays, `{}` for most layers."""
 
 _CACHED_ENTRIES = 2**18
 
@@ -57,23 +45,28 @@ def namespace(x: Array) -> Any:
 
 
 def is_array(x: object) -> bool:
-    """Whether `x` is an array of NumPy or JAX (a NumPy scalar counts, a Python number does not)."""
+    """Return whether `x` is an array of NumPy or JAX (a NumPy scalar counts, a Python number does not)."""
     return hasattr(x, "__array_namespace__")
 
 
 def is_floating(x: object) -> bool:
-    """Whether `x` is an array of real floating-point numbers."""
+    """Return whether `x` is an array of real floating-point numbers."""
     return hasattr(x, "__array_namespace__") and x.dtype.kind in _FLOATING_KINDS  # type: ignore[attr-defined]
 
 
 def rows(x: Array) -> Array:
-    """View `x` of shape (..., n) as (m, n): one row a sample, whatever the leading axes."""
+    """View `x` of shape (..., n) as (m, n): one row per sample, whatever the leading axes."""
     return x.reshape(-1, x.shape[-1])
 
 
 def owned_copy(x: Array) -> Array:
     """Copy `x`, so that augmented assignment may overwrite it."""
     return namespace(x).array(x, copy=True)
+
+
+def widened(x: Array) -> Array:
+    """Return `x` in float32 where its numbers have fewer bits, whose squares overflow from 256 on; else `x` itself."""
+    return x.astype(np.float32) if x.dtype.itemsize < 4 else x
 
 
 def add_to_slice(x: Array, index: Any, values: Array) -> Array:
@@ -93,7 +86,7 @@ def add_to_rows(x: Array, indices: Array, values: Array) -> Array:
 
 
 def blocks(x: Array, entries: int) -> list[slice]:
-    """Cut the first axis of `x` into slices whose work, `entries` numbers a sample, stays in the processor's cache.
+    """Cut the first axis of `x` into slices whose work, `entries` numbers per sample, stays in the processor's cache.
 
     One slice for JAX, whose compiler does this by itself.
     """
@@ -103,8 +96,60 @@ def blocks(x: Array, entries: int) -> list[slice]:
 
 
 def has_values(x: Array) -> bool:
-    """Whether the entries of `x` can be looked at without waiting for a device or a compiler: whether NumPy owns it."""
+    """Return whether the entries of `x` can be looked at without waiting for a device or a compiler."""
     return namespace(x) is np
+
+
+def scan(f: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """Apply `f` to each entry of `xs` in turn, handing `carry` on: a loop on NumPy, `jax.lax.scan` on JAX.
+
+    Args:
+        f: (carry, x) -> (carry, y) with x one entry of `xs`; the new carry has the structure, shapes and dtypes of the
+            old one.
+        carry: what the first call gets, a pytree of arrays.
+        xs: a pytree of arrays with one common first axis, of length T.
+        reverse: start with the last entry.
+
+    Returns:
+        (carry, ys): the last carry, and the y of all calls stacked along a new first axis, in the order of `xs`.
+
+    Raises:
+        ValueError: `xs` has no array, or its arrays differ in length.
+        TypeError: a carry differs from the one before in structure, shape or dtype.
+    """
+    from tinynet.trees import leaves, map_leaves  # which is built on this module
+
+    arrays = [x for x in leaves(xs) if x is not None]
+    if any(namespace(a) is not np for a in (*arrays, *filter(is_array, leaves(carry)))):
+        from jax import lax
+
+        return lax.scan(f, carry, xs, reverse=reverse)
+    lengths = sorted({len(x) for x in arrays})
+    if len(lengths) != 1:
+        raise ValueError(f"scan: the arrays of xs have lengths {lengths}; expected one common first axis")
+    T = lengths[0]
+    ys = []
+    for t in reversed(range(T)) if reverse else range(T):
+        expected = _outline(carry)
+        carry, y = f(carry, map_leaves(lambda x, t=t: None if x is None else x[t], xs))
+        if _outline(carry) != expected:
+            raise TypeError(f"scan: the carry was {expected} and became {_outline(carry)}; expected no change")
+        ys.append(y)
+    if T == 0:  # one call, for the shapes
+        x = map_leaves(lambda x: None if x is None else np.zeros(x.shape[1:], x.dtype), xs)
+        return carry, map_leaves(lambda y: None if y is None else np.zeros((0, *y.shape), y.dtype), f(carry, x)[1])
+    return carry, map_leaves(_stack, *(reversed(ys) if reverse else ys))
+
+
+def _stack(*values: Any) -> Any:
+    return None if values[0] is None else namespace(values[0]).stack(values)
+
+
+def _outline(tree: Any) -> Any:
+    """Return `tree` with each array replaced by its dtype and shape."""
+    from tinynet.trees import map_leaves
+
+    return map_leaves(describe, tree)
 
 
 def describe(x: object) -> str:

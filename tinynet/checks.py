@@ -6,23 +6,10 @@ They run on every call of a layer, so the good case is one or two comparisons.
 from __future__ import annotations
 
 import math
+import numbers
+from typing import Any
 
 from tinynet.arrays import Array, Params, describe, has_values, is_array, is_floating
-
-__all__ = [
-    "check_choice",
-    "check_features",
-    "check_floating",
-    "check_images",
-    "check_indices",
-    "check_instance",
-    "check_last_axis",
-    "check_natural",
-    "check_number",
-    "check_param",
-    "check_positive_int",
-    "check_same_shape",
-]
 
 
 def check_floating(owner: object, name: str, x: Array) -> None:
@@ -52,12 +39,60 @@ def check_images(owner: object, x: Array, channels: int | None, kernel: int, pad
         raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected height and width of at least {least}")
 
 
+def check_channels(owner: object, x: Array, n: int) -> None:
+    """Raise unless `x` is a floating-point array of shape (m, n, …)."""
+    check_floating(owner, "x", x)
+    if x.ndim < 2 or x.shape[1] != n:
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (m, {n}, …)")
+
+
+def check_signals(owner: object, x: Array, channels: int, kernel: int, padding: int) -> None:
+    """Raise unless `x` is floating and (..., channels, t), and padded as long as the kernel."""
+    check_floating(owner, "x", x)
+    if x.ndim < 2 or x.shape[-2] != channels:
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (..., {channels}, t)")
+    if x.shape[-1] + 2 * padding < kernel:
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected t of at least {kernel - 2 * padding}")
+
+
+def check_sequences(owner: object, x: Array, n: int) -> None:
+    """Raise unless `x` is a floating-point array of shape (m, t, n)."""
+    check_floating(owner, "x", x)
+    if x.ndim != 3 or x.shape[-1] != n:
+        raise ValueError(f"{owner}: x has shape {tuple(x.shape)}; expected (m, t, {n})")
+
+
+def check_lengths(owner: object, lengths: Array, m: int, t: int) -> None:
+    """Raise unless `lengths` is an array of m integers from 0 to t; inside `jax.jit` their range cannot be seen."""
+    if not is_array(lengths) or lengths.dtype.kind not in "iu" or lengths.shape != (m,):
+        raise TypeError(f"{owner}: lengths is {describe(lengths)}; expected integers of shape ({m},)")
+    if has_values(lengths) and lengths.size and not 0 <= lengths.min() <= lengths.max() <= t:
+        raise ValueError(f"{owner}: lengths has values from {lengths.min()} to {lengths.max()}; expected 0 to {t}")
+
+
+def check_mask(owner: object, mask: Array, shape: tuple[int, ...]) -> None:
+    """Raise TypeError unless `mask` is an array of booleans of the `shape`."""
+    if not is_array(mask) or mask.dtype.kind != "b" or mask.shape != shape:
+        raise TypeError(f"{owner}: mask is {describe(mask)}; expected booleans of shape {tuple(shape)}")
+
+
 def check_indices(owner: object, x: Array, n: int) -> None:
     """Raise unless `x` is an array of integers from 0 to n − 1; inside `jax.jit` their range cannot be seen."""
     if not is_array(x) or x.dtype.kind not in "iu":
         raise TypeError(f"{owner}: x is {describe(x)}; expected an array of integers from 0 to {n - 1}")
     if has_values(x) and x.size and not 0 <= x.min() <= x.max() < n:
         raise ValueError(f"{owner}: x has values from {x.min()} to {x.max()}; expected 0 to {n - 1}")
+
+
+def check_labels(owner: object, y: Array, shape: tuple[int, ...], ignored: int | None) -> None:
+    """Raise unless the integers `y` are one class for each sample of logits of the `shape` (..., K), or `ignored`."""
+    if y.shape != shape[:-1]:
+        raise ValueError(f"{owner}: y has shape {tuple(y.shape)}; expected {shape[:-1]} for y_hat of shape {shape}")
+    if has_values(y):
+        wrong = y[((y < 0) | (y >= shape[-1])) & (y != ignored)]
+        if wrong.size:
+            hint = "" if ignored is not None else "; use ignore_index for samples without a class"
+            raise ValueError(f"{owner}: y has the value {wrong[0]}; expected 0 to {shape[-1] - 1}{hint}")
 
 
 def check_instance(owner: object, name: str, value: object, kind: type) -> None:
@@ -85,20 +120,29 @@ def check_same_shape(owner: object, name: str, x: Array, expected: tuple[int, ..
         raise ValueError(f"{owner}: {name} has shape {tuple(x.shape)}; expected {tuple(expected)}, that of {of}{hint}")
 
 
-def check_positive_int(owner: object, name: str, n: object) -> None:
-    """Raise unless `n` is an int of at least 1."""
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
-    if n < 1:
-        raise ValueError(f"{owner}: {name} is {n}; expected at least 1")
+def check_positive_int(owner: object, name: str, n: object) -> int:
+    """Return `n` as an int; raise unless it is an integer, Python's or NumPy's, of at least 1."""
+    return check_int(owner, name, n, 1)
 
 
-def check_natural(owner: object, name: str, n: object) -> None:
-    """Raise unless `n` is an int of at least 0."""
-    if not isinstance(n, int) or isinstance(n, bool):
+def check_natural(owner: object, name: str, n: object) -> int:
+    """Return `n` as an int; raise unless it is an integer, Python's or NumPy's, of at least 0."""
+    return check_int(owner, name, n, 0)
+
+
+def check_int(owner: object, name: str, n: object, least: float = -math.inf) -> int:
+    """Return `n` as an int; raise unless it is an integer, Python's or NumPy's, and at least `least`."""
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool):
         raise TypeError(f"{owner}: {name} is {n!r}; expected an int")
-    if n < 0:
-        raise ValueError(f"{owner}: {name} is {n}; expected at least 0")
+    if n < least:
+        raise ValueError(f"{owner}: {name} is {n}; expected at least {least}")
+    return int(n)
+
+
+def convert_ints(config: Any, *names: str, least: int = 1) -> None:
+    """Replace each of the named fields of a frozen dataclass by a Python int; raise unless it is at least `least`."""
+    for name in names:
+        object.__setattr__(config, name, check_int(type(config).__name__, name, getattr(config, name), least))
 
 
 def check_param(owner: object, params: Params, name: str, shape: tuple[int, ...]) -> Array:
@@ -121,6 +165,14 @@ def check_number(owner: object, name: str, value: object, low: float = -math.inf
     if not low <= number < below or number == -math.inf:
         expected = "a finite number" if low == -below else f"{low:g} <= {name} < {below:g}"
         raise ValueError(f"{owner}: {name} is {value!r}; expected {expected}")
+    return number
+
+
+def check_positive(owner: object, name: str, value: object) -> float:
+    """Return `value` as a float; raise unless it is a finite number above 0."""
+    number = check_number(owner, name, value, 0.0)
+    if number == 0:
+        raise ValueError(f"{owner}: {name} is 0; expected 0 < {name}")
     return number
 
 

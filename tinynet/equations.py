@@ -19,8 +19,10 @@ class Equation:
         number: as printed.
         formula: as it should read.
         code: where it is implemented, each `module:name`; the source there carries the number.
-        checks: the tests that hold it against `jax.grad`, each a pytest node id.
+        checks: the tests that compare it with `jax.grad`, each a pytest node id.
         erratum: what the document misprints; empty where it is right.
+        printed: the formula as the document has it, where it has a misprint.
+        erratum_zh: the erratum in the document's language.
     """
 
     number: int
@@ -28,6 +30,8 @@ class Equation:
     code: tuple[str, ...]
     checks: tuple[str, ...]
     erratum: str = ""
+    printed: str = ""
+    erratum_zh: str = ""
 
 
 def _test(name: str) -> str:
@@ -53,6 +57,8 @@ EQUATIONS: tuple[Equation, ...] = (
         ("tinynet.scalar:ell",),
         (_test("test_03_the_printed_loss_gives_twice_the_gradient_of_07"),),
         "differs from (4) by the factor ½; every gradient that follows is that of (4)",
+        "ℓ(ŷ, y) = Σ_k (ŷ_k − y_k)²",
+        "与 (4) 相差因子 ½；其后的梯度都是 (4) 的梯度",
     ),
     Equation(
         4,
@@ -102,6 +108,8 @@ EQUATIONS: tuple[Equation, ...] = (
         ("tinynet.scalar:grad_V",),
         (_test("test_11_grad_V_in_closed_form"), _test("test_11_and_16_with_W_hk_as_printed_are_wrong")),
         "prints W_hk for W_ks: h is no index, and k, the output, is W's first index in (5)–(7)",
+        "∇V_sd = Σ_k ŷ_k (1 − ŷ_k) (ŷ_k − y_k) W_hk · h_s (1 − h_s) · x_d",
+        "W_hk 应为 W_ks：h 不是下标；在 (5)–(7) 中，输出 k 是 W 的第一个下标",
     ),
     Equation(
         12,
@@ -133,6 +141,8 @@ EQUATIONS: tuple[Equation, ...] = (
         ("tinynet.scalar:grad_c",),
         (_test("test_16_grad_c_in_closed_form"), _test("test_11_and_16_with_W_hk_as_printed_are_wrong")),
         "prints W_hk for W_ks, as (11) does",
+        "∇c_s = Σ_k ŷ_k (1 − ŷ_k) (ŷ_k − y_k) W_hk · h_s (1 − h_s)",
+        "与 (11) 一样，W_hk 应为 W_ks",
     ),
     Equation(
         17,
@@ -158,6 +168,8 @@ EQUATIONS: tuple[Equation, ...] = (
         ("tinynet.layers.sigmoid:Sigmoid.backward",),
         (_test("test_20_delta_is_the_error_of_a_times_f_prime"), _test("test_20_stacked_as_printed_does_not_fit")),
         "stacks the factors ∂J/∂a_i and ∂a_i/∂z_i as 2n rows; each row of δ is their product",
+        "δ^l = (∂J/∂a_1^l, ∂a_1^l/∂z_1^l, …, ∂J/∂a_n^l, ∂a_n^l/∂z_n^l)ᵀ",
+        "把因子 ∂J/∂a_i 与 ∂a_i/∂z_i 排成了 2n 行；δ 的每一行应是二者之积",
     ),
     Equation(
         21,
@@ -171,6 +183,8 @@ EQUATIONS: tuple[Equation, ...] = (
         ("tinynet.layers.linear:Linear.backward", "tinynet.layers.sequential:Sequential._backward"),
         (_test("test_22_delta_of_a_hidden_layer"), _test("test_22_as_printed_is_wrong")),
         "prints f′(z^L) for f′(z^l) in the middle, and δW where column vectors need Wᵀδ",
+        "δ^l = ∂J/∂z^(l+1) · ∂z^(l+1)/∂a^l ⊗ f′(z^L) = δ^(l+1) W^(l+1) ⊗ f′(z^l)",
+        "中间的 f′(z^L) 应为 f′(z^l) ；对列向量，δW 应为 Wᵀδ",
     ),
     Equation(
         23,
@@ -184,6 +198,8 @@ EQUATIONS: tuple[Equation, ...] = (
         ("tinynet.layers.linear:Linear.param_grads",),
         (_test("test_24_dW_is_an_outer_product"), _test("test_24_with_a_of_layer_l_as_printed_is_wrong")),
         "writes the row vector as a_1^l … a_m^l; it is a^(l−1), as (23) and its own last form have it",
+        "∂J/∂W^l = δ^l (a_1^l, a_2^l, …, a_m^l)",
+        "行向量写成了 a_1^l … a_m^l ；应为 a^(l−1) ，如 (23) 和它自己的最后一步",
     ),
     Equation(
         25,

@@ -6,8 +6,6 @@ from tinynet.arrays import Array, Params
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 
-__all__ = ["value_and_grads"]
-
 
 def value_and_grads(
     net: Layer,

@@ -1,24 +1,191 @@
-"""One pass forward and backward with everything kept: each z, a, δ, dW and db, in the document's names."""
+"""See inside a network: what it consists of (`summary`), and one pass forward and backward (`trace`)."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from tinynet.arrays import Array, Params
 from tinynet.checks import check_instance
-from tinynet.layers import Layer, Linear, Sequential, Sigmoid
+from tinynet.files.atomic import write_atomically
+from tinynet.layers import Conv2d, Layer, Linear, Sequential, Sigmoid
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
-from tinynet.trees import leaves, leaves_with_paths
-
-__all__ = ["Quantity", "Trace", "trace"]
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_ASCII = {"delta": "δ", "dE/da": "∂E/∂a"}
+_ASCII = {"delta": "δ", "dE/da": "∂E/∂a", "f'": "f′"}
+
+
+# Text for any terminal
+
+_SPELLED = {"δ": "delta", "∂": "d", "ŷ": "y_hat", "Σ": "sum", "½": "1/2", "ᵀ": "^T", "′": "'", "⊗": "(*)", "−": "-"}
+_SPELLED |= {"·": "*", "×": "x", "─": "-", "…": "...", "η": "eta", "→": "->", "←": "<-"}
+
+
+def for_terminal(text: str) -> str:
+    """Spell out the signs of `text` that the encoding of `sys.stdout` lacks, so that `print` does not fail on GBK."""
+
+    def has(sign: str) -> bool:
+        try:
+            sign.encode(sys.stdout.encoding or "utf-8")
+        except (UnicodeEncodeError, AttributeError, LookupError):
+            return not hasattr(sys.stdout, "encoding")
+        return True
+
+    if has(text):
+        return text
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda run: "^" + "".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(c)) for c in run.group()), text)
+    return "".join(sign if has(sign) else _SPELLED.get(sign, "?") for sign in text)
+
+
+# What a network consists of
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One layer.
+
+    Attributes:
+        path: where it is: "2", or "3.f.0" for the first layer inside the Residual at 3.
+        layer: the layer itself.
+        output_shape: of one sample.
+        parameters: how many numbers it learns.
+        multiply_adds: of its matrix products, for one sample; only Linear and Conv2d have any.
+    """
+
+    path: str
+    layer: Layer
+    output_shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` returns; `print(summary)` shows the table, and so does a notebook.
+
+    Attributes:
+        input_shape: of one sample.
+        rows: one row per layer, in order; a composite is replaced by what is inside.
+    """
+
+    input_shape: tuple[int, ...]
+    rows: tuple[SummaryRow, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Of all layers together."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all layers together, for one sample forward; backward takes about twice as many."""
+        return sum(row.multiply_adds for row in self.rows)
+
+    def _table(self) -> list[tuple[str, ...]]:
+        layers = [
+            (row.path, repr(row.layer), _shape(row.output_shape), f"{row.parameters:,}", f"{row.multiply_adds:,}")
+            for row in self.rows
+        ]
+        return [
+            ("", "layer", "output", "parameters", "multiply-adds"),
+            ("", "input", _shape(self.input_shape), "", ""),
+            *layers,
+            ("", "total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"),
+        ]
+
+    def __str__(self) -> str:
+        table = [tuple(map(for_terminal, cells)) for cells in self._table()]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join([*map(str.ljust, cells[:3], widths[:3]), *map(str.rjust, cells[3:], widths[3:])]).rstrip()
+            for cells in table
+        ]
+        rule = for_terminal("─") * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._table())
+
+
+def summary(net: Layer, x: Array) -> Summary:
+    """Return the table of `net` for input like x: shapes and counts are those of one sample.
+
+    Args:
+        net: the network.
+        x: (m, …), m of at least 1, of which one row is sent through freshly drawn parameters; also a tuple or a dict of
+            such arrays.
+
+    Raises:
+        TypeError, ValueError: x has no sample; whatever the layers raise on input that does not fit.
+    """
+    check_instance("summary", "net", net, Layer)
+    x = map_leaves(np.asarray, x)
+    for part in leaves(x):
+        if part.ndim == 0 or len(part) == 0:
+            raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
+    dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
+    params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
+    forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
+    return Summary(leaves(x)[0].shape[1:], tuple(rows))
+
+
+@dataclass(frozen=True)
+class _Watched(Layer):
+    """A layer that writes its row when it runs; of a composite, only what it learns beside its children."""
+
+    inner: Layer
+    given: Layer
+    path: str
+    rows: list[SummaryRow]
+
+    def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
+        y, cache = forward_with_state(self.inner, params, x, state)
+        children = self.given.split(params) if self.given.children() else {}
+        own = _size(params) - sum(_size(part) for part in children.values())
+        if own or not children:
+            a = leaves(y)[0]
+            products = a.size * math.prod(params["W"].shape[1:]) if isinstance(self.given, (Linear, Conv2d)) else 0
+            self.rows.append(SummaryRow(self.path, self.given, a.shape[1:], own, products))
+        return y, cache
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
+        return self.inner.backward(params, cache, dy)
+
+
+def _watched(layer: Layer, path: str, rows: list[SummaryRow]) -> Layer:
+    children = {name: _watched(part, f"{path}.{name}".strip("."), rows) for name, part in layer.children().items()}
+    return _Watched(layer.with_children(children) if children else layer, layer, path, rows)
+
+
+def _size(params: Params) -> int:
+    return sum(p.size for p in leaves(params))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "1"
+
+
+def html_table(table: list[tuple[str, ...]]) -> str:
+    """Return a table as HTML, its first row the head."""
+
+    def row(tag: str, cells: tuple[str, ...]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(row("td", cells) for cells in table[1:])
+    return f"<table><thead>{row('th', table[0])}</thead><tbody>{body}</tbody></table>"
+
+
+# One pass forward and backward
 
 
 @dataclass(frozen=True)
@@ -28,28 +195,47 @@ class Quantity:
     Attributes:
         name: "z1", "a1", "δ1", "dW1", "∂E/∂a1", "E".
         equation: how it came about, with its number in the document where it has one.
-        value: the array, a row a sample; dW and db are summed over the samples.
+        value: the array, one row per sample; dW and db are summed over the samples.
         layer: which layer computed it, counted from 0 in the chain; −1 for the input and the loss.
+        rule: how an entry follows from those of the factors: "input", "affine", "entrywise", "layer", "loss",
+            "residual", "transposed", "product", "outer" or "sum".
+        factors: the names of what it is computed from.
     """
 
     name: str
     equation: str
     value: Array
     layer: int
+    rule: str
+    factors: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return _beside(self.equation, self.value, 0)
+        return _beside(for_terminal(self.equation), self.value, 0)
 
 
 @dataclass(frozen=True)
 class Trace:
     """What `trace` returns: every quantity in the order of its computation.
 
-    `trace["δ2"]`, or in ASCII `trace["delta2"]` and `trace["dE/da2"]`, is a value by its name. `print(trace)` shows
-    each equation beside its value, and of a large value the shape and the range.
+    `trace["δ2"]`, or in ASCII `trace["delta2"]` and `trace["dE/da2"]`, is a value by its name; the parameters `W2`,
+    `b2` and the derivative `f′(z2)` are there too. `print(trace)` shows each equation beside its value, and of a large
+    value the shape and the range; a notebook shows the page of `to_html`.
+
+    Attributes:
+        quantities: in the order of their computation.
+        parameters: W1, b1, … by name.
+        slopes: f′(z1), … of each layer that is a function of each entry.
+        net, loss, params, x, y: what was traced.
     """
 
     quantities: tuple[Quantity, ...]
+    parameters: dict[str, Array] = field(repr=False)
+    slopes: dict[str, Array] = field(repr=False)
+    net: Layer
+    loss: Loss
+    params: Params = field(repr=False)
+    x: Array = field(repr=False)
+    y: Array = field(repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,17 +246,46 @@ class Trace:
         wanted = name
         for ascii_name, symbol in _ASCII.items():
             wanted = wanted.replace(ascii_name, symbol)
-        for q in self.quantities:
-            if q.name == wanted:
-                return q.value
-        raise KeyError(f"trace: {name!r} is not a quantity; expected one of {', '.join(self.names)}")
+        named = {q.name: q.value for q in self.quantities} | self.parameters | self.slopes
+        if wanted not in named:
+            raise KeyError(f"trace: {name!r} is not a quantity; expected one of {', '.join(named)}")
+        return named[wanted]
 
     def __iter__(self) -> Iterator[Quantity]:
         return iter(self.quantities)
 
     def __str__(self) -> str:
-        width = max(len(q.equation) for q in self.quantities)
-        return "\n".join(_beside(q.equation, q.value, width) for q in self.quantities)
+        equations = [for_terminal(q.equation) for q in self.quantities]
+        width = max(map(len, equations))
+        return "\n".join(_beside(e, q.value, width) for e, q in zip(equations, self.quantities, strict=True))
+
+    def to_html(self, path: str | os.PathLike[str], *, lr: float = 0.5, steps: int = 2) -> None:
+        """Write a page that shows the passes forward and backward step by step, each number beside `jax.grad`'s.
+
+        The page is one file that needs nothing else. Each step is one equation, with its number in the document and
+        its values; after the last gradient come the updates w ← w − η ∂E/∂w (§3), and then the next training step.
+
+        Args:
+            path: the file; replaced as a whole or left as it was.
+            lr: the learning rate η.
+            steps: how many training steps, each on the same x and y.
+
+        Raises:
+            TypeError, ValueError: lr or steps is out of its range.
+            OSError: the file cannot be written.
+        """
+        from tinynet.pages.trace import trace_page
+
+        write_atomically(path, trace_page(self, lr, steps).encode())
+
+    def _repr_html_(self) -> str:
+        from tinynet.pages.trace import trace_page
+
+        page, style = escape(trace_page(self, 0.5, 2)), "width: 100%; height: 820px; border: 0"
+        return (
+            f'<iframe title="Back-propagation" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
+            f"<details><summary>As text</summary><pre>{escape(str(self))}</pre></details>"
+        )
 
 
 def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array) -> Trace:
@@ -88,62 +303,96 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array) -> Trace:
     """
     check_instance("trace", "net", net, Layer)
     check_instance("trace", "loss", loss, Loss)
-    chain = list(_chain(net, params))
-    forward, names, caches = [Quantity("a0", f"{_show('a0')} = x", x, -1)], ["a0"], []
-    value, level = x, 0
-    for i, (layer, layer_params) in enumerate(chain):
-        value, cache = layer.forward(layer_params, value)
+    chain = chain_of(net, params)
+    names, values, caches = _names(chain), [x], []
+    for layer, layer_params in chain:
+        value, cache = layer.forward(layer_params, values[-1])
+        values.append(value)
         caches.append(cache)
-        learns = bool(leaves(layer_params))
+    E, residual = loss.forward(values[-1], y)
+    error = loss.backward(residual)
+    left, factors = error_name(names[-1]), (names[-1], "y")
+    steps = [
+        Quantity("E", _loss_equation(loss), E, -1, "loss", factors),
+        Quantity(left, _first_error_equation(loss, names[-1]), error, -1, "residual", factors),
+    ]
+    parameters, slopes, kinds = {}, {}, {}
+    for i in reversed(range(len(chain))):
+        layer, layer_params = chain[i]
+        output, source, above = names[i + 1], names[i], error
+        error, dparams = layer.backward(layer_params, caches[i], above)
+        slope = _slope(layer, layer_params, caches[i], above, error)
+        kinds[i] = kind = "affine" if isinstance(layer, Linear) else "layer" if slope is None else "entrywise"
+        for (path, p), dp in zip(leaves_with_paths(layer_params), leaves(dparams), strict=True):
+            name = parameter_name(path, output)
+            parameters[name] = p
+            steps.append(_gradient(kind, name, dp, output, source, i))
+        if i > 0:
+            if slope is not None:
+                slopes[f"f′({source})"] = slope
+            steps.append(_passed_error(layer, kind, error, output, source, i))
+    inputs = [Quantity("a0", f"{superscript('a0')} = x", x, -1, "input")]
+    outputs = [_output(chain[i][0], kinds[i], values[i + 1], names[i + 1], names[i], i) for i in range(len(chain))]
+    return Trace((*inputs, *outputs, *steps), parameters, slopes, net, loss, params, x, y)
+
+
+def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:
+    """Return the layers one after another, each with its parameters; a Sequential inside another is unrolled."""
+    if not isinstance(net, Sequential):
+        return [(net, params)]
+    return [part for layer, p in zip(net.layers, params, strict=True) for part in chain_of(layer, p)]
+
+
+def output_names(at: Trace) -> list[str]:
+    """Return a0 and the name of each layer's output."""
+    return _names(chain_of(at.net, at.params))
+
+
+def _names(chain: list[tuple[Layer, Params]]) -> list[str]:
+    names, level = ["a0"], 0
+    for _, params in chain:
+        learns = bool(leaves(params))
         level += learns
         name = f"z{level}" if learns else f"a{level}"
         while name in names:
             name += "′"
-        forward.append(Quantity(name, _forward_equation(layer, level, name, names[-1]), value, i))
         names.append(name)
-
-    E, residual = loss.forward(value, y)
-    error = loss.backward(residual)
-    backward = [
-        Quantity("E", _loss_equation(loss), E, -1),
-        Quantity(_error(names[-1]), _first_error_equation(loss, names[-1]), error, -1),
-    ]
-    for i in reversed(range(len(chain))):
-        layer, layer_params = chain[i]
-        error, dparams = layer.backward(layer_params, caches[i], error)
-        output, source = names[i + 1], names[i]
-        for path, dp in leaves_with_paths(dparams):
-            key = re.sub(r"\W+", ".", path).strip(".")
-            name = f"d{key}{output[1:]}"
-            backward.append(Quantity(name, _gradient_equation(layer, key, output, source), dp, i))
-        if i > 0:
-            backward.append(Quantity(_error(source), _error_equation(layer, output, source), error, i))
-    return Trace(tuple(forward + backward))
+    return names
 
 
-def _chain(net: Layer, params: Params) -> Iterator[tuple[Layer, Params]]:
-    if not isinstance(net, Sequential):
-        yield net, params
-        return
-    for layer, layer_params in zip(net.layers, params, strict=True):
-        yield from _chain(layer, layer_params)
+def _slope(layer: Layer, params: Params, cache: Any, dy: Array, dx: Array) -> Array | None:
+    """Return f′(z) where the layer is a function of each entry: where ∂E/∂z is ∂E/∂a ⊗ f′(z), f′(z) being ∂(Σ a)/∂z."""
+    if leaves(params) or getattr(dx, "shape", None) != dy.shape:
+        return None
+    slope, _ = layer.backward(params, cache, np.ones(dy.shape, dy.dtype))
+    return slope if np.allclose(dx, dy * slope, rtol=1e-5, atol=0) else None
 
 
-def _show(name: str) -> str:
-    return name.translate(_SUPERSCRIPTS)
+def superscript(name: str) -> str:
+    """Write the level of a name above it: z² for z2."""
+    return re.sub(r"\d+(?=′*$)", lambda level: level.group().translate(_SUPERSCRIPTS), name)
 
 
-def _error(name: str) -> str:
+def error_name(name: str) -> str:
+    """Return the name of ∂E by an output: δ of z, ∂E/∂a of a."""
     return f"δ{name[1:]}" if name[0] == "z" else f"∂E/∂{name}"
 
 
-def _forward_equation(layer: Layer, level: int, name: str, source: str) -> str:
-    if isinstance(layer, Linear):
-        W, b = _show(f"W{level}"), _show(f"b{level}")
-        return f"{_show(name)} = {W} {_show(source)} + {b}  (18)"
-    if isinstance(layer, Sigmoid):
-        return f"{_show(name)} = f({_show(source)})  (19)"
-    return f"{_show(name)} = {type(layer).__name__}({_show(source)})"
+def parameter_name(path: str, output: str) -> str:
+    """Return the name of a parameter by its path in the layer's and the layer's output: W2."""
+    return re.sub(r"\W+", ".", path).strip(".") + output[1:]
+
+
+def _symbol(layer: Layer) -> str:
+    return "f" if isinstance(layer, Sigmoid) else type(layer).__name__
+
+
+def _output(layer: Layer, kind: str, value: Array, name: str, source: str, i: int) -> Quantity:
+    left, a, W, b = superscript(name), superscript(source), f"W{name[1:]}", f"b{name[1:]}"
+    if kind == "affine":
+        return Quantity(name, f"{left} = {superscript(W)} {a} + {superscript(b)}  (18)", value, i, kind, (W, source, b))
+    number = "  (19)" if kind == "entrywise" else ""
+    return Quantity(name, f"{left} = {_symbol(layer)}({a}){number}", value, i, kind, (source,))
 
 
 def _loss_equation(loss: Loss) -> str:
@@ -153,32 +402,40 @@ def _loss_equation(loss: Loss) -> str:
 
 
 def _first_error_equation(loss: Loss, name: str) -> str:
-    left = _show(_error(name))
+    left = superscript(error_name(name))
     if isinstance(loss, SquaredError):
         return f"{left} = ŷ − y  (21)" if loss.reduction == "sum" else f"{left} = (ŷ − y) / m  (17), (21)"
     return f"{left} = ∂E/∂ŷ"
 
 
-def _error_equation(layer: Layer, output: str, source: str) -> str:
-    left, right = _show(_error(source)), _show(_error(output))
-    if isinstance(layer, Linear):
-        return f"{left} = {_show('W' + output[1:])}ᵀ {right}  in (22)"
-    if isinstance(layer, Sigmoid):
-        return f"{left} = {right} ⊗ f′({_show(source)})  (20)"
-    return f"{left} = {right} · ∂{_show(output)}/∂{_show(source)}"
+def _passed_error(layer: Layer, kind: str, value: Array, output: str, source: str, i: int) -> Quantity:
+    name, above, W = error_name(source), error_name(output), f"W{output[1:]}"
+    left, right = superscript(name), superscript(above)
+    if kind == "affine":
+        return Quantity(name, f"{left} = {superscript(W)}ᵀ {right}  in (22)", value, i, "transposed", (W, above))
+    if kind == "entrywise":
+        slope = f"f′({source})"
+        equation = f"{left} = {right} ⊗ {_symbol(layer)}′({superscript(source)})  (20)"
+        return Quantity(name, equation, value, i, "product", (above, slope))
+    equation = f"{left} = {right} · ∂{superscript(output)}/∂{superscript(source)}"
+    return Quantity(name, equation, value, i, "layer", (above, source))
 
 
-def _gradient_equation(layer: Layer, key: str, output: str, source: str) -> str:
-    left, δ = f"d{key}{_show(output[1:])}", _show(_error(output))
-    if isinstance(layer, Linear):
-        return f"{left} = {δ} ({_show(source)})ᵀ  (24)" if key == "W" else f"{left} = {δ}  (26)"
-    return f"{left} = {δ} · ∂{_show(output)}/∂{key}"
+def _gradient(kind: str, name: str, value: Array, output: str, source: str, i: int) -> Quantity:
+    left, error = f"d{superscript(name)}", error_name(output)
+    δ, a, key = superscript(error), superscript(source), name.removesuffix(output[1:])
+    if kind == "affine" and key == "W":
+        return Quantity(f"d{name}", f"{left} = {δ} ({a})ᵀ  (24)", value, i, "outer", (error, source))
+    if kind == "affine":
+        return Quantity(f"d{name}", f"{left} = {δ}  (26)", value, i, "sum", (error,))
+    return Quantity(f"d{name}", f"{left} = {δ} · ∂{superscript(output)}/∂{key}", value, i, "layer", (error, source))
 
 
 def _beside(equation: str, value: Any, width: int) -> str:
-    value = np.asarray(value)
+    value = np.asarray(leaves(value)[0])  # of several inputs the first
     if value.ndim > 2 or value.size > 60:
-        shape = " × ".join(map(str, value.shape))
-        return f"{equation:<{width}}  {shape}, from {value.min():.4g} to {value.max():.4g}, mean {value.mean():.4g}"
+        shape = _shape(value.shape)
+        text = f"{shape}, from {value.min():.4g} to {value.max():.4g}, mean {value.mean():.4g}"
+        return f"{equation:<{width}}  {for_terminal(text)}"
     text = np.array2string(value, precision=5, suppress_small=True, max_line_width=100)
     return f"{equation:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2))

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
-try:
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-except ImportError:
-    raise ImportError('tinynet.plot needs matplotlib; use pip install "tinynet[plot]"') from None
 
 from tinynet.arrays import Array, Params
 from tinynet.inspection import Trace
 from tinynet.layers import Layer
 
-__all__ = ["decision_surface", "layers_over_time", "learning_curves", "weights"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def learning_curves(history: Mapping[str, Array], *, log: bool | None = None) -> Figure:
-    """Draw `FitResult.history`: one panel a quantity, training and validation together.
+def learning_curves(result: Any, *, log: bool | None = None) -> Figure:
+    """Draw a result of `fit`, or its history: one panel per quantity, training and validation together.
+
+    Where there is a validation loss, the epoch at which it is smallest is marked.
 
     Args:
-        history: one array a quantity, an entry an epoch; "seconds" is not drawn.
+        result: a FitResult; or a mapping like its history, one array per quantity, one entry per epoch. "seconds" is
+            not drawn.
         log: whether the loss has a logarithmic axis; if None, when it is positive and spans more than a factor of 20.
 
     Raises:
         ValueError: there is nothing to draw.
     """
+    history: Mapping[str, Array] = getattr(result, "history", result)
     names = [name for name in history if not name.startswith("validation_") and name != "seconds"]
     if not names:
         raise ValueError(f"learning_curves: history has {sorted(history)}; expected a loss or a metric")
-    figure = Figure(figsize=(4.8 * len(names), 3.4), layout="constrained")
+    watched = np.asarray(history.get("validation_loss", ()), float)
+    best = int(np.nanargmin(watched)) + 1 if np.isfinite(watched).any() else None
+    figure = _figure((4.8 * len(names), 3.4))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         curves = {"training": history[name]}
         if f"validation_{name}" in history:
@@ -43,13 +46,116 @@ def learning_curves(history: Mapping[str, Array], *, log: bool | None = None) ->
         for label, values in curves.items():
             epochs = np.arange(1, len(values) + 1)
             axes.plot(epochs, values, label=label, marker="o" if len(values) < 15 else None, markersize=4)
+        if best is not None:
+            axes.axvline(best, color="0.3", linestyle=":", label=f"best: epoch {best}")
         if name == "loss" and (_spans(curves.values()) if log is None else log):
             axes.set_yscale("log")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
+        if len(axes.lines) > 1:
             axes.legend()
+    return figure
+
+
+def network(trace: Trace, *, sample: int = 0) -> Figure:
+    """Draw a network of dense layers: a in each node, w as each edge's colour and width; red positive, blue negative.
+
+    Of a layer of more than 12 units the first 8 and the last 3 are drawn.
+
+    Args:
+        trace: what `tinynet.trace` returned.
+        sample: which row of the batch.
+
+    Raises:
+        ValueError: a layer is neither Linear nor a function of each entry, which this drawing cannot show.
+    """
+    columns: list[tuple[str, Any]] = [("a0", None)]
+    for q in trace:
+        if q.rule == "affine":
+            columns.append((q.name, trace[q.factors[0]]))
+        elif q.rule == "entrywise":
+            columns[-1] = (q.name, columns[-1][1])
+        elif q.rule == "layer" and q.factors[0][0] in "az":
+            raise ValueError(f"network: {q.equation} is no dense layer; expected Linear and functions of each entry")
+    values = [np.atleast_2d(np.asarray(trace[name]))[sample] for name, _ in columns]
+    shown = [np.arange(len(v)) if len(v) <= 12 else np.r_[:8, len(v) - 3 : len(v)] for v in values]
+    places = [_heights(len(v), len(units)) for v, units in zip(values, shown, strict=True)]
+    top = max(ys.max() for ys in places)
+    figure = _figure((2.4 * len(columns), 0.75 * (2 * top + 2)))
+    axes: Any = figure.subplots()
+    axes.axis("off")
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-top - 0.7, top + 1.1))
+    for c, ((name, W), a, units, ys) in enumerate(zip(columns, values, shown, places, strict=True)):
+        if W is not None:
+            _edges(axes, c, np.asarray(W)[np.ix_(units, shown[c - 1])], places[c - 1], ys)
+        fill = _colours("RdBu_r", 0.5 + 0.25 * a[units] / (np.abs(a).max() or 1))
+        axes.scatter(np.full(len(ys), c), ys, s=1300, c=fill, edgecolors="black", linewidths=0.8, zorder=3)
+        for y, value in zip(ys, a[units], strict=True):
+            axes.text(c, y, f"{value:.3g}", ha="center", va="center", fontsize=9, zorder=4)
+        if len(units) < len(a):
+            axes.text(c, (ys[7] + ys[8]) / 2, f"⋮\n{len(a)} units", ha="center", va="center", fontsize=8)
+        axes.text(c, top + 0.8, name, ha="center", fontsize=11)
+    return figure
+
+
+def _edges(axes: Any, c: int, W: npt.NDArray[Any], sources: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
+    """Draw the weights between the columns c − 1 and c, with their numbers where there are few."""
+    size = np.abs(W) / (np.abs(W).max() or 1)
+    colours = _colours("RdBu_r", 0.5 + 0.45 * np.sign(W) * np.maximum(size, 0.3))
+    for i, j in np.ndindex(W.shape):
+        axes.plot([c - 1, c], [sources[j], targets[i]], color=colours[i, j], linewidth=0.4 + 2.6 * size[i, j], zorder=1)
+        if W.size <= 12:
+            x, y = c - 0.66, sources[j] + 0.34 * (targets[i] - sources[j])
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            axes.text(x, y, f"{W[i, j]:.3g}", ha="center", va="center", fontsize=8, bbox=paper, zorder=2)
+
+
+def _heights(n: int, shown: int) -> npt.NDArray[np.float64]:
+    """Return the heights of the nodes of a layer, from the top down and about 0, with a gap where it is folded."""
+    rows = np.arange(shown, dtype=float)
+    if shown < n:
+        rows[8:] += 1
+    return np.asarray(rows[-1] / 2 - rows)
+
+
+def confusion(y_hat: Array, y: Array, *, labels: Sequence[Any] | None = None) -> Figure:
+    """Draw how often each class (a row) was predicted to be each class (a column), with the numbers.
+
+    The darker a square, the larger its share of the row.
+
+    Args:
+        y_hat: (m, K), of which the largest in a row is the prediction; or (m,), the predicted classes from 0 on.
+        y: (m, K), one-hot rows; or (m,), the classes.
+        labels: the names of the K classes; 0, 1, 2, … if None.
+
+    Raises:
+        ValueError: y_hat and y are of different length or of other shapes, or labels are too few.
+    """
+    predicted, true = (a.argmax(axis=1) if a.ndim == 2 else a for a in map(np.asarray, (y_hat, y)))
+    if predicted.shape != true.shape or true.ndim != 1 or len(true) == 0:
+        shapes = f"{np.shape(y_hat)} and {np.shape(y)}"
+        raise ValueError(f"confusion: y_hat and y have shapes {shapes}; expected (m, K) or (m,), m of at least 1")
+    classes = int(max(predicted.max(), true.max())) + 1 if np.ndim(y_hat) == 1 else np.shape(y_hat)[1]
+    names = list(range(classes) if labels is None else labels)
+    if len(names) < classes:
+        raise ValueError(f"confusion: labels has {len(names)} entries; expected {classes}, one per class")
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (true.astype(int), predicted.astype(int)), 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(10.0, 1.8 + 0.5 * len(names))
+    figure = _figure((side + 0.6, side))
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            axes.text(j, i, count, ha="center", va="center", color="white" if share[i, j] > 0.5 else "black")
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(len(str(name)) for name in names) > 3 else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"{np.trace(counts)} of {len(true)} right ({np.trace(counts) / len(true):.1%})")
     return figure
 
 
@@ -57,10 +163,10 @@ def weights(W: Array, *, shape: tuple[int, int] | None = None, columns: int | No
     """Draw weights as images: for each unit what it looks for, red for positive, blue for negative, white for 0.
 
     Args:
-        W: (n_out, n_in) of a Linear layer, an image a unit; or (n_out, n_in, K, K) of a Conv2d, an image a pair of
-            channels, a row an output.
+        W: (n_out, n_in) of a Linear layer, one image per unit; or (n_out, n_in, K, K) of a Conv2d, one image per pair
+            of channels, one row per output.
         shape: (height, width) of the image that the n_in entries of a Linear layer make; square if None.
-        columns: images a row; about a square if None.
+        columns: images per row; about a square if None.
 
     Raises:
         ValueError: W has another number of axes; n_in does not fill the shape.
@@ -80,7 +186,7 @@ def weights(W: Array, *, shape: tuple[int, int] | None = None, columns: int | No
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     rows = math.ceil(len(images) / columns)
     limit = float(np.abs(images).max()) or 1.0
-    figure = Figure(figsize=(min(1.1 * columns + 1, 12), min(1.1 * rows + 0.3, 14)), layout="constrained")
+    figure = _figure((min(1.1 * columns + 1, 12), min(1.1 * rows + 0.3, 14)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -106,15 +212,15 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
     if not traces or len({t.names for t in traces}) > 1:
         raise ValueError(f"layers_over_time: traces has {len(traces)} of them; expected some, all of one network")
     if steps is not None and len(steps) != len(traces):
-        raise ValueError(f"layers_over_time: steps has {len(steps)} entries; expected {len(traces)}, one a trace")
+        raise ValueError(f"layers_over_time: steps has {len(steps)} entries; expected {len(traces)}, one per trace")
     steps = range(len(traces)) if steps is None else steps
     gradients = [name for name in traces[0].names if name.startswith("dW")][::-1]
     outputs = [name for name in traces[0].names if name.startswith("a") and name != "a0"]
     outputs = outputs or [name for name in traces[0].names if name.startswith("z")]
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = _figure((10, 3.8))
     titles = "activations: root mean square", "gradients: root mean square"
     for axes, title, names in zip(figure.subplots(1, 2), titles, (outputs, gradients), strict=True):
-        colours = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
+        colours = _colours("viridis", np.linspace(0, 0.9, len(names)))
         curves: list[list[float]] = []
         for name, colour in zip(names, colours, strict=True):
             sizes = [float(np.sqrt(np.mean(np.square(t[name])))) for t in traces]
@@ -132,7 +238,7 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
 
 
 def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: int = 200) -> Figure:
-    """Draw what a network with two inputs says all over the plane, with the samples on top.
+    """Draw the outputs of a network with two inputs all over the plane, with the samples on top.
 
     With one output, its value; with several, the class of the largest, paler where it leads by less.
 
@@ -140,7 +246,7 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
         net, params: the network.
         x: (m, 2), the samples.
         y: (m, K), the targets: one column of values, or one-hot rows.
-        points: grid points an axis.
+        points: grid points per axis.
 
     Raises:
         ValueError: x is not (m, 2) or y not (m, K).
@@ -154,14 +260,26 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
     grid = np.stack(np.meshgrid(*axis), axis=-1)
     value = np.asarray(net.forward(params, grid.reshape(-1, 2).astype(x.dtype))[0]).reshape(points, points, -1)
     extent = (axis[0][0], axis[0][-1], axis[1][0], axis[1][-1])
-    figure = Figure(figsize=(5.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = _figure((5.4, 4.4))
+    axes: Any = figure.subplots()
     if y.shape[1] == 1:
-        shown = axes.imshow(value[..., 0], origin="lower", extent=extent, aspect="auto", cmap="RdBu_r", alpha=0.5)
+        ends = {"vmin": min(value.min(), y.min()), "vmax": max(value.max(), y.max())}
+        colours: dict[str, Any] = {"cmap": "coolwarm", **ends}
+        shown = axes.imshow(value[..., 0], origin="lower", extent=extent, aspect="auto", alpha=0.45, **colours)
         figure.colorbar(shown, ax=axes, label="ŷ")
-        axes.scatter(x[:, 0], x[:, 1], c=y[:, 0], cmap="RdBu_r", edgecolors="black", linewidths=0.6, s=22)
+        kinds = np.unique(y)
+        if len(kinds) == 2 and value.min() < kinds.mean() < value.max():
+            lines = axes.contour(*axis, value[..., 0], levels=[kinds.mean()], colors="black", linewidths=1.5)
+            axes.clabel(lines, fmt=f"ŷ = {kinds.mean():g}")
+        markers = dict(zip(kinds, "os", strict=True)) if len(kinds) == 2 else {None: "o"}
+        for kind, marker in markers.items():
+            chosen = np.full(len(y), True) if kind is None else y[:, 0] == kind
+            dots = {"s": 34, "marker": marker, "edgecolors": "black", "linewidths": 0.9, "label": f"y = {kind}"}
+            axes.scatter(x[chosen, 0], x[chosen, 1], c=y[chosen, 0], **dots, **colours)
+        if len(kinds) == 2:
+            axes.legend(loc="upper left", framealpha=0.9)
     else:
-        palette = colormaps["tab10"](np.arange(y.shape[1]) % 10)[:, :3]
+        palette = _colours("tab10", np.arange(y.shape[1]) % 10)[:, :3]
         axes.imshow(_class_colours(value, palette), origin="lower", extent=extent, aspect="auto")
         for k, colour in enumerate(palette):
             chosen = y.argmax(axis=1) == k
@@ -172,6 +290,31 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
     axes.set_xlabel("x₁")
     axes.set_ylabel("x₂")
     return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of `size` inches, which a notebook shows without `%matplotlib` too."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('tinynet.plot needs matplotlib; use pip install "tinynet-grad[plot]"') from None
+    figure: Any = Figure(figsize=size, layout="constrained")
+    figure._repr_png_ = partial(_png, figure)
+    return figure  # type: ignore[no-any-return]
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def _colours(name: str, at: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return (…, 4): the colours of a colour map of matplotlib at the places `at`."""
+    from matplotlib import colormaps
+
+    colours: npt.NDArray[Any] = colormaps[name](at)
+    return colours
 
 
 def _class_colours(value: npt.NDArray[Any], palette: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -14,26 +14,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = [
-    "Activations",
-    "Parameters",
-    "ell",
-    "error",
-    "f",
-    "f_prime",
-    "forward",
-    "grad_V",
-    "grad_W",
-    "grad_b",
-    "grad_c",
-    "gradient_descent",
-    "gradients",
-    "mean_gradients",
-    "sgd",
-    "total_error",
-    "total_gradients",
-]
-
 Vector = Sequence[float]
 Matrix = Sequence[Vector]
 
@@ -57,22 +37,22 @@ class Activations(NamedTuple):
 
 
 def f(x: float) -> float:
-    """The sigmoid, 1 / (1 + e^−x), with the exponent kept negative so that it cannot overflow."""
+    """Return the sigmoid 1 / (1 + e^−x), with the exponent kept negative so that it cannot overflow."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))  # (1)
 
 
 def f_prime(x: float) -> float:
-    """Its derivative, by its value: f′(x) = f(x) · (1 − f(x))."""
+    """Return the derivative of f by its value: f′(x) = f(x) · (1 − f(x))."""
     return f(x) * (1 - f(x))  # (2)
 
 
 def ell(y_hat: Vector, y: Vector) -> float:
-    """The loss as (3) prints it: without the ½ of (4), so twice E."""
+    """Return the loss as (3) prints it: without the ½ of (4), so twice E."""
     return sum((y_hat[k] - y[k]) ** 2 for k in range(len(y)))  # (3)
 
 
 def error(y_hat: Vector, y: Vector) -> float:
-    """E_i of one sample, the loss that everything after it differentiates."""
+    """Return E_i of one sample, the loss that everything after it differentiates."""
     return 0.5 * sum((y_hat[k] - y[k]) ** 2 for k in range(len(y)))  # (4)
 
 
@@ -97,14 +77,14 @@ def forward(p: Parameters, x: Vector) -> Activations:
 
 
 def grad_b(act: Activations, y: Vector, k: int) -> float:
-    """∇b_k = ∂E/∂b_k = ∂E/∂ŷ_k · ∂ŷ_k/∂b_k (12); as ∂β_k/∂b_k = 1, this is also ∂E/∂β_k."""
+    """Return ∇b_k = ∂E/∂b_k = ∂E/∂ŷ_k · ∂ŷ_k/∂b_k (12); as ∂β_k/∂b_k = 1, this is also ∂E/∂β_k."""
     dE_dy_hat = act.y_hat[k] - y[k]  # of (4)
     dy_hat_dβ = act.y_hat[k] * (1 - act.y_hat[k])  # (2)
     return dE_dy_hat * dy_hat_dβ  # (12), (13)
 
 
 def grad_W(act: Activations, y: Vector, k: int, s: int) -> float:
-    """∇W_ks = ∂E/∂W_ks (5) = ∂E/∂ŷ_k · ∂ŷ_k/∂β_k · ∂β_k/∂W_ks (6)."""
+    """Return ∇W_ks = ∂E/∂W_ks (5) = ∂E/∂ŷ_k · ∂ŷ_k/∂β_k · ∂β_k/∂W_ks (6)."""
     dE_dy_hat = act.y_hat[k] - y[k]
     dy_hat_dβ = act.y_hat[k] * (1 - act.y_hat[k])
     dβ_dW = act.h[s]
@@ -112,7 +92,7 @@ def grad_W(act: Activations, y: Vector, k: int, s: int) -> float:
 
 
 def grad_c(p: Parameters, act: Activations, y: Vector, s: int) -> float:
-    """∇c_s = ∂E/∂c_s = ∂E/∂h_s · ∂h_s/∂c_s (14); as ∂α_s/∂c_s = 1, this is also ∂E/∂α_s.
+    """Return ∇c_s = ∂E/∂c_s = ∂E/∂h_s · ∂h_s/∂c_s (14); as ∂α_s/∂c_s = 1, this is also ∂E/∂α_s.
 
     Unit s feeds every output, so ∂E/∂h_s sums over all k (15). (16) prints W_hk for W_ks.
     """
@@ -122,7 +102,10 @@ def grad_c(p: Parameters, act: Activations, y: Vector, s: int) -> float:
 
 
 def grad_V(p: Parameters, act: Activations, x: Vector, y: Vector, s: int, d: int) -> float:
-    """∇V_sd = ∂E/∂V_sd (8) = ∂E/∂h_s · ∂h_s/∂α_s · ∂α_s/∂V_sd (9), (10). (11) prints W_hk for W_ks."""
+    """Return ∇V_sd = ∂E/∂V_sd (8) = ∂E/∂h_s · ∂h_s/∂α_s · ∂α_s/∂V_sd (9), (10).
+
+    (11) prints W_hk for W_ks.
+    """
     dE_dh = sum(grad_b(act, y, k) * p.W[k][s] for k in range(len(y)))
     dh_dα = act.h[s] * (1 - act.h[s])
     dα_dV = x[d]
@@ -130,10 +113,10 @@ def grad_V(p: Parameters, act: Activations, x: Vector, y: Vector, s: int, d: int
 
 
 def gradients(p: Parameters, x: Vector, y: Vector) -> Parameters:
-    """∇V, ∇c, ∇W, ∇b of E for one sample."""
+    """Return ∇V, ∇c, ∇W and ∇b of E for one sample."""
     act = forward(p, x)
     if len(y) != len(p.b):
-        raise ValueError(f"gradients: y has {len(y)} entries; expected {len(p.b)}, one an output")
+        raise ValueError(f"gradients: y has {len(y)} entries; expected {len(p.b)}, one per output")
     D, S, K = range(len(x)), range(len(p.c)), range(len(p.b))
     return Parameters(
         V=[[grad_V(p, act, x, y, s, d) for d in D] for s in S],
@@ -144,12 +127,12 @@ def gradients(p: Parameters, x: Vector, y: Vector) -> Parameters:
 
 
 def total_error(p: Parameters, X: Matrix, Y: Matrix) -> float:
-    """E = Σ_i E_i over all samples."""
+    """Return E = Σ_i E_i over all samples."""
     return sum(error(forward(p, x).y_hat, y) for x, y in zip(X, Y, strict=True))
 
 
 def total_gradients(p: Parameters, X: Matrix, Y: Matrix) -> Parameters:
-    """The gradient of E = Σ_i E_i: the sum over the samples, what gradient descent follows (§3)."""
+    """Return the gradient of E = Σ_i E_i: the sum over the samples, what gradient descent follows (§3)."""
     if len(X) == 0:
         raise ValueError("total_gradients: X has no samples; expected at least one")
     total = _map(lambda _: 0.0, p)
@@ -159,7 +142,7 @@ def total_gradients(p: Parameters, X: Matrix, Y: Matrix) -> Parameters:
 
 
 def mean_gradients(p: Parameters, X: Matrix, Y: Matrix) -> Parameters:
-    """∇W ≈ 1/m · Σ_i ∇W_{x_i}, and so for V, c and b: what mini-batch SGD follows (§4)."""
+    """Return ∇W ≈ 1/m · Σ_i ∇W_{x_i}, and so for V, c and b: what mini-batch SGD follows (§4)."""
     m = len(X)
     return _map(lambda g: g / m, total_gradients(p, X, Y))  # (17)
 
@@ -167,7 +150,7 @@ def mean_gradients(p: Parameters, X: Matrix, Y: Matrix) -> Parameters:
 def gradient_descent(
     p: Parameters, X: Matrix, Y: Matrix, *, lr: float, epochs: int, tolerance: float | None = None
 ) -> Parameters:
-    """§3: sum the gradient over all samples, update once; until `epochs`, or E before an update is ≤ `tolerance`."""
+    """Follow the gradient summed over all samples (§3), for `epochs` updates or until E ≤ `tolerance` before one."""
     for _ in range(epochs):
         if tolerance is not None and total_error(p, X, Y) <= tolerance:
             break
@@ -176,7 +159,7 @@ def gradient_descent(
 
 
 def sgd(p: Parameters, batches: Iterable[tuple[Matrix, Matrix]], *, lr: float) -> Parameters:
-    """§4: for each mini-batch (X, Y) in turn, follow the mean gradient (17) of its samples."""
+    """Follow the mean gradient (17) of each mini-batch (X, Y) in turn (§4)."""
     for X, Y in batches:
         p = _descend(p, mean_gradients(p, X, Y), lr)
     return p

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+except ImportError:
+    raise ImportError('tinynet.sklearn needs scikit-learn 1.6; use pip install "tinynet-grad[sklearn]"') from None
 
 import tinynet as tn
 from tinynet.arrays import Array, Params
-from tinynet.checks import check_positive_int
-
-__all__ = ["Classifier", "Regressor"]
 
 FLOATING = (np.float64, np.float32)
 
 
 class _Network(BaseEstimator):
-    """What both have in common: layers by size, E = ½ Σ (ŷ − y)² / m, mini-batch SGD with momentum."""
+    """The common part of both: layers by size, E = ½ Σ (ŷ − y)² / m, mini-batch SGD with momentum."""
 
     net_: tn.Sequential
     params_: Params
     loss_curve_: list[float]
     n_iter_: int
     _rng: np.random.Generator
-    _state: Any
+    _state: tn.TrainingState | None
 
     def __init__(
         self,
@@ -54,46 +54,32 @@ class _Network(BaseEstimator):
 
     def _fit(self, X: Array, Y: Array) -> Self:
         self._start(X, Y)
+        return self._train(X, Y, self.epochs)
+
+    def _train(self, X: Array, Y: Array, epochs: int) -> Self:
+        """Go on from where training is."""
         result = tn.fit(
             self.net_,
             tn.SquaredError("mean"),
             X,
             Y,
             params=self.params_,
-            optimizer=self._optimizer(),
-            epochs=self.epochs,
+            optimizer=tn.SGD(self.lr, self.momentum),
+            epochs=epochs,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             seed=int(self._rng.integers(2**31)),
+            state=self._state,
         )
-        self.params_ = result.params
-        self.loss_curve_ = result.history["loss"].tolist()
+        self.params_, self._state = result.params, result.state
+        self.loss_curve_ += result.history["loss"].tolist()
         self.n_iter_ = len(self.loss_curve_)
-        return self
-
-    def _partial_fit(self, X: Array, Y: Array) -> Self:
-        if self.batch_size is not None:
-            check_positive_int(type(self).__name__, "batch_size", self.batch_size)
-        optimizer, loss = self._optimizer(), tn.SquaredError("mean")
-        state = optimizer.init(self.params_) if self._state is None else self._state
-        order = self._rng.permutation(len(X)) if self.shuffle else np.arange(len(X))
-        size, E = self.batch_size or len(X), 0.0
-        for batch, start in enumerate(range(0, len(X), size)):
-            part = order[start : start + size]
-            e, grads = tn.value_and_grads(self.net_, loss, self.params_, X[part], Y[part])
-            if not math.isfinite(e):
-                raise tn.DivergenceError(f"the loss became {float(e)}", self.n_iter_, batch, self.params_)
-            self.params_, state = optimizer.update(self.params_, grads, state)
-            E += float(e) * len(part) / len(X)
-        self._state = state
-        self.loss_curve_.append(E)
-        self.n_iter_ += 1
         return self
 
     def _start(self, X: Array, Y: Array) -> None:
         if not isinstance(self.hidden_sizes, Iterable):
             raise TypeError(
-                f"{type(self).__name__}: hidden_sizes is {self.hidden_sizes!r}; expected one int a layer, as (30,)"
+                f"{type(self).__name__}: hidden_sizes is {self.hidden_sizes!r}; expected one int per layer, as (30,)"
             )
         self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
         self.net_ = self._layers([X.shape[1], *self.hidden_sizes, Y.shape[1]])
@@ -106,9 +92,6 @@ class _Network(BaseEstimator):
         pairs = [(tn.Linear(n_in, n_out), tn.Sigmoid()) for n_in, n_out in itertools.pairwise(sizes)]
         return tn.Sequential(*itertools.chain(*pairs))
 
-    def _optimizer(self) -> tn.SGD:
-        return tn.SGD(self.lr, self.momentum)
-
     def _forward(self, X: Any) -> Array:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=FLOATING, reset=False)
@@ -116,13 +99,13 @@ class _Network(BaseEstimator):
 
 
 class Classifier(ClassifierMixin, _Network):
-    """A classifier: sigmoid layers, one output a class, the squared error to one-hot targets.
+    """A classifier: sigmoid layers, one output per class, the squared error to one-hot targets.
 
     Args:
         hidden_sizes: units of each hidden layer; () for none.
         epochs: passes over the data that `fit` makes; `partial_fit` makes one.
         lr, momentum: of `tinynet.SGD`.
-        batch_size: samples a batch; None for all.
+        batch_size: samples per batch; None for all.
         shuffle: whether each epoch meets the samples in a new order.
         random_state: an int for the same result each time, a `numpy.random.RandomState`, or None.
 
@@ -152,7 +135,7 @@ class Classifier(ClassifierMixin, _Network):
         Y = self._one_hot(y, X.dtype)
         if first:
             self._start(X, Y)
-        return self._partial_fit(X, Y)
+        return self._train(X, Y, 1)
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         """Return (n_samples, n_classes): the outputs, scaled so that each row adds up to 1."""
@@ -224,7 +207,7 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
         X, Y = self._validated(X, y, reset=first)
         if first:
             self._start(X, Y)
-        return self._partial_fit(X, Y)
+        return self._train(X, Y, 1)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return ŷ of the shape that y had."""

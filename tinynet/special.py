@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tinynet.arrays import Array, namespace
-
-__all__ = ["expit", "ndtr", "normal_density"]
+from tinynet.arrays import Array, namespace, widened
 
 # M(x) ≈ P(x) / Q(x), lowest power first.
 _P = (
@@ -21,7 +19,7 @@ _Q = (
 
 
 def expit(z: Array) -> Array:
-    """σ(z) = 1 / (1 + e^−z) (1): with e = e^−|z| ≤ 1 it is 1 / (1 + e) for z ≥ 0, e / (1 + e) for z < 0."""
+    """Return σ(z) = 1 / (1 + e^−z) (1): with e = e^−|z| ≤ 1, 1 / (1 + e) for z ≥ 0 and e / (1 + e) for z < 0."""
     xp = namespace(z)
     negative = z < 0
     e = xp.exp(xp.where(negative, z, -z))
@@ -29,7 +27,7 @@ def expit(z: Array) -> Array:
 
 
 def normal_density(z: Array) -> Array:
-    """φ(z) = e^(−z²/2) / √(2π).
+    """Return φ(z) = e^(−z²/2) / √(2π).
 
     The square would lose digits in the tail: the exponential turns its absolute error into a relative one. So z² is
     split at c, z rounded to sixteenths: z² = c² + (z − c)(z + c), and c² is exact.
@@ -44,7 +42,7 @@ def normal_density(z: Array) -> Array:
 
 
 def ndtr(z: Array) -> Array:
-    """Φ(z) = ∫_−∞^z φ(t) dt, the normal distribution function.
+    """Return Φ(z) = ∫_−∞^z φ(t) dt, the normal distribution function.
 
     With Mills' ratio M(x) = Φ(−x) / φ(x), x ≥ 0, which falls smoothly from √(π/2) to 1/x,
         Φ(z) = φ(z) M(−z) for z < 0,        1 − φ(z) M(z) for z ≥ 0.
@@ -56,9 +54,14 @@ def ndtr(z: Array) -> Array:
     """
     xp = namespace(z)
     negative = z < 0
-    x = xp.where(negative, -z, z)
+    x = widened(xp.where(negative, -z, z))  # the coefficients are beyond float16
     tail = normal_density(x) * _mills_ratio(x)
-    return xp.where(negative, tail, 1 - tail)
+    return xp.where(negative, tail, 1 - tail).astype(z.dtype, copy=False)
+
+
+def product(w: Array, x: Array) -> Array:
+    """Return w x, and 0 where w is 0, even if x is infinite: −log 0 counts nothing where its weight is 0."""
+    return w * namespace(x).where(w == 0, 0, x)
 
 
 def _mills_ratio(x: Array) -> Array:

@@ -118,7 +118,7 @@ def test_an_npz_of_images_is_flattened_and_of_names_is_kept(tmp_path):
         ),
         ({"x": np.zeros((3, 2), complex), "y": np.zeros(3)}, "x is complex128 of shape"),
         ({"x": np.zeros((3, 2), "U1"), "y": np.zeros(3)}, "x is <U1 of shape"),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, r"y has shape \(2,\); expected \(3,\), one target a row of x"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, r"y has shape \(2,\); expected \(3,\), one target per row of x"),
         ({"x": np.zeros((3, 2)), "y": np.zeros((3, 1))}, r"y has shape \(3, 1\); expected \(3,\)"),
         ({"x": np.full((3, 2), np.nan), "y": np.zeros(3)}, "x has a value that is NaN or infinite"),
         ({"x": np.zeros((3, 2)), "y": np.full(3, np.inf)}, "y has a value that is NaN or infinite"),

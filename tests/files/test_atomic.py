@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -92,6 +93,41 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         write_atomically(tmp_path / "nowhere" / "file", b"new")
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path, b"new")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o755])
+def test_a_file_keeps_its_mode_and_is_never_open_to_more_people(path, monkeypatch, mode):
+    path.chmod(mode)
+    modes = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: [modes.append(stat.S_IMODE(os.fstat(file).st_mode)), fsync(file)])
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert modes[0] & ~mode == 0
+
+
+def test_what_is_no_file_is_refused_and_stays(tmp_path):
+    pipe, device, folder = tmp_path / "pipe", tmp_path / "device", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    device.symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for path in (pipe, device, folder, tmp_path / "socket"):
+            kind = stat.S_IFMT(path.stat().st_mode)
+            with pytest.raises(OSError, match=r"not a regular file|Is a directory") as caught:
+                write_atomically(path, b"new")
+            assert caught.value.filename == str(path)
+            assert stat.S_IFMT(path.stat().st_mode) == kind
+
+
+def test_a_link_to_a_file_that_is_not_there_makes_it(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "file")
+    write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_symbolic_link_stays(path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from enum import Enum
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 import tinynet as tn
 from tinynet.files import container as files
 from tinynet.files.container import read, write
+from tinynet.files.encoding import encode
 from tinynet.trees import leaves_with_paths
 
 NET = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Sequential(tn.Linear(6, 3), tn.Sigmoid()))
@@ -156,7 +159,7 @@ def test_a_users_layer_is_rebuilt_from_the_class_that_is_handed_over(path):
 def test_every_public_class_with_fields_is_known_by_its_name():
     from tinynet.files.encoding import known_names
 
-    public = {name: thing for name, thing in vars(tn).items() if name in tn.__all__ and isinstance(thing, type)}
+    public = {name: getattr(tn, name) for name in tn.__all__ if isinstance(getattr(tn, name), type)}
     kinds = (tn.Layer, tn.Loss, tn.Optimizer)
     expected = {name for name, thing in public.items() if issubclass(thing, kinds) and thing not in kinds}
     assert expected <= known_names().keys()
@@ -253,7 +256,7 @@ def test_classes_handed_over_are_checked(path):
 
 def forge(path, document, arrays=None):
     """A file with any document, signed as tinynet signs it."""
-    path.write_bytes(files._pack(document, arrays or {}))
+    path.write_bytes(b"".join(files._pack(document, arrays or {})))
 
 
 def test_damage_is_named(path):
@@ -309,7 +312,7 @@ def test_a_foreign_file_is_named(path):
         ({"object": ["os.system", {"command": "true"}]}, "'os.system' is not one of tinynet's"),
         ({"object": ["Layer", {}]}, "'Layer' is not one of tinynet's"),
         ({"object": ["Linear", {"n_in": 10**18, "n_out": 10**18}]}, "params.* too large|do not fit"),
-        ({"object": ["Linear", {"n_in": 2**19, "n_out": 2**19}]}, "more parameters than were given"),
+        ({"object": ["Linear", {"n_in": 2**19, "n_out": 2**19}]}, "its parameters do not fit its network"),
         ({"object": ["Linear", {"n_in": -1, "n_out": 3}]}, "net: Linear: n_in is -1; expected at least 1"),
         ({"object": ["Linear", {"n_in": 1}]}, "net: .*missing .*n_out"),
         ({"object": ["Linear", {"n_in": 1, "n_out": 1, "rm": 1}]}, "net: Linear has no field 'rm'"),
@@ -335,14 +338,14 @@ def test_a_signed_file_with_a_hostile_document_is_refused(path, document, messag
 
 def test_hostile_arrays_are_refused(path):
     one = {"object": ["Linear", {"n_in": 1, "n_out": 1}]}
-    twice = {"dict": {"W": {"array": "a"}, "b": {"array": "a"}}}
-    forge(path, {"dict": {"net": one, "params": twice}}, {"a": np.ones((1, 1))})
+    twice = {"dict": {"W": {"array": "params.W"}, "b": {"array": "params.W"}}}
+    forge(path, {"dict": {"net": one, "params": twice}}, {"params.W": np.ones((1, 1))})
     with pytest.raises(tn.FileError, match="is not a value"):
         tn.load(path)
     forge(path, {"dict": {"net": {"object": ["Sigmoid", {}]}, "params": {"dict": {}}}}, {"stowaway": np.ones(3)})
     with pytest.raises(tn.FileError, match="'stowaway' belongs to nothing"):
-        tn.load(path)
-    forge(path, {"dict": {"net": one, "params": {"dict": {"W": {"array": "a"}}}}}, {"a": np.ones((1, 1))})
+        read(path)
+    forge(path, {"dict": {"net": one, "params": {"dict": {"W": {"array": "params.W"}}}}}, {"params.W": np.ones((1, 1))})
     with pytest.raises(tn.FileError, match="its parameters do not fit its network"):
         tn.load(path)
 
@@ -367,6 +370,90 @@ def test_keys_that_stand_twice_and_deep_nesting_are_refused(path):
         deep = {"tuple": [deep]}
     forge(path, deep)
     with pytest.raises(tn.FileError, match="nested deeper than 64"):
+        tn.load(path)
+
+
+def test_a_file_cannot_write_to_the_terminal(path):
+    """No control character of a file, nor one that turns the direction of writing, is in a message."""
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e\r"
+    for document in (
+        {"object": [hostile, {}]},
+        {"object": ["Linear", {hostile: 1}]},
+        {"object": ["Raw", {"text": hostile}]},
+        {hostile: 1, "b": 2},
+        {"enum": ["Mode", hostile]},
+    ):
+        forge(path, {"dict": {"net": document, "params": {"dict": {}}}})
+        with pytest.raises(tn.FileError) as caught:
+            tn.load(path, classes=[Raw, Mode])
+        assert all(c.isprintable() for c in str(caught.value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw(tn.Layer):
+    """A user's layer that puts a text of the file into a message as it is."""
+
+    text: str
+
+    def __post_init__(self):
+        raise ValueError(self.text)
+
+    forward = backward = None
+
+
+@contextlib.contextmanager
+def at_most(size):
+    """Assert that no more than `size` bytes are allocated at a time."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= size
+
+
+def test_a_header_is_refused_before_what_follows_it_is_read(path):
+    """Files of 2 GB that take no room on the disk."""
+    good = tn.Linear(1, 1)
+    tn.save(path, good, good.init(np.random.default_rng(0)))
+    for start, message in [
+        (path.read_bytes(), "cut off"),
+        (b"", "lack the network|not a safetensors|Expecting value"),
+        ((2**30).to_bytes(8, "little"), "at most 4194304 are read"),
+        ((2**63).to_bytes(8, "little"), "not a safetensors file"),
+    ]:
+        path.write_bytes(start)
+        os.truncate(path, 2**31)
+        with pytest.raises(tn.FileError, match=message), at_most(2**20):
+            tn.load(path)
+
+
+def test_a_network_is_loaded_from_its_own_arrays_and_without_the_classes_of_the_rest(path):
+    @dataclasses.dataclass(frozen=True)
+    class Strange:
+        a: int
+
+    tn.save(path, NET, params(), extra={"mine": Strange(1), "array": np.ones(3)})
+    net, loaded = tn.load(path)
+    assert net == NET
+    assert_same(loaded, params())
+    with pytest.raises(tn.FileError, match="'Strange' is not one of tinynet's"):
+        read(path)
+    assert read(path, classes=[Strange])["extra"]["mine"] == Strange(1)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(tn.FileError, match="checksum"):
+        tn.load(path)
+
+
+@pytest.mark.parametrize("layer", [tn.Linear, tn.Conv2d, tn.Embedding], ids=lambda layer: layer.__name__)
+def test_shapes_of_any_size_are_compared_without_memory(path, layer):
+    n = 2**19
+    document = encode(layer(n, n, *([3] if layer is tn.Conv2d else [])))[0]
+    forge(path, {"dict": {"net": document, "params": {"dict": {}}}})
+    with pytest.raises(tn.FileError, match="its parameters do not fit its network"), at_most(2**23):
         tn.load(path)
 
 

@@ -1,6 +1,7 @@
 """Each activation: its values against an independent library, its derivative against jax.vjp, its limits and kinks."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -151,3 +152,31 @@ def test_normal_density_and_expit_equal_scipy():
     z = np.linspace(-9, 9, 1001)
     np.testing.assert_allclose(normal_density(z), scipy.stats.norm.pdf(z), rtol=64 * UNIT)
     np.testing.assert_allclose(expit(z), scipy.special.expit(z), rtol=4 * UNIT)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize(("xp", "dtype"), [(np, np.float16), (jnp, np.float16), (jnp, jnp.bfloat16)])
+def test_gelu_in_half_precision_is_that_of_float64_rounded(approximate, xp, dtype):
+    layer = tn.GELU(approximate)
+    z = np.concatenate([np.linspace(-6, 6, 99), [-6e4, -300, 0, 300, 6e4]]).astype(dtype)
+    wide = z.astype(np.float64)
+    a, cache = layer.forward({}, xp.asarray(z))
+    dz, _ = layer.backward({}, cache, xp.ones_like(z))
+    expected, wide_cache = layer.forward({}, wide)
+    slope, _ = layer.backward({}, wide_cache, np.ones_like(wide))
+    assert a.dtype == dz.dtype == dtype
+    unit = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(a.astype(np.float64), expected, rtol=8 * unit, atol=8 * unit)
+    np.testing.assert_allclose(dz.astype(np.float64), slope, rtol=8 * unit, atol=8 * unit)
+
+
+@pytest.mark.parametrize("z", [1e155, 1e200, 1e300])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_far_out_is_the_identity_and_0(approximate, z):
+    layer = tn.GELU(approximate)
+    z = np.array([z, -z])
+    a, cache = layer.forward({}, z)
+    np.testing.assert_array_equal(a, [z[0], 0])
+    np.testing.assert_array_equal(layer.backward({}, cache, np.ones(2))[0], [1, 0])
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(jax.grad(lambda z: layer.forward({}, z)[0].sum())(z), [1, 0])

@@ -144,32 +144,3 @@ def test_conv2d_names_bad_channels_and_params():
         layer.forward({**params, "W": np.ones((2, 3, 3, 3))}, np.ones((1, 2, 4, 4)))
     with pytest.raises(ValueError, match=r'expected a dict with "b"'):
         layer.forward({"W": params["W"]}, np.ones((1, 2, 4, 4)))
-
-
-def test_a_small_convolutional_network_reads_98_percent_of_the_digits():
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    x, target = load_digits(return_X_y=True)
-    x = (x / 16).reshape(-1, 1, 8, 8).astype(np.float32)
-    y = np.eye(10, dtype=np.float32)[target]
-    he = tn.initializers.he_normal
-    net = tn.Sequential(
-        tn.Conv2d(1, 16, kernel=3, padding=1, initializer=he),
-        tn.ReLU(),
-        tn.MaxPool2d(2),
-        tn.Conv2d(16, 32, kernel=3, padding=1, initializer=he),
-        tn.ReLU(),
-        tn.MaxPool2d(2),
-        tn.Flatten(),
-        tn.Linear(128, 10),
-    )
-    loss, optimizer = tn.SoftmaxCrossEntropy("mean"), tn.AdamW(tn.CosineDecay(5e-3, steps=10 * 45))
-    accuracy = []
-    for seed in range(3):
-        split = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=target)
-        x_train, x_test, y_train, y_test = split
-        result = tn.fit(net, loss, x_train, y_train, optimizer=optimizer, epochs=10, batch_size=32, seed=seed)
-        y_hat, _ = net.forward(result.params, x_test)
-        accuracy.append(np.mean(y_hat.argmax(axis=1) == y_test.argmax(axis=1)))
-    assert np.mean(accuracy) >= 0.98

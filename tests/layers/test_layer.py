@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+import tinynet.trees
 from tests.reference import assert_within, vjp_by_jax
+from tinynet.layers.layer import forward_with_state
+from tinynet.trees import map_leaves
+from tinynet.verification.cases import CASES
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,136 @@ def test_param_grads_is_what_backward_gives():
     _, cache = layer.forward(params, rng.normal(size=(4, 3)))
     dy = rng.normal(size=(4, 2))
     assert_within(tn.Layer.param_grads(layer, params, cache, dy), layer.param_grads(params, cache, dy), bound=0)
+
+
+@dataclass(frozen=True)
+class Memory(tn.Layer):
+    """y = x ⊗ scale with a state: a scale that grows by the mean of x at each training step."""
+
+    def init_state(self, dtype=np.float32):
+        return {"scale": np.ones((), dtype)}
+
+    def update_state(self, state, cache):
+        return {"scale": state["scale"] + cache[0].mean()}
+
+    def forward(self, params, x, *, state=None):
+        return x * state["scale"], (x, state["scale"])
+
+    def backward(self, params, cache, dy):
+        return dy * cache[1], {}
+
+
+@dataclass(frozen=True)
+class Branches(tn.Layer):
+    """The sum of two ways and a third: a composite that its fields describe."""
+
+    ways: tuple[tn.Layer, ...]
+    third: tn.Layer
+    number: int = 0
+
+    def init(self, rng, dtype=np.float32):
+        return {"ways": tuple(way.init(rng, dtype) for way in self.ways), "third": self.third.init(rng, dtype)}
+
+    def forward(self, params, x):
+        parts = self.split(params)
+        return sum(child.forward(parts[name], x)[0] for name, child in self.children().items()), x
+
+    def backward(self, params, x, dy):
+        raise NotImplementedError
+
+
+def test_a_composite_names_its_children_and_what_is_theirs():
+    layer = Branches((tn.Linear(3, 3), tn.Tanh()), tn.Dropout(0.5))
+    assert layer.children() == {"ways.0": tn.Linear(3, 3), "ways.1": tn.Tanh(), "third": tn.Dropout(0.5)}
+    params = layer.init(np.random.default_rng(0))
+    assert layer.split(params) == {"ways.0": params["ways"][0], "ways.1": {}, "third": {}}
+    assert layer.split((1, 2, 3)) == {"ways.0": 1, "ways.1": 2, "third": 3}
+    others = dict.fromkeys(layer.children(), tn.ReLU())
+    assert layer.with_children(others) == Branches((tn.ReLU(), tn.ReLU()), tn.ReLU())
+    assert tn.Linear(3, 3).children() == {}
+    chain = tn.Sequential(tn.Tanh(), tn.Residual(tn.ReLU()))
+    assert chain.children() == {"0": tn.Tanh(), "1": tn.Residual(tn.ReLU())}
+    assert chain.with_children({"0": tn.ReLU(), "1": tn.Tanh()}) == tn.Sequential(tn.ReLU(), tn.Tanh())
+    assert tn.Residual(tn.ReLU()).split({"W": 1}) == {"f": {"W": 1}}
+
+
+def test_sampling_a_composite_samples_its_children():
+    rng = np.random.default_rng(0)
+    plain = Branches((tn.Linear(3, 3), tn.Tanh()), tn.ReLU())
+    assert plain.sample(rng) is plain
+    sampled = Branches((tn.Linear(3, 3), tn.Dropout(0.5)), tn.ReLU()).sample(rng)
+    assert sampled.ways[0] == tn.Linear(3, 3)
+    assert sampled.ways[1].seed is not None
+
+
+def test_state_is_handed_to_whoever_has_some():
+    net = tn.Sequential(Square(), tn.Residual(tn.Sequential(tn.Tanh(), Memory())), Memory())
+    state = net.init_state(np.float64)
+    assert state == ({}, ({}, {"scale": 1.0}), {"scale": 1.0})
+    x = np.full((4, 3), 2.0)
+    y, cache = net.forward(net.init(np.random.default_rng(0)), x, state=state)
+    np.testing.assert_allclose(y, 4 + np.tanh(4))
+    later = net.update_state(state, cache)
+    assert_within(later, ({}, ({}, {"scale": np.asarray(1 + np.tanh(4))}), {"scale": np.asarray(5 + np.tanh(4))}))
+    np.testing.assert_allclose(
+        net.forward(({}, ({}, {}), {}), x, state=later)[0], (4 + np.tanh(4) * (1 + np.tanh(4))) * (5 + np.tanh(4))
+    )
+
+
+def test_a_layer_without_state_is_called_with_two_arguments():
+    y, _ = forward_with_state(Square(), {}, np.ones(2), {})
+    np.testing.assert_array_equal(forward_with_state(Square(), {}, np.ones(2), None)[0], y)
+    net = tn.Sequential(Square(), Memory())
+    with pytest.raises(ValueError, match="state is 1 entries; expected a tuple of 2, one per layer"):
+        net.forward(({}, {}), np.ones(2), state=({},))
+    with pytest.raises(ValueError, match="state is dict; expected a tuple of 2"):
+        net.update_state({}, ())
+
+
+def test_a_subclass_that_computes_otherwise_says_again_whether_it_is_samplewise():
+    class Centred(tn.Linear):
+        def forward(self, params, x):
+            return super().forward(params, x - x.mean(axis=0))
+
+    class Renamed(tn.Linear):
+        pass
+
+    assert tn.Linear(2, 2).samplewise()
+    assert Renamed(2, 2).samplewise()
+    assert not Centred(2, 2).samplewise()
+    assert not tn.Sequential(tn.Tanh(), tn.Residual(Centred(2, 2))).samplewise()
+    assert tn.Sequential(tn.Tanh(), tn.Residual(tn.Linear(2, 2))).samplewise()
+
+
+def samples_of(case):
+    """A batch of 5 samples for the case's target, or None where it takes something else."""
+    rng = np.random.default_rng(0)
+    if case.inputs is None and isinstance(case.target, tn.Embedding):
+        return rng.integers(case.target.n_in, size=(5, 4))
+    if case.inputs is None or all(isinstance(n, int) for n in case.inputs):
+        return rng.normal(size=(5, *(case.inputs or (5, 4))[1:]))
+    return map_leaves(lambda a: np.concatenate([a] * 5)[:5] if len(a) < 5 else a[:5], case.inputs[0])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.target, tn.Layer)], ids=str)
+def test_samplewise_is_what_the_layer_does(case):
+    """Each sample alone gives what it gives among the others, forward and back, just where `samplewise` says so."""
+    layer, x, rng = case.target, samples_of(case), np.random.default_rng(1)
+    params = layer.init(rng, np.float64)
+    state = layer.init_state(np.float64)
+    y, cache = forward_with_state(layer, params, x, state)
+    dy = rng.normal(size=y.shape)
+    dx, _ = layer.backward(params, cache, dy)
+
+    def alone(i):
+        one = map_leaves(lambda a: a[i : i + 1], x)
+        y_i, cache_i = forward_with_state(layer, params, one, state)
+        return y_i, layer.backward(params, cache_i, dy[i : i + 1])[0]
+
+    y_alone, dx_alone = zip(*map(alone, range(5)), strict=True)
+    same = map_leaves(
+        lambda whole, *parts: whole is None or np.allclose(whole, np.concatenate(parts)),
+        (y, dx),
+        *zip(y_alone, dx_alone, strict=True),
+    )
+    assert layer.samplewise() == all(tinynet.trees.leaves(same))

@@ -6,6 +6,7 @@ import pytest
 
 import tinynet as tn
 from tests.gradient_check import assert_close, check_layer
+from tinynet.trees import leaves, map_leaves
 from tinynet.verification.tolerance import UNIT, K
 
 X = np.random.default_rng(0).normal(size=(6, 4))
@@ -55,3 +56,18 @@ def test_bad_input_is_named():
     _, cache = layer.forward(params, X[:, :3])
     with pytest.raises(ValueError, match=r"dy has shape \(6, 4\); expected \(6, 3\), that of the output"):
         layer.backward(params, cache, X)
+
+
+@pytest.mark.parametrize("layer", [tn.LayerNorm(4), tn.RMSNorm(4), tn.BatchNorm(4, training=True)], ids=repr)
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_in_float16_nothing_overflows(layer, scale):
+    x, dy = (scale * X).astype(np.float16), X[::-1].astype(np.float16)
+    params = layer.init(np.random.default_rng(0), np.float16)
+    y, cache = layer.forward(params, x)
+    dx, dparams = layer.backward(params, cache, dy)
+    wide = map_leaves(lambda p: p.astype(np.float64), params)
+    expected, wide_cache = layer.forward(wide, x.astype(np.float64))
+    dx_wide, dparams_wide = layer.backward(wide, wide_cache, dy.astype(np.float64))
+    for got, exact in zip(leaves((y, dx, dparams)), leaves((expected, dx_wide, dparams_wide)), strict=True):
+        assert got.dtype == np.float16
+        np.testing.assert_allclose(got, exact, rtol=0.01, atol=0.01 * np.abs(exact).max() + 1e-7)

@@ -107,8 +107,8 @@ def test_what_is_no_layer_is_refused(layers, message):
 )
 def test_parameters_that_do_not_fit_are_refused(params, given):
     net, x = sigmoid_network(4, 3), np.zeros((2, 4))
-    with pytest.raises(ValueError, match=f"params is {given}; expected a tuple of 2, one a layer"):
+    with pytest.raises(ValueError, match=f"params is {given}; expected a tuple of 2, one per layer"):
         net.forward(params, x)
     for method in (net.backward, net.param_grads):
-        with pytest.raises(ValueError, match=f"params is {given}; expected a tuple of 2, one a layer"):
+        with pytest.raises(ValueError, match=f"params is {given}; expected a tuple of 2, one per layer"):
             method(params, (), x)

@@ -1,5 +1,7 @@
 """Each loss: its value against another library, its gradient against jax.grad, its limits, kinks and reduction."""
 
+from dataclasses import dataclass
+
 import jax
 import numpy as np
 import optax
@@ -107,3 +109,39 @@ def test_huber_equals_half_the_squared_error_near_and_has_slope_delta_far():
     E, c = tn.Huber(1.0).forward(y_hat, y)
     assert E == 0.125 + 0.5 + 2.5 + 6.5
     np.testing.assert_array_equal(tn.Huber(1.0).backward(c), [[0.5, -1.0, 1.0, -1.0]])
+
+
+@dataclass(frozen=True)
+class Absolute(tn.Loss):
+    weight: float = 1.0
+
+    def forward(self, y_hat, y):
+        r = y_hat["a"] - (0 if y is None else y["a"])
+        return self.weight * abs(r).sum() * self.scale(r), r
+
+    def backward(self, r, dE=1.0):
+        return {"a": self.weight * np.sign(r) * (dE * self.scale(r))}
+
+
+def test_the_reduction_is_a_field_that_a_loss_of_ones_own_inherits():
+    assert Absolute("mean") == Absolute(reduction="mean", weight=1.0)
+    assert Absolute("sum", 2.0).weight == 2
+    assert Absolute().reduction == "sum"
+    with pytest.raises(ValueError, match=r'Absolute: reduction is 2.0; expected "sum" or "mean"'):
+        Absolute(2.0)
+
+
+def test_samples_one_by_one_of_a_loss_over_trees():
+    a = np.array([[1.0, -2.0], [3.0, 0.5]])
+    np.testing.assert_array_equal(Absolute().each({"a": a}, {"a": np.zeros((2, 2))}), [3, 3.5])
+    np.testing.assert_array_equal(Absolute().each({"a": a}, None), [3, 3.5])
+    assert Absolute().each({"a": a[:0]}, None).shape == (0,)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_check_says_what_the_target_must_be(loss):
+    z, y = data((4, 3))
+    assert loss().check(z, y) is None
+    for wrong, error in ((y[:, :2], ValueError), (y > 0, TypeError), (None, TypeError)):
+        with pytest.raises(error, match=f"{loss.__name__}.*y (is|has)"):
+            loss().check(z, wrong)

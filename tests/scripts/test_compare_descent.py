@@ -16,18 +16,6 @@ def run(*args, cwd):
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8", timeout=120)
 
 
-def test_quick_prints_the_table_and_all_four_statements_and_draws_the_curves(tmp_path):
-    done = run("--quick", "--output", "curves.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "4,311 gradient evaluations each" in done.stdout  # 3 epochs of 1,437 digits
-    for start in ("gradient descent     all", "mini-batch SGD        10", "single-sample SGD      1"):
-        assert start in done.stdout
-    for statement in ("(i)", "(ii)", "(iii)", "(iv)"):
-        assert f"\n{statement} " in done.stdout
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [p.name for p in tmp_path.iterdir() if ".tmp" in p.name] == []
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinynet import Layer, Loss
-from tinynet.testing.faulty import gradient_name, leaf_at, leaf_paths
+from tinynet.testing.faulty import named
 from tinynet.trees import map_leaves
 
 
@@ -28,8 +28,8 @@ class Case:
             wide = map_leaves(lambda a: jax.numpy.asarray(np.where(a == 0, 1e-300, a), "float64"), self.args)
             y, pull = jax.vjp(lambda *args: self.right.forward(*args)[0], *wide)
             first, second = pull(jax.numpy.asarray(self.dy, "float64").reshape(y.shape))
-        grads = {"y_hat": first} if isinstance(self.right, Loss) else {"x": second, "params": first}
-        self.exact = named(map_leaves(np.asarray, grads))
+        grads = named(first, "y_hat") if isinstance(self.right, Loss) else named(second, "x") | named(first, "params")
+        self.exact = map_leaves(np.asarray, grads)
 
     @property
     def x(self) -> Any:
@@ -44,8 +44,8 @@ class Case:
             return {"y_hat": suspect.backward(cache, self.dy)}
         params = self.args[0]
         dx, dparams = suspect.backward(params, cache, self.dy)
-        alone = named({"params": suspect.param_grads(params, cache, self.dy)})
-        return named({"x": dx, "params": dparams}) | {f"{name} of param_grads": g for name, g in alone.items()}
+        alone = named(suspect.param_grads(params, cache, self.dy), "params")
+        return named(dx, "x") | named(dparams, "params") | {f"{name} of param_grads": g for name, g in alone.items()}
 
     def wrong(self, got: dict[str, Any]) -> set[str]:
         """The names of the gradients that have the wrong values, shape or dtype."""
@@ -63,10 +63,6 @@ def same(got: Any, exact: Any, dtype: np.dtype) -> bool:
         return False
     scale = np.abs(exact).max(initial=0.0)
     return bool(np.all(np.abs(got - exact) <= 32 * np.finfo(dtype).eps * scale))
-
-
-def named(grads: dict[str, Any]) -> dict[str, Any]:
-    return {gradient_name(path): leaf_at(grads, path) for path in leaf_paths(grads)}
 
 
 def cases(right: Layer | Loss, width: int, *, leading: tuple[int, ...] = (5,)) -> Iterator[Case]:

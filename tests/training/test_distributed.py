@@ -42,7 +42,7 @@ from tinynet.training.engines.jax import JaxEngine
 engine = JaxEngine(net, tn.SquaredError(), tn.SGD(0.1), mesh, np.float32)
 text = engine._program.scan_batches.lower(
     engine._program, engine.start(net.init(rng)), (np.ones((3, 16, 5), "f"), np.ones((3, 16, 2), "f"), None),
-    np.ones((3, 0), "u4"),
+    engine._draw(rng, 3),
 ).compile().as_text()
 assert "all-reduce" in text, "the devices do not share the work"
 print("equal")

@@ -422,7 +422,7 @@ MIXED = (FLOAT64[0], {}, NET.init(np.random.default_rng(0))[2], {})
             ValueError,
             r"fit: x has shape \(0, 4\); expected at least one sam",
         ),
-        (bad(x=np.float64(1)), ValueError, r"fit: x has shape \(\); expected \(m, …\), a row a sample"),
+        (bad(x=np.float64(1)), ValueError, r"fit: x has shape \(\); expected \(m, …\), one row per sample"),
         (bad(batch_size=0), ValueError, "fit: batch_size is 0; expected at least 1"),
         (bad(batch_size=-1), ValueError, "fit: batch_size is -1; expected at least 1"),
         (bad(batch_size=2.0), TypeError, "fit: batch_size is 2.0; expected an int"),

@@ -62,6 +62,28 @@ def test_an_epoch_callback_stops_training_and_its_exception_goes_through() -> No
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("optimizer", [tn.SGD(0.2, 0.9), tn.Adam(tn.ExponentialDecay(0.01, 0.5, 3))], ids=str)
+def test_a_fit_that_goes_on_with_the_state_of_another_equals_one_fit(engine: str, optimizer: Any) -> None:
+    options = {"engine": engine, "optimizer": optimizer, "shuffle": False}
+    whole, half = fit(*data(), **options), fit(*data(), epochs=2, **options)
+    rest = fit(*data(), epochs=2, params=half.params, state=half.state, **options)
+    for name in ("params", "state"):
+        got, expected = (leaves(r.params if name == "params" else r.state.optimizer) for r in (rest, whole))
+        for p, q in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(p, q)
+    np.testing.assert_array_equal(np.append(half.history["loss"], rest.history["loss"]), whole.history["loss"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_state_that_is_not_of_this_optimizer_is_refused(engine: str) -> None:
+    state = fit(*data(), epochs=1, optimizer=tn.SGD(0.1, 0.9)).state
+    with pytest.raises((TypeError, ValueError), match=r"fit: state.optimizer is"):
+        fit(*data(), state=state, engine=engine, optimizer=tn.Adam())
+    with pytest.raises(TypeError, match="fit: state is dict; expected a tinynet"):
+        fit(*data(), state={"optimizer": ()}, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_early_stopping_gives_back_the_best_params(engine: str) -> None:
     x, y = data()
     wrong = x, 1 - y
@@ -131,7 +153,7 @@ def test_class_weights_multiply_sample_weights() -> None:
 def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
     from sklearn.utils.class_weight import compute_sample_weight
 
-    from tinynet.training.weights import sample_weights
+    from tinynet.training.batches import sample_weights
 
     labels = np.random.default_rng(0).integers(0, 4, 50)
     expected = compute_sample_weight("balanced", labels)

@@ -11,8 +11,6 @@ import numpy as np
 from tinynet.arrays import Array, Cache, Params, is_array, is_floating
 from tinynet.layers import Layer
 
-__all__ = ["to_custom_vjp"]
-
 
 def to_custom_vjp(layer: Layer) -> Callable[[Params, Array], Array]:
     """Return f(params, x) -> y whose reverse-mode derivative is `layer.backward`.

@@ -11,31 +11,7 @@ import torch
 
 from tinynet.arrays import Array, Params
 from tinynet.layers import Layer
-from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
-
-__all__ = ["TorchLayer", "to_torch"]
-
-
-def to_torch(layer: Layer, params: Params = None, *, seed: int = 0) -> TorchLayer:
-    """Return a `torch.nn.Module` that computes `layer` on NumPy and differentiates with `layer.backward`.
-
-    Args:
-        layer: any tinynet layer, a whole `Sequential` too.
-        params: of the layer; drawn in float32 from `seed` if None. The module's parameters share the memory of NumPy
-            arrays where PyTorch can (writable, in native byte order, no negative strides), so training the module then
-            changes them; others are copied.
-
-    Raises:
-        TypeError, ValueError: layer is not a tinynet.Layer; params does not fit it.
-    """
-    if not isinstance(layer, Layer):
-        raise TypeError(f"to_torch: layer is {layer!r:.60}; expected an instance of tinynet.Layer")
-    initial = layer.init(np.random.default_rng(seed))
-    if params is None:
-        params = initial
-    else:
-        check_like("to_torch", "params", params, initial, "the layer")
-    return TorchLayer(layer, params)
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 
 class TorchLayer(torch.nn.Module):
@@ -102,12 +78,12 @@ class _Apply(torch.autograd.Function):
 
 
 def _name(path: str) -> str:
-    """`[0]["W"]` as a parameter's name: `0_W`."""
+    """Return a path as the name of a parameter: `0_W` for `[0]["W"]`."""
     return "_".join(re.findall(r"\w+", path))
 
 
 def _shared(array: Array) -> torch.Tensor:
-    """A tensor on the memory of `array` where PyTorch can use it, else on a copy."""
+    """Return a tensor on the memory of `array` where PyTorch can use it, else on a copy."""
     array = np.asarray(array)
     if not array.flags.writeable or not array.dtype.isnative or any(stride < 0 for stride in array.strides):
         array = np.array(array, array.dtype.newbyteorder("="), order="C")
@@ -115,14 +91,14 @@ def _shared(array: Array) -> torch.Tensor:
 
 
 def _apart(array: Array, *others: Any) -> Array:
-    """`array`, copied where it is a view of another: what PyTorch overwrites must be its own."""
+    """Return `array`, copied where it is a view of another: what PyTorch overwrites must be its own."""
     array = np.asarray(array)
     shares = any(isinstance(other, np.ndarray) and np.may_share_memory(array, other) for other in others)
     return np.array(array, order="C") if shares or any(stride < 0 for stride in array.strides) else array
 
 
 def _fill(like: Params, weights: Iterator[Array]) -> Params:
-    """A tree of the structure of `like` with `weights` for its leaves, in their order."""
+    """Return a tree of the structure of `like` with `weights` for its leaves, in their order."""
     if isinstance(like, dict):
         return {key: _fill(like[key], weights) for key in sorted(like)}
     if isinstance(like, (tuple, list)):

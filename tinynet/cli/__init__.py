@@ -1,4 +1,4 @@
-"""The command line: `tinynet train`, `tinynet verify`, `tinynet equations`."""
+"""Run the command line: `tinynet train`, `tinynet verify`, `tinynet trace`, `tinynet equations`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import tinynet
-from tinynet.cli import equations, train, verify
+from tinynet.cli import equations, trace, train, verify
 
 __all__ = ["main"]
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tinynet", description=tinynet.__doc__)
     parser.add_argument("--version", action="version", version=f"tinynet {tinynet.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="command")
-    for command in (train, verify, equations):
+    for command in (train, verify, trace, equations):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):

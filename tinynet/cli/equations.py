@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import webbrowser
+from pathlib import Path
 from typing import Any
 
 from tinynet.equations import EQUATIONS
-
-__all__ = ["add_parser", "run"]
+from tinynet.files.atomic import write_atomically
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,12 +18,16 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("equations", help="print equations (1)–(26): formula, erratum, code, check")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--markdown", action="store_true", help="print the table of README.md")
+    form.add_argument("--markdown", action="store_true", help="print the table of tinynet/README.md")
+    form.add_argument("--html", type=Path, metavar="FILE", help="write a page, in English and Chinese")
+    parser.add_argument("--open", action="store_true", help="open the page, equations.html if --html names none")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print the table, or write it as a page."""
+    if args.html is not None or args.open:
+        return _write_page(args.html or Path("equations.html"), args.open)
     if args.json:
         print(json.dumps([dataclasses.asdict(e) for e in EQUATIONS], ensure_ascii=False, indent=2))
         return 0
@@ -40,6 +45,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _write_page(path: Path, show: bool) -> int:
+    from tinynet.pages.equations import equations_page
+
+    write_atomically(path, equations_page().encode())
+    print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
+    if show:
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
 def _link(code: str) -> str:
+    """Return a Markdown link from tinynet/README.md to the file."""
     module, name = code.split(":")
-    return f"[`{name}`]({module.replace('.', '/')}.py)"
+    path = module.removeprefix("tinynet.").replace(".", "/")
+    return f"[`{name}`]({path}.py)"

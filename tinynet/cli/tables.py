@@ -1,4 +1,4 @@
-"""Tables for `tinynet train`: real digits, or the user's own CSV or NPZ file, split and scaled.
+"""Read tables for `tinynet train`: real digits, or the user's own CSV or NPZ file, split and scaled.
 
 scikit-learn does the splitting, scaling and encoding (the extra `train`).
 """
@@ -13,14 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Split", "Table", "load_digits", "read_csv", "read_npz", "split"]
-
 Task = Literal["classify", "regress"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Features x (m, n), finite float64, and one target a row (m,): strings, integers or floats."""
+    """Hold features x (m, n), finite float64, and one target per row (m,): strings, integers or floats."""
 
     name: str
     x: npt.NDArray[np.float64]
@@ -29,9 +27,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Split:
-    """A table cut into training and test rows, float32, ready for a network.
+    """Hold a table cut into training and test rows, float32, ready for a network.
 
-    `classes` are the target's values, one an output, where the task is to classify. Where it is to regress, y is
+    `classes` are the target's values, one per output, where the task is to classify. Where it is to regress, y is
     standardised and `y_scale` is the standard deviation that was divided out, in the target's units.
     """
 
@@ -45,7 +43,7 @@ class Split:
 
 
 def load_digits() -> Table:
-    """The 1,797 handwritten digits of 8×8 pixels that scikit-learn ships, pixels from 0 to 1."""
+    """Return the 1,797 handwritten digits of 8×8 pixels that scikit-learn ships, pixels from 0 to 1."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     x, target = sklearn_digits(return_X_y=True)
@@ -103,7 +101,7 @@ def read_npz(path: Path) -> Table:
     if x.dtype.kind not in "fiu" or x.ndim < 2:
         raise ValueError(f"{path}: x is {x.dtype} of shape {x.shape}; expected real numbers of shape (m, n)")
     if y.shape != (len(x),):
-        raise ValueError(f"{path}: y has shape {y.shape}; expected {(len(x),)}, one target a row of x")
+        raise ValueError(f"{path}: y has shape {y.shape}; expected {(len(x),)}, one target per row of x")
     if not np.isfinite(x).all():
         raise ValueError(f"{path}: x has a value that is NaN or infinite; expected finite numbers")
     if y.dtype.kind == "f" and not np.isfinite(y).all():

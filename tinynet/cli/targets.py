@@ -1,4 +1,4 @@
-"""What is to be verified, as it is written on a command line: `mylayers:MyLinear(4, 3)`, or a whole package."""
+"""Find what is to be verified, as a command line names it: `mylayers:MyLinear(4, 3)`, or a whole package."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import tinynet
 from tinynet.verification.cases import Case
 from tinynet.verification.subjects import TargetError
 
-__all__ = ["cases_of", "load_target"]
-
 
 def load_target(text: str) -> Any:
-    """Return what `module:expression` stands for.
+    """Return the object that `module:expression` stands for.
 
     The expression is a dotted name, a call whose arguments are expressions again, a literal, or several of these with
     commas between: `MyLayer`, `MyLayer(4, activation="tanh")`, `Sequential(Linear(4, 3), Sigmoid())`,
@@ -39,7 +37,7 @@ def load_target(text: str) -> Any:
 
 
 def cases_of(name: str) -> tuple[Case, ...]:
-    """Return what there is to verify in a package or module.
+    """Return the cases to verify in a package or module.
 
     These are the `CASES` of its `verification.cases`, if it has them; else each public class in its namespace that is
     its own and is a Layer, a Loss, or has forward and backward.
@@ -123,7 +121,7 @@ def _look_up(name: str, module: ModuleType) -> Any:
     for place in (module, tinynet):
         if hasattr(place, name):
             return getattr(place, name)
-    hint = _hint(name, [*dir(module), *tinynet.__all__])
+    hint = _hint(name, [*dir(module), *dir(tinynet)])
     raise TargetError(f"{module.__name__} has no {name!r}, nor has tinynet{hint}")
 
 

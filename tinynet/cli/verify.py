@@ -125,7 +125,7 @@ def _verify_all(args: argparse.Namespace) -> int:
     if args.probe:
         networks = "--probe was given"
     elif importlib.util.find_spec("hypothesis") is None:
-        networks = 'hypothesis is not installed; use pip install "tinynet[verify]"'
+        networks = 'hypothesis is not installed; use pip install "tinynet-grad[verify]"'
     reports: list[Report] = []
     with _bar(len(cases) + (0 if networks else NETWORKS)) as bar:
         for case in cases:

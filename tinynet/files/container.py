@@ -1,38 +1,44 @@
 """Networks and whatever belongs to them in files, with nothing pickled.
 
-A file is a safetensors file, so other programs read its arrays. Its metadata hold one key, "tinynet": JSON with the
+A file is a safetensors file, so other programs read its arrays: the length of a header (8 bytes, little-endian), the
+header (JSON: the type, shape and place of each array), the arrays. Its metadata hold one key, "tinynet": JSON with the
 format's version, the document that rebuilds the value (`tinynet.files.encoding`) and the SHA-256 of document and arrays
 together. The reader believes nothing: it checks the size of everything against the file's own length before it makes
 anything of that size, calls only classes that it knows or was handed, and lets nothing through whose checksum differs.
+
+Source: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tinynet.arrays import Params
 from tinynet.files.atomic import write_atomically
-from tinynet.files.encoding import DTYPES, Arrays, decode, encode, known_names
+from tinynet.files.encoding import DTYPES, Arrays, decode, encode, known_names, without_draws
 from tinynet.layers import Layer
-from tinynet.trees import check_like, leaves
-
-__all__ = ["MAX_HEADER", "FileError", "check_params", "contents", "load", "read", "save", "write"]
+from tinynet.trees import check_like, map_leaves
 
 MAX_HEADER = 2**22
 """The longest header that is read, in bytes: some 30,000 arrays."""
 
+MAX_DIMENSIONS = 64
+"""The most axes of an array: NumPy's own limit."""
+
 FORMAT = 1
 SLACK = 2**20
-"""How many numbers more than its file has a network may take, so that no small file asks for much memory."""
+"""How much more than the count of numbers in its file the integers of a network may add up to."""
 
 StrPath = str | os.PathLike[str]
 
@@ -42,10 +48,11 @@ class FileError(ValueError):
 
     Attributes:
         path: the file.
-        reason: what is the matter with it.
+        reason: what is the matter with it; of what the file says, only characters that a terminal prints.
     """
 
     def __init__(self, path: StrPath, reason: str) -> None:
+        reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
@@ -86,7 +93,7 @@ def load(path: StrPath, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:
         TypeError, ValueError: `classes` holds something else, or two of one name.
         OSError: the file cannot be opened.
     """
-    value = read(path, classes=classes)
+    value = read(path, classes=classes, only=("net", "params"))
     if not isinstance(value, dict) or "params" not in value or not isinstance(value.get("net"), Layer):
         raise FileError(path, "holds no network; use tinynet.files.container.read to see what it holds")
     try:
@@ -102,77 +109,65 @@ def write(path: StrPath, value: Any) -> None:
     Raises:
         As `save`.
     """
-    document, arrays = encode(value)
-    data = _pack(document, arrays)
-    if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
-        raise ValueError(f"{os.fspath(path)}: a header of {length} bytes; at most {MAX_HEADER} can be read again")
-    write_atomically(path, data)
+    length, header, *arrays = _pack(*encode(value))
+    if len(header) > MAX_HEADER:
+        raise ValueError(f"{os.fspath(path)}: a header of {len(header)} bytes; at most {MAX_HEADER} can be read again")
+    write_atomically(path, [length, header, *arrays])
 
 
-def read(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Any:
+def read(
+    path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = (), only: Collection[str] | None = None
+) -> Any:
     """Return the value that `write` or `save` wrote.
 
     Args:
         path: the file.
         data: what stands in it, where that was read already.
         classes: as for `load`.
+        only: of a value that is a dict, the keys to return; None for all. The rest is checked for damage alone.
 
     Raises:
         As `load`.
     """
     known = known_names(classes)
     try:
-        document, arrays = _unpack(contents(path) if data is None else data)
-        return decode(document, arrays, known)
+        with _opened(path) if data is None else io.BytesIO(data) as file:
+            return decode(*_unpack(file, only), known)
     except FileError:
         raise
     except (ValueError, RecursionError, MemoryError) as error:
         raise FileError(path, str(error) or type(error).__name__) from error
 
 
+def contents(path: StrPath) -> bytes:
+    """Return what stands in a file.
+
+    Raises:
+        FileError: it is not a regular file.
+        OSError: it cannot be opened.
+    """
+    with _opened(path) as file:
+        return file.read()
+
+
 def check_params(owner: str, net: Layer, params: Params) -> None:
-    """Raise unless `params` has the structure and shapes that `net.init` gives, at no more cost than params take.
+    """Raise unless `params` has the structure and shapes that `net.init` gives.
+
+    What a file says of its network must not cost more than what the file holds: the integers of the network are
+    compared with the count of its parameters first, and tinynet's initializers are not called.
 
     Raises:
         TypeError, ValueError: they do not fit, or the network asks for far more numbers than `params` has.
     """
-    budget = sum(np.size(leaf) for leaf in leaves(params)) + SLACK
-    if _integers(net) > budget:
+    sizes: list[int] = []
+    map_leaves(lambda leaf: sizes.append(np.size(leaf)), params)
+    if _integers(net) > sum(sizes) + SLACK:
         raise ValueError(f"{owner}: the integers in the fields of the network are too large for its parameters")
-    check_like(owner, "params", params, net.init(_FrugalGenerator(np.random.PCG64(0), budget)), "the network")
-
-
-class _FrugalGenerator(np.random.Generator):
-    """A generator that refuses to draw more than twice a budget of numbers."""
-
-    def __init__(self, bits: np.random.BitGenerator, budget: int = SLACK) -> None:
-        super().__init__(bits)
-        self._left = 2 * budget
-
-    def _spend(self, size: Any) -> None:
-        self._left -= math.prod(size) if isinstance(size, (tuple, list)) else size or 1
-        if self._left < 0:
-            raise ValueError("the network has more parameters than were given")
-
-    def random(self, size: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._spend(size)
-        return super().random(size, *args, **kwargs)
-
-    def standard_normal(self, size: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._spend(size)
-        return super().standard_normal(size, *args, **kwargs)
-
-    def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
-        self._spend(size)
-        return super().normal(loc, scale, size)
-
-    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
-        self._spend(size)
-        return super().uniform(low, high, size)
+    check_like(owner, "params", params, without_draws(net).init(np.random.default_rng(0)), "the network")
 
 
 def _integers(value: Any) -> int:
-    """The sum of all integers in the fields of a network, down to the layers inside it."""
+    """Return the sum of all integers in the fields of a network, down to the layers inside it."""
     if isinstance(value, int):
         return abs(value)
     if isinstance(value, dict):
@@ -184,73 +179,113 @@ def _integers(value: Any) -> int:
     return 0
 
 
-def _pack(document: Any, arrays: Arrays) -> bytes:
-    from safetensors.numpy import save as pack
+def _pack(document: Any, arrays: Arrays) -> list[bytes | memoryview]:
+    """Return what a file consists of: the length of the header, the header, the arrays."""
+    # Safetensors asks that no array begins within a number: the widest types come first.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    places, end = {}, 0
+    for name in names:
+        begin, end = end, end + arrays[name].nbytes
+        dtype = DTYPES[arrays[name].dtype.name]
+        places[name] = {"dtype": dtype, "shape": arrays[name].shape, "data_offsets": (begin, end)}
+    digest = _digest(document)
+    for name in sorted(arrays):
+        _update(digest, name, arrays[name])
+    content = json.dumps({"format": FORMAT, "sha256": digest.hexdigest(), "content": document})
+    header = json.dumps({"__metadata__": {"tinynet": content}, **places}).encode()
+    header += b" " * (-len(header) % 8)
+    return [len(header).to_bytes(8, "little"), header, *(_bytes(arrays[name]) for name in names)]
 
-    # One key: safetensors writes several in an order that changes from run to run.
-    text = json.dumps({"format": FORMAT, "sha256": _checksum(document, arrays), "content": document})
-    data: bytes = pack(arrays, {"tinynet": text})
-    return data
 
-
-def _unpack(data: bytes) -> tuple[Any, Arrays]:
-    from safetensors import SafetensorError, deserialize
-
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > len(data) - 8:
+def _unpack(file: io.BufferedIOBase, only: Collection[str] | None) -> tuple[Any, Arrays]:
+    """Return document and arrays of a file."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
         raise ValueError("not a safetensors file, or cut off")
     if length > MAX_HEADER:
         raise ValueError(f"the header claims {length} bytes; at most {MAX_HEADER} are read")
-    metadata = _object(_parse(data[8 : 8 + length].decode())).get("__metadata__")
+    header = _object(_parse(file.read(length).decode()))
+    content = _content(header.pop("__metadata__", None))
+    places = _places(header, size - 8 - length)
+    document, digest, arrays = content["content"], _digest(content["content"]), {}
+    for name in sorted(places):
+        dtype, shape, begin = places[name]
+        array = np.empty(shape, dtype.newbyteorder("<"))
+        file.seek(8 + length + begin)
+        if file.readinto(_bytes(array)) != array.nbytes:
+            raise ValueError("cut off while it was read")
+        _update(digest, name, array)
+        if only is None or name.partition(".")[0] in only:
+            arrays[name] = array.astype(dtype, copy=False)
+    if content["sha256"] != digest.hexdigest():
+        raise ValueError("the checksum differs: the file was altered")
+    match document, only:
+        case {"dict": dict(parts)}, Collection():
+            document = {"dict": {key: part for key, part in parts.items() if key in only}}
+    return document, arrays
+
+
+def _content(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("tinynet"), str):
         raise ValueError("a file that tinynet did not write: its metadata lack the network")
-    parts = _object(_parse(metadata["tinynet"]))
-    if parts.get("format") != FORMAT:
-        raise ValueError(f"format {parts.get('format')!a:.20}; this version of tinynet reads format {FORMAT}")
-    if parts.keys() != {"format", "sha256", "content"}:
+    content = _object(_parse(metadata["tinynet"]))
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"format {content.get('format')!a:.20}; this version of tinynet reads format {FORMAT}; "
+            "a file of a newer version needs that version"
+        )
+    if content.keys() != {"format", "sha256", "content"}:
         raise ValueError("the metadata are not those that tinynet writes")
-    try:
-        tensors = deserialize(data)
-    except SafetensorError as error:
-        raise ValueError(f"not a safetensors file, or cut off: {error!s:.200}") from error
-    arrays = {name: _array(tensor) for name, tensor in tensors}
-    if parts["sha256"] != _checksum(parts["content"], arrays):
-        raise ValueError("the checksum differs: the file was altered")
-    return parts["content"], arrays
+    return content
 
 
-def _array(tensor: dict[str, Any]) -> Any:
-    code = tensor["dtype"]
+def _places(header: dict[str, Any], size: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
+    """Return type, shape and beginning of each array; raise unless they fill the `size` bytes without a gap."""
+    places = {}
+    for name, entry in header.items():
+        match entry:
+            case {"dtype": str(code), "shape": list(dims), "data_offsets": [int(begin), int(end)]} if len(entry) == 3:
+                dtype, shape = _dtype(code), tuple(dims)
+            case _:
+                raise ValueError(f"{name!a:.60}: not the description of an array")
+        if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+            raise ValueError(f"{name!a:.60}: not the shape of an array")
+        if end - begin != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name!a:.60}: {end - begin!a:.20} bytes do not fit the shape of the array")
+        places[name] = dtype, shape, begin
+    end = 0
+    for name, (dtype, shape, begin) in sorted(places.items(), key=lambda place: (place[1][2], math.prod(place[1][1]))):
+        if begin != end:
+            raise ValueError(f"{name!a:.60}: the array does not begin where the one before it ends")
+        end += math.prod(shape) * dtype.itemsize
+    if end != size:
+        raise ValueError(f"not a safetensors file, or cut off: arrays of {end} bytes in {size}")
+    return places
+
+
+def _dtype(code: str) -> np.dtype[Any]:
     name = next((name for name, written in DTYPES.items() if written == code), None)
     if name is None:
         raise ValueError(f"an array is of type {code!a:.20}, which tinynet does not write")
     if code == "BF16":
         import ml_dtypes  # noqa: F401  (NumPy knows the name from there)
-    little_endian = np.dtype(name).newbyteorder("<")
-    array = np.frombuffer(tensor["data"], little_endian).reshape(tensor["shape"])
-    return array.astype(little_endian.newbyteorder("="), copy=False)
+    return np.dtype(name)
 
 
-def _checksum(document: Any, arrays: Arrays) -> str:
-    digest = hashlib.sha256(json.dumps(document).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
+def _bytes(array: npt.NDArray[Any]) -> memoryview:
+    """Return the bytes of a C-contiguous array as they stand in a file, without a copy where they already do."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
 
 
-def contents(path: StrPath) -> bytes:
-    """Return what stands in a file.
+def _digest(document: Any) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps(document).encode())
 
-    Raises:
-        FileError: it is not a regular file.
-        OSError: it cannot be opened.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make us wait, a device has no end
-        raise FileError(path, "not a regular file")
-    with open(path, "rb") as file:
-        return file.read(os.fstat(file.fileno()).st_size)
+
+def _update(digest: hashlib._Hash, name: str, array: npt.NDArray[Any]) -> None:
+    digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+    digest.update(_bytes(array))
 
 
 def _parse(text: str) -> Any:
@@ -272,3 +307,9 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("the header is not a JSON object")
     return value
+
+
+def _opened(path: StrPath) -> io.BufferedReader:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make us wait, a device has no end
+        raise FileError(path, "not a regular file")
+    return open(path, "rb")

@@ -12,6 +12,7 @@ An array stands in the document by its name, which is its path in the tree.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -25,9 +26,6 @@ import numpy.typing as npt
 from tinynet import initializers, layers, losses, optimizers
 from tinynet.arrays import is_array
 from tinynet.optimizers import schedules
-from tinynet.training.callbacks import EarlyStopping
-
-__all__ = ["DTYPES", "MAX_DEPTH", "Arrays", "Known", "decode", "encode", "known_names", "own_names"]
 
 MAX_DEPTH = 64
 """How deep values may nest."""
@@ -55,17 +53,18 @@ Known = Mapping[str, Any]
 
 
 def known_names(own: Iterable[Any] = ()) -> Known:
-    """Return tinynet's public dataclasses and functions of fields, and the caller's `own`, by their names.
+    """Return the layers, losses, optimizers, schedules and initializers, and the caller's `own`, by their names.
 
     Raises:
         TypeError: an entry of `own` is not a dataclass, an enumeration or a function.
         ValueError: two bear one name.
     """
-    known: dict[str, Any] = {"EarlyStopping": EarlyStopping}
-    for module in (layers, losses, optimizers, schedules, initializers):
-        for name in module.__all__:
-            if _is_nameable(getattr(module, name)):
-                known[name] = getattr(module, name)
+    known = {
+        name: thing
+        for module in (layers, losses, optimizers, schedules, initializers)
+        for name, thing in vars(module).items()
+        if _is_nameable(thing) and thing.__module__.startswith(module.__name__) and not name.startswith("_")
+    }
     for thing in own:
         if not _is_nameable(thing):
             raise TypeError(f"classes: {thing!r:.80} is not a dataclass, an enumeration or a function")
@@ -101,6 +100,17 @@ def own_names(value: Any) -> list[Any]:
     """
     public = known_names()
     return [thing for name, thing in _encode(value)[2].items() if name not in public]
+
+
+def without_draws(net: Any) -> Any:
+    """Return a copy of a network whose weights take no memory: tinynet's initializers in it draw no numbers."""
+    document, arrays, known = _encode(net)
+    ours = initializers.__name__
+    return decode(document, arrays, {n: _undrawn if thing.__module__ == ours else thing for n, thing in known.items()})
+
+
+def _undrawn(_rng: np.random.Generator, shape: tuple[int, ...], dtype: Any = np.float32) -> npt.NDArray[Any]:
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _encode(value: Any) -> tuple[Any, Arrays, Known]:
@@ -207,7 +217,7 @@ def decode(document: Any, arrays: Arrays, known: Known) -> Any:
         return known[name]
 
     def construct(cls: Any, fields: dict[str, Any], path: tuple[str, ...]) -> Any:
-        parameters = inspect.signature(cls).parameters
+        parameters = _parameters(cls)
         if unknown := fields.keys() - parameters.keys():
             raise ValueError(f"{_shown(path)}: {cls.__name__} has no field {min(unknown)!a:.60}")
         args: list[Any] = []
@@ -231,9 +241,15 @@ def decode(document: Any, arrays: Arrays, known: Known) -> Any:
     return value
 
 
+@functools.cache
+def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls).parameters
+
+
 def _fields(value: Any) -> dict[str, Any]:
     """The fields that the constructor takes."""
-    parameters = inspect.signature(type(value)).parameters
+    cls: Any = type(value)
+    parameters = _parameters(cls)
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.name in parameters}
 
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Array, Params, add_to_slice, blocks, namespace
-from tinynet.checks import check_images, check_natural, check_param, check_positive_int, check_same_shape
+from tinynet.checks import check_images, check_param, check_same_shape, convert_ints
 from tinynet.initializers import Initializer, glorot_uniform
 from tinynet.layers.layer import Layer
 from tinynet.layers.windows import count, reach
-
-__all__ = ["Conv2d"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Conv2d(Layer):
 
     Derivation, with a padded. For each row i of the kernel let A_i be the matrix with a row for each (j, c) and a
     column for each (r, s), A_i[jc, rs] = a_c(r t + i, s t + j), and W_i[o, jc] = W_ocij. Then
-        Z = Σ_i W_i A_i + b                                        (18), one product a row of the kernel
+        Z = Σ_i W_i A_i + b                                        (18), one product per row of the kernel
         ∂E/∂W_i = Δ A_iᵀ, summed over the samples                  (24)
         ∂E/∂b_o = Σ_rs Δ_o(r, s), summed over the samples          (26)
         ∂E/∂A_i = W_iᵀ Δ                                           in (22)
@@ -60,13 +58,15 @@ class Conv2d(Layer):
     initializer: Initializer = field(default=glorot_uniform, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("n_in", "n_out", "kernel", "stride"):
-            check_positive_int("Conv2d", name, getattr(self, name))
-        check_natural("Conv2d", "padding", self.padding)
+        convert_ints(self, "n_in", "n_out", "kernel", "stride")
+        convert_ints(self, "padding", least=0)
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         W = self.initializer(rng, (self.n_out, self.n_in, self.kernel, self.kernel), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_images(self, x, self.n_in, self.kernel, self.padding)
@@ -117,18 +117,18 @@ class Conv2d(Layer):
         return da[..., p : p + height, p : p + width]
 
     def _rows(self, params: Params) -> Array:
-        """W (n_out, n_in, K, K) as (K, n_out, K · n_in): W_i for each row i of the kernel."""
+        """View W (n_out, n_in, K, K) as (K, n_out, K · n_in): W_i for each row i of the kernel."""
         W = check_param(self, params, "W", (self.n_out, self.n_in, self.kernel, self.kernel))
         return W.transpose(2, 0, 3, 1).reshape(self.kernel, self.n_out, self.kernel * self.n_in)
 
     def _gather(self, x: Array) -> Array:
-        """The rows of all A_i (m, K · n_in, H + 2 padding, S): the padded images as each kernel column sees them."""
+        """Gather the rows of all A_i (m, K · n_in, H + 2 padding, S): the padded images as each column sees them."""
         xp, p, (_, columns) = namespace(x), self.padding, self._size(x)
         a = xp.pad(x, [(0, 0), (0, 0), (p, p), (p, p)]) if p else x
         return xp.concatenate([a[..., reach(j, columns, self.stride)] for j in range(self.kernel)], axis=1)
 
     def _seen(self, A: Array, i: int, rows: int) -> Array:
-        """A_i (m, K · n_in, R · S); with a stride of 1 a view."""
+        """Return A_i (m, K · n_in, R · S); with a stride of 1 a view."""
         return _flat(A[:, :, reach(i, rows, self.stride)])
 
     def _size(self, x: Array) -> tuple[int, int]:
@@ -140,7 +140,7 @@ class Conv2d(Layer):
         return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
     def _work(self, x: Array) -> int:
-        """How many numbers `_gather` makes of a sample, about."""
+        """Return about how many numbers `_gather` makes of a sample."""
         numbers: int = self.kernel * math.prod(x.shape[-3:])
         return numbers
 

@@ -11,8 +11,6 @@ from tinynet.arrays import Array, Params, namespace, owned_copy
 from tinynet.checks import check_floating, check_number, check_same_shape
 from tinynet.layers.layer import Layer
 
-__all__ = ["Dropout"]
-
 
 @dataclass(frozen=True)
 class Dropout(Layer):
@@ -44,11 +42,16 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", check_number("Dropout", "rate", self.rate, 0.0, 1.0))
+        if isinstance(self.seed, np.integer):
+            object.__setattr__(self, "seed", int(self.seed))
         if isinstance(self.seed, (int, float, str)) and not (type(self.seed) is int and 0 <= self.seed < 2**32):
             raise ValueError(f"Dropout: seed is {self.seed!r}; expected None or an int, 0 <= seed < 2**32")
 
     def sample(self, rng: np.random.Generator) -> Layer:
         return replace(self, seed=int(rng.integers(2**32)))
+
+    def samplewise(self) -> bool:
+        return self.seed is None  # a mask belongs to the whole batch
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

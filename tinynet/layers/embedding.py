@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Array, Params, add_to_rows, namespace
-from tinynet.checks import check_indices, check_param, check_positive_int, check_same_shape
+from tinynet.checks import check_indices, check_param, check_same_shape, convert_ints
 from tinynet.initializers import Initializer, standard_normal
 from tinynet.layers.layer import Layer
-
-__all__ = ["Embedding"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Embedding(Layer):
 
     Args:
         n_in: rows of the table, so 0 ≤ x < n_in.
-        n_out: entries a row.
+        n_out: entries of a row.
         initializer: draws W, a keyword.
 
     Shapes:
@@ -43,11 +41,13 @@ class Embedding(Layer):
     initializer: Initializer = field(default=standard_normal, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        check_positive_int("Embedding", "n_in", self.n_in)
-        check_positive_int("Embedding", "n_out", self.n_out)
+        convert_ints(self, "n_in", "n_out")
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return {"W": self.initializer(rng, (self.n_in, self.n_out), dtype)}
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_indices(self, x, self.n_in)

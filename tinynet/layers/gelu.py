@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tinynet.arrays import Array, Params
+from tinynet.arrays import Array, Params, namespace
 from tinynet.checks import check_choice, check_floating, check_same_shape
 from tinynet.layers.layer import Layer
 from tinynet.special import expit, ndtr, normal_density
-
-__all__ = ["GELU"]
 
 _C = math.sqrt(8 / math.pi)
 
@@ -30,6 +28,7 @@ class GELU(Layer):
         f′(z) = Φ(z) + z φ(z)
     As ½ (1 + tanh u) = σ(2u), f̃(z) = z σ(v) with v = √(8/π) (z + 0.044715 z³), and by (2)
         f̃′(z) = σ(v) + z σ(v) σ(−v) v′ = σ(v) · (1 + z v′ σ(−v)),    v′ = √(8/π) (1 + 3 · 0.044715 z²)
+    From |z| = 40 on σ(±v) is 0 or 1 in every dtype, so v is taken at z cut off there, where no power of z overflows.
         δ = ∂E/∂z = ∂E/∂a ⊗ f′(z)                                                 (20)
 
     Source: D. Hendrycks, K. Gimpel, Gaussian error linear units (GELUs), 2016. Range of a: [−0.17, ∞).
@@ -44,16 +43,28 @@ class GELU(Layer):
     def __post_init__(self) -> None:
         check_choice("GELU", "approximate", self.approximate, ("none", "tanh"))
 
+    def samplewise(self) -> bool:
+        return True
+
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)
         if self.approximate == "none":
             return z * ndtr(z), z
-        return z * expit(_C * z * (1 + 0.044715 * z * z)), z
+        return z * expit(_v(z)), z
 
     def backward(self, params: Params, z: Array, da: Array) -> tuple[Array, Params]:
         check_same_shape(self, "da", da, z.shape, "the output")
         if self.approximate == "none":
             return da * (ndtr(z) + z * normal_density(z)), {}  # (20)
-        v = _C * z * (1 + 0.044715 * z * z)
-        dv = _C * (1 + 3 * 0.044715 * z * z)
-        return da * (expit(v) * (1 + z * dv * expit(-v))), {}  # (20)
+        v, c = _v(z), _cut_off(z)
+        dv = _C * (1 + 3 * 0.044715 * c * c)
+        return da * (expit(v) * (1 + c * dv * expit(-v))), {}  # (20)
+
+
+def _v(z: Array) -> Array:
+    z = _cut_off(z)
+    return _C * z * (1 + 0.044715 * z * z)
+
+
+def _cut_off(z: Array) -> Array:
+    return namespace(z).clip(z, -40, 40)

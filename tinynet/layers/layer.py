@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params
-
-__all__ = ["Layer"]
+from tinynet.arrays import Array, Cache, Params, State
+from tinynet.trees import leaves
 
 
 class Layer(ABC):
     """A function y = f(params, x) and its vector-Jacobian product.
 
     Subclasses are frozen dataclasses: their fields are the configuration, never arrays. Parameters go in as a dict of
-    arrays and gradients come out as one; what `backward` needs of the forward pass travels in `cache`. So a layer has
-    no state, two forward passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
+    arrays and gradients come out as one; what `backward` needs of the forward pass travels in `cache`. So two forward
+    passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
 
     Randomness and mode. A network is a pure function, and `net` itself is the network that evaluates. `net.sample(rng)`
     is the network of one training step: the same layers, each with its random numbers drawn. So
@@ -26,16 +27,41 @@ class Layer(ABC):
 
     trains, `net.forward` evaluates, and a sampled layer can be verified like any other.
 
+    State. What is neither learned nor forgotten, such as running statistics, is handed in and out as parameters are:
+    `init_state` makes it, the layer that evaluates reads it, `forward(params, x, *, state=None)`, and after a training
+    step `update_state` returns the next one. A layer without state takes no `state`.
+
+    Composites. A layer that has layers among its fields is a composite: `children` names them, and `with_children`
+    returns it with others in their place. Its params and state have one entry per child; `split` says which.
+
     A new layer is one file: the class, its derivation in the docstring, and one line in the verification cases.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take back what `samplewise` says of a parent's computation where the subclass writes its own."""
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "samplewise" not in own and not own.keys().isdisjoint(("forward", "backward", "param_grads")):
+            cls.samplewise = Layer.samplewise  # type: ignore[method-assign]
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         """Draw the parameters; `{}` where there are none."""
         return {}
 
+    def init_state(self, dtype: Any = np.float32) -> State:
+        """Return the state to start from; `{}` where there is none."""
+        return {}
+
+    def update_state(self, state: State, cache: Cache) -> State:
+        """Return the state after a training step whose forward pass left `cache`; the same where nothing changes."""
+        return state
+
     def sample(self, rng: np.random.Generator) -> Layer:
         """Return the layer with its randomness drawn, for one training step; itself where it has none."""
-        return self
+        children = self.children()
+        sampled = {name: child.sample(rng) for name, child in children.items()}
+        same = all(sampled[name] is child for name, child in children.items())
+        return self if same else self.with_children(sampled)
 
     @abstractmethod
     def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
@@ -45,10 +71,57 @@ class Layer(ABC):
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Array, Params]:
         """Return (dx, dparams) = (∂E/∂x, ∂E/∂params), given dy = ∂E/∂y; `dparams` has the structure of `params`."""
 
-    def samplewise(self) -> bool:
-        """Whether each sample's output depends on that sample alone; then threads may share a batch."""
-        return False
-
     def param_grads(self, params: Params, cache: Cache, dy: Array) -> Params:
         """Return `dparams` alone: the first layer of a network needs no `dx`."""
         return self.backward(params, cache, dy)[1]
+
+    def samplewise(self) -> bool:
+        """Return whether each sample's output depends on that sample alone; then threads may share a batch."""
+        return False
+
+    def children(self) -> dict[str, Layer]:
+        """Return the layers among the fields, by name: `f`, or `branches.0` where a field holds a tuple of them."""
+        found: dict[str, Layer] = {}
+        for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():  # type: ignore[var-annotated]
+            value = getattr(self, field.name)
+            if isinstance(value, Layer):
+                found[field.name] = value
+            elif isinstance(value, tuple):
+                found |= {f"{field.name}.{i}": part for i, part in enumerate(value) if isinstance(part, Layer)}
+        return found
+
+    def with_children(self, children: Mapping[str, Layer]) -> Layer:
+        """Return the layer with `children`, which has the names that the method of that name gives."""
+        changes: dict[str, Any] = {}
+        for name, child in children.items():
+            field, _, i = name.partition(".")
+            if i:
+                parts = list(changes.get(field, getattr(self, field)))
+                parts[int(i)] = child
+                changes[field] = tuple(parts)
+            else:
+                changes[field] = child
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def split(self, tree: Any) -> dict[str, Any]:
+        """Return by child's name its part of `tree`, which is the layer's params, gradients or state.
+
+        A tuple has one entry per child, in their order; in a dict the name `branches.0` is tree["branches"][0].
+        """
+        names = self.children()
+        if isinstance(tree, Mapping):
+            return {name: _part(tree, name) for name in names}
+        return dict(zip(names, tree, strict=True))
+
+
+def forward_with_state(layer: Layer, params: Params, x: Array, state: State | None) -> tuple[Array, Cache]:
+    """Return `layer.forward(params, x)`, with `state` where there is any."""
+    if state is None or not leaves(state):
+        return layer.forward(params, x)
+    return layer.forward(params, x, state=state)  # type: ignore[call-arg]
+
+
+def _part(tree: Any, name: str) -> Any:
+    for key in name.split("."):
+        tree = tree[key] if isinstance(tree, Mapping) else tree[int(key)]
+    return tree

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Params, namespace, rows
-from tinynet.checks import check_features, check_number, check_param, check_positive_int, check_same_shape
+from tinynet.arrays import Array, Params, namespace, rows, widened
+from tinynet.checks import check_features, check_param, check_positive, check_same_shape, convert_ints
 from tinynet.layers.layer import Layer
-
-__all__ = ["LayerNorm"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class LayerNorm(Layer):
     """Normalise each sample to mean 0 and variance 1 over its features, then scale and shift: y = γ ⊗ x̂ + β.
 
     Args:
-        n: features a sample.
+        n: features of a sample.
         eps: ε > 0, added to the variance.
 
     Shapes:
@@ -42,33 +40,35 @@ class LayerNorm(Layer):
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_positive_int("LayerNorm", "n", self.n)
-        object.__setattr__(self, "eps", check_number("LayerNorm", "eps", self.eps, 0.0))
-        if self.eps == 0:
-            raise ValueError("LayerNorm: eps is 0; expected 0 < eps")
+        convert_ints(self, "n")
+        object.__setattr__(self, "eps", check_positive("LayerNorm", "eps", self.eps))
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return {"gamma": np.ones(self.n, dtype), "beta": np.zeros(self.n, dtype)}
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_features(self, x, self.n)
         gamma = check_param(self, params, "gamma", (self.n,))
         beta = check_param(self, params, "beta", (self.n,))
-        x_hat = x - x.mean(axis=-1, keepdims=True)
+        wide = widened(x)
+        x_hat = wide - wide.mean(axis=-1, keepdims=True)
         r = 1 / namespace(x).sqrt((x_hat * x_hat).mean(axis=-1, keepdims=True) + self.eps)
         x_hat *= r
-        return gamma * x_hat + beta, (x_hat, r)
+        return (gamma * x_hat + beta).astype(x.dtype, copy=False), (x_hat, r)
 
     def backward(self, params: Params, cache: tuple[Array, Array], dy: Array) -> tuple[Array, Params]:
         x_hat, r = cache
         dparams = self.param_grads(params, cache, dy)
-        g = dy * params["gamma"]
+        g = widened(dy) * params["gamma"]
         dx = g - g.mean(axis=-1, keepdims=True)
         dx -= x_hat * (g * x_hat).mean(axis=-1, keepdims=True)
         dx *= r
-        return dx, dparams
+        return dx.astype(dy.dtype, copy=False), dparams
 
     def param_grads(self, params: Params, cache: tuple[Array, Array], dy: Array) -> Params:
         x_hat, _ = cache
         check_same_shape(self, "dy", dy, x_hat.shape, "the output")
-        return {"gamma": rows(dy * x_hat).sum(axis=0), "beta": rows(dy).sum(axis=0)}
+        return {"gamma": rows(dy * x_hat).sum(axis=0).astype(dy.dtype, copy=False), "beta": rows(dy).sum(axis=0)}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinynet.arrays import Array, Params, namespace
-from tinynet.checks import check_images, check_positive_int, check_same_shape
+from tinynet.checks import check_images, check_same_shape, convert_ints
 from tinynet.layers.layer import Layer
 from tinynet.layers.windows import count, fold, windows
-
-__all__ = ["AvgPool2d", "MaxPool2d"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,10 @@ class MaxPool2d(Layer):
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        _check_sizes(self.kernel, self.stride, "MaxPool2d")
+        convert_ints(self, *("kernel",) if self.stride is None else ("kernel", "stride"))
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_images(self, x, None, self.kernel, 0)
@@ -79,7 +80,10 @@ class AvgPool2d(Layer):
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        _check_sizes(self.kernel, self.stride, "AvgPool2d")
+        convert_ints(self, *("kernel",) if self.stride is None else ("kernel", "stride"))
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_images(self, x, None, self.kernel, 0)
@@ -92,9 +96,3 @@ class AvgPool2d(Layer):
         shape = (*x.shape[:-2], self.kernel**2, rows, columns)
         da = namespace(dz).broadcast_to(dz[..., None, :, :] / self.kernel**2, shape)
         return fold(da, x.shape, self.kernel, stride), {}
-
-
-def _check_sizes(kernel: object, stride: object, owner: str) -> None:
-    check_positive_int(owner, "kernel", kernel)
-    if stride is not None:
-        check_positive_int(owner, "stride", stride)

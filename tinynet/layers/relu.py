@@ -8,8 +8,6 @@ from tinynet.arrays import Array, Params, namespace
 from tinynet.checks import check_floating, check_number, check_same_shape
 from tinynet.layers.layer import Layer
 
-__all__ = ["LeakyReLU", "ReLU"]
-
 
 @dataclass(frozen=True)
 class ReLU(Layer):
@@ -28,6 +26,9 @@ class ReLU(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)
@@ -64,6 +65,9 @@ class LeakyReLU(Layer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slope", check_number("LeakyReLU", "slope", self.slope))
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params
+from tinynet.arrays import Array, Cache, Params, State
 from tinynet.checks import check_instance
-from tinynet.layers.layer import Layer
-
-__all__ = ["Residual"]
+from tinynet.layers.layer import Layer, forward_with_state
 
 
 @dataclass(frozen=True)
 class Residual(Layer):
     """A shortcut around a layer, y = x + f(x).
 
-    `params`, `cache` and `dparams` are those of f.
+    `params`, `state`, `cache` and `dparams` are those of f.
 
     Args:
         f: a layer whose output has the shape of its input; a `Sequential` for several.
@@ -45,12 +43,20 @@ class Residual(Layer):
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return self.f.init(rng, dtype)
 
-    def sample(self, rng: np.random.Generator) -> Layer:
-        f = self.f.sample(rng)
-        return self if f is self.f else replace(self, f=f)
+    def init_state(self, dtype: Any = np.float32) -> State:
+        return self.f.init_state(dtype)
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
-        y, cache = self.f.forward(params, x)
+    def update_state(self, state: State, cache: Cache) -> State:
+        return self.f.update_state(state, cache)
+
+    def split(self, tree: Any) -> dict[str, Any]:
+        return {"f": tree}
+
+    def samplewise(self) -> bool:
+        return self.f.samplewise()
+
+    def forward(self, params: Params, x: Array, *, state: State | None = None) -> tuple[Array, Cache]:
+        y, cache = forward_with_state(self.f, params, x, state)
         if y.shape != x.shape:
             raise ValueError(f"{self}: f turns shape {tuple(x.shape)} into {tuple(y.shape)}; expected the same shape")
         return x + y, cache

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, describe
-from tinynet.layers.layer import Layer
-
-__all__ = ["Sequential"]
+from tinynet.arrays import Array, Cache, Params, State, describe
+from tinynet.layers.layer import Layer, forward_with_state
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Sequential(Layer):
     """The layers one after another: y = f_L(… f_2(f_1(x))).
 
-    `params`, `cache` and `dparams` are tuples with one entry a layer.
+    `params`, `state`, `cache` and `dparams` are tuples with one entry per layer.
 
     Derivation. By the chain rule the error passes back through the layers in reverse order, each turning ∂E/∂output
     into ∂E/∂input: (21) at the last layer, (22) from there on. Below the first layer that has parameters nobody asks
@@ -26,7 +24,8 @@ class Sequential(Layer):
 
     Raises:
         TypeError: an argument is not a Layer.
-        ValueError: params does not have one entry a layer; whatever a layer raises, with a note that says which.
+        ValueError: params or state does not have one entry per layer; whatever a layer raises, with a note that says
+            which.
     """
 
     layers: tuple[Layer, ...]
@@ -44,19 +43,32 @@ class Sequential(Layer):
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return tuple(layer.init(rng, dtype) for layer in self.layers)
 
-    def sample(self, rng: np.random.Generator) -> Layer:
-        layers = tuple(layer.sample(rng) for layer in self.layers)
-        return self if all(map(operator.is_, layers, self.layers)) else Sequential(*layers)
+    def init_state(self, dtype: Any = np.float32) -> State:
+        return tuple(layer.init_state(dtype) for layer in self.layers)
+
+    def update_state(self, state: State, caches: Cache) -> State:
+        self._check("state", state)
+        parts = zip(self.layers, state, caches, strict=True)
+        return tuple(layer.update_state(part, cache) for layer, part, cache in parts)
+
+    def children(self) -> dict[str, Layer]:
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def with_children(self, children: Mapping[str, Layer]) -> Layer:
+        return Sequential(*children.values())
 
     def samplewise(self) -> bool:
-        return type(self) is Sequential and all(layer.samplewise() for layer in self.layers)
+        return all(layer.samplewise() for layer in self.layers)
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, Cache]:
-        self._check_params(params)
+    def forward(self, params: Params, x: Array, *, state: State | None = None) -> tuple[Array, Cache]:
+        self._check("params", params)
+        if state is None:
+            state = (None,) * len(self.layers)
+        self._check("state", state)
         caches = []
         for i, layer in enumerate(self.layers):
             try:
-                x, cache = layer.forward(params[i], x)
+                x, cache = forward_with_state(layer, params[i], x, state[i])
             except (TypeError, ValueError) as error:
                 error.add_note(f"in layer {i} of Sequential, {layer!r}")
                 raise
@@ -64,11 +76,11 @@ class Sequential(Layer):
         return x, tuple(caches)
 
     def backward(self, params: Params, caches: Cache, dy: Array) -> tuple[Array, Params]:
-        self._check_params(params)
+        self._check("params", params)
         return self._backward(params, caches, dy, 0)
 
     def param_grads(self, params: Params, caches: Cache, dy: Array) -> Params:
-        self._check_params(params)
+        self._check("params", params)
         for first, part in enumerate(params):  # noqa: B007
             if part:
                 break
@@ -85,7 +97,7 @@ class Sequential(Layer):
             dparams.append(grads)
         return dy, tuple(reversed(dparams))
 
-    def _check_params(self, params: Params) -> None:
-        if not isinstance(params, (tuple, list)) or len(params) != len(self.layers):
-            given = f"{len(params)} entries" if isinstance(params, (tuple, list)) else type(params).__name__
-            raise ValueError(f"Sequential: params is {given}; expected a tuple of {len(self.layers)}, one a layer")
+    def _check(self, name: str, tree: Any) -> None:
+        if not isinstance(tree, (tuple, list)) or len(tree) != len(self.layers):
+            given = f"{len(tree)} entries" if isinstance(tree, (tuple, list)) else type(tree).__name__
+            raise ValueError(f"Sequential: {name} is {given}; expected a tuple of {len(self.layers)}, one per layer")

@@ -9,8 +9,6 @@ from tinynet.checks import check_floating, check_same_shape
 from tinynet.layers.layer import Layer
 from tinynet.special import expit
 
-__all__ = ["SiLU"]
-
 
 @dataclass(frozen=True)
 class SiLU(Layer):
@@ -29,6 +27,9 @@ class SiLU(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

@@ -8,8 +8,6 @@ from tinynet.arrays import Array, Params, namespace, owned_copy
 from tinynet.checks import check_last_axis, check_same_shape
 from tinynet.layers.layer import Layer
 
-__all__ = ["Softmax"]
-
 
 @dataclass(frozen=True)
 class Softmax(Layer):
@@ -31,6 +29,9 @@ class Softmax(Layer):
     Raises:
         TypeError, ValueError: x is not floating or its last axis is empty; da has another shape than a.
     """
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_last_axis(self, "x", z)

@@ -9,8 +9,6 @@ from tinynet.checks import check_floating, check_same_shape
 from tinynet.layers.layer import Layer
 from tinynet.special import expit
 
-__all__ = ["Softplus"]
-
 
 @dataclass(frozen=True)
 class Softplus(Layer):
@@ -31,6 +29,9 @@ class Softplus(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

@@ -8,8 +8,6 @@ from tinynet.arrays import Array, Params, namespace
 from tinynet.checks import check_floating, check_same_shape
 from tinynet.layers.layer import Layer
 
-__all__ = ["Tanh"]
-
 
 @dataclass(frozen=True)
 class Tanh(Layer):
@@ -30,6 +28,9 @@ class Tanh(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
+
+    def samplewise(self) -> bool:
+        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

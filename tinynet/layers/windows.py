@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tinynet.arrays import Array, add_to_slice, namespace
 
-__all__ = ["count", "fold", "reach", "windows"]
-
 
 def count(n: int, kernel: int, stride: int) -> int:
     """Return how many windows fit side by side into `n` pixels."""
@@ -13,12 +11,12 @@ def count(n: int, kernel: int, stride: int) -> int:
 
 
 def reach(start: int, number: int, stride: int) -> slice:
-    """The slice of `number` pixels from `start` on, `stride` apart: what one pixel of the kernel sees."""
+    """Return the slice of `number` pixels from `start` on, `stride` apart: what one pixel of the kernel sees."""
     return slice(start, start + (number - 1) * stride + 1, stride)
 
 
 def windows(x: Array, kernel: int, stride: int) -> Array:
-    """Gather the windows of x (..., height, width): (..., kernel², rows, columns), one pixel of the kernel an entry."""
+    """Gather the windows of x (..., height, width) as (..., kernel², rows, columns): one entry per kernel pixel."""
     slices = _slices(x.shape, kernel, stride)
     return namespace(x).stack([x[..., i, j] for i, j in slices], axis=-3)
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from tinynet.arrays import Array, namespace
 from tinynet.checks import check_floating, check_same_shape
-from tinynet.losses.loss import Loss, Reduction
-from tinynet.special import expit
-
-__all__ = ["BinaryCrossEntropy"]
+from tinynet.losses.loss import Loss
+from tinynet.special import expit, product
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,15 @@ class BinaryCrossEntropy(Loss):
         TypeError: z or y is not a floating-point array.
     """
 
-    reduction: Reduction = "sum"
+    def check(self, y_hat: Array, y: Array) -> None:
+        check_floating(self, "y_hat", y_hat)
+        check_same_shape(self, "y", y, y_hat.shape, "y_hat")
 
     def forward(self, z: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
-        check_floating(self, "y_hat", z)
-        check_same_shape(self, "y", y, z.shape, "y_hat")
+        self.check(z, y)
         xp = namespace(z)
-        E = ((1 - y) * xp.maximum(z, 0) + y * xp.maximum(-z, 0) + xp.log1p(xp.exp(xp.minimum(z, -z)))).sum()
+        linear = product(1 - y, xp.maximum(z, 0)) + product(y, xp.maximum(-z, 0))
+        E = (linear + xp.log1p(xp.exp(xp.minimum(z, -z)))).sum()
         E *= self.scale(z)
         return E, (z, y)
 

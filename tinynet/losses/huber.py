@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinynet.arrays import Array, namespace
-from tinynet.checks import check_floating, check_number, check_same_shape
+from tinynet.checks import check_floating, check_positive, check_same_shape
 from tinynet.losses.loss import Loss, Reduction
 
-__all__ = ["Huber"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Huber(Loss):
     """Half the squared error near the target, linear beyond δ: E = Σ_i Σ_k h(ŷ_ik − y_ik).
 
@@ -35,17 +33,18 @@ class Huber(Loss):
     """
 
     delta: float = 1.0
-    reduction: Reduction = "sum"
 
-    def __post_init__(self) -> None:
+    def __init__(self, delta: float = 1.0, reduction: Reduction = "sum") -> None:
+        object.__setattr__(self, "reduction", reduction)
         super().__post_init__()
-        object.__setattr__(self, "delta", check_number("Huber", "delta", self.delta, 0.0))
-        if self.delta == 0:
-            raise ValueError("Huber: delta is 0; expected 0 < delta")
+        object.__setattr__(self, "delta", check_positive("Huber", "delta", delta))
 
-    def forward(self, y_hat: Array, y: Array) -> tuple[Array, Array]:
+    def check(self, y_hat: Array, y: Array) -> None:
         check_floating(self, "y_hat", y_hat)
         check_same_shape(self, "y", y, y_hat.shape, "y_hat")
+
+    def forward(self, y_hat: Array, y: Array) -> tuple[Array, Array]:
+        self.check(y_hat, y)
         r = y_hat - y
         c = namespace(r).clip(r, -self.delta, self.delta)
         E = (c * (r - 0.5 * c)).sum()

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from tinynet.arrays import Array, namespace
 from tinynet.checks import check_floating, check_same_shape
-from tinynet.losses.loss import Loss, Reduction
-
-__all__ = ["SquaredError"]
+from tinynet.losses.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,12 @@ class SquaredError(Loss):
         TypeError: ŷ or y is not a floating-point array.
     """
 
-    reduction: Reduction = "sum"
-
-    def forward(self, y_hat: Array, y: Array) -> tuple[Array, Array]:
+    def check(self, y_hat: Array, y: Array) -> None:
         check_floating(self, "y_hat", y_hat)
         check_same_shape(self, "y", y, y_hat.shape, "y_hat")
+
+    def forward(self, y_hat: Array, y: Array) -> tuple[Array, Array]:
+        self.check(y_hat, y)
         r = y_hat - y
         E = namespace(r).vdot(r, r)
         E *= 0.5 * self.scale(r)  # (4), (17)

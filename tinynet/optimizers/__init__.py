@@ -3,6 +3,7 @@
 from tinynet.optimizers.adam import Adam, AdamW
 from tinynet.optimizers.learning_rate import LearningRate, Schedule
 from tinynet.optimizers.optimizer import Optimizer
+from tinynet.optimizers.schedules import CosineDecay, ExponentialDecay, Warmup
 from tinynet.optimizers.sgd import SGD, Nesterov
 from tinynet.optimizers.transforms import ClipByGlobalNorm, WeightDecay
 
@@ -11,9 +12,12 @@ __all__ = [
     "Adam",
     "AdamW",
     "ClipByGlobalNorm",
+    "CosineDecay",
+    "ExponentialDecay",
     "LearningRate",
     "Nesterov",
     "Optimizer",
     "Schedule",
+    "Warmup",
     "WeightDecay",
 ]

@@ -19,8 +19,6 @@ from tinynet.optimizers.learning_rate import (
 from tinynet.optimizers.optimizer import Optimizer, zeros_like
 from tinynet.trees import map_leaves
 
-__all__ = ["Adam", "AdamW"]
-
 
 @dataclass(frozen=True)
 class Adam(Optimizer):

@@ -11,16 +11,6 @@ import numpy as np
 from tinynet.arrays import Array, namespace
 from tinynet.checks import check_number
 
-__all__ = [
-    "LearningRate",
-    "Schedule",
-    "check_learning_rate",
-    "first_step",
-    "in_dtype_of",
-    "learning_rate_at",
-    "next_step",
-]
-
 Schedule: TypeAlias = Callable[[Any], Any]
 """step -> η, where step counts the updates before this one, from 0: an int32 scalar, traced under `jax.jit`."""
 

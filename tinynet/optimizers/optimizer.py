@@ -8,8 +8,6 @@ from typing import Any
 from tinynet.arrays import Params, namespace, owned_copy
 from tinynet.trees import map_leaves
 
-__all__ = ["Optimizer", "zeros_like"]
-
 
 class Optimizer(ABC):
     """A rule (params, grads, state) -> (params, state).

@@ -18,8 +18,6 @@ from tinynet.optimizers.learning_rate import (
 from tinynet.optimizers.optimizer import Optimizer, zeros_like
 from tinynet.trees import map_leaves
 
-__all__ = ["SGD", "Nesterov"]
-
 
 @dataclass(frozen=True)
 class SGD(Optimizer):

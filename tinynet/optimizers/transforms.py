@@ -1,4 +1,4 @@
-"""What may be done to a gradient before an optimizer follows it: an optimizer around an optimizer."""
+"""Changes of the gradient before an optimizer follows it: an optimizer around an optimizer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from tinynet.checks import check_instance, check_number
 from tinynet.optimizers.learning_rate import in_dtype_of
 from tinynet.optimizers.optimizer import Optimizer
 from tinynet.trees import leaves, map_leaves
-
-__all__ = ["ClipByGlobalNorm", "WeightDecay"]
 
 
 @dataclass(frozen=True)

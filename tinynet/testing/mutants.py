@@ -18,9 +18,7 @@ from typing import Any
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing.faulty import instance_of
-from tinynet.testing.mutations import checks_in, mutations
-
-__all__ = ["Mutant", "mutate_backward"]
+from tinynet.testing.source_changes import checks_in, source_changes
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def _mutants(cls: type, methods: Mapping[str, FunctionType]) -> list[Mutant]:
         source = _Source.of(function)
         seen = {ast.dump(source.tree)}
         file = function.__code__.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
-        for changed, text in mutations(source.tree, file):
+        for changed, text in source_changes(source.tree, file):
             tree = ast.fix_missing_locations(changed)
             if ast.dump(tree) not in seen:
                 seen.add(ast.dump(tree))
@@ -143,7 +141,8 @@ def _helpers(cls: type, functions: Iterable[FunctionType]) -> tuple[FunctionType
             called = function.__globals__.get(n.id) if isinstance(n, ast.Name) and id(n) not in checks else None
             if not isinstance(called, FunctionType) or called in found:
                 continue
-            if package in (called.__module__, called.__module__.rpartition(".")[0]):
+            of_the_contract = called.__module__ in (Layer.__module__, Loss.__module__)
+            if package in (called.__module__, called.__module__.rpartition(".")[0]) and not of_the_contract:
                 found[called] = None
                 todo.append(called)
     return tuple(found)
@@ -186,20 +185,21 @@ def _with_own_globals(f: FunctionType) -> FunctionType:
     return copy
 
 
-def _subclass(cls: type, mutated: Mapping[str, Any], *, in_forward: bool) -> type:
+def _subclass(cls: Any, mutated: Mapping[str, Any], *, in_forward: bool) -> type:
     """Return `cls` with other methods and with its own output; the cache may be that of the `mutated` methods."""
     attributes: dict[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
-        "_forward_of": getattr(cls, "_forward_of", cls),
-        "forward": lambda self, *args: instance_of(cls, self).forward(*args),
+        "_forward_of": getattr(cls, "_forward_of", cls),  # one compilation for all mutants
+        "forward": lambda self, *args, **state: instance_of(cls, self).forward(*args, **state),
     }
     if not in_forward:
         return type(cls.__name__, (cls,), {**attributes, **mutated})
     inner = type(cls.__name__, (cls,), dict(mutated))
 
-    def forward(self: Any, *args: Any) -> tuple[Any, Any]:
-        return instance_of(cls, self).forward(*args)[0], instance_of(inner, self).forward(*args)[1]
+    def forward(self: Any, *args: Any, **state: Any) -> tuple[Any, Any]:
+        right, mutated = (instance_of(c, self).forward(*args, **state) for c in (cls, inner))
+        return right[0], mutated[1]
 
     return type(cls.__name__, (cls,), {**attributes, "forward": forward})

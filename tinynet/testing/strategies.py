@@ -38,7 +38,7 @@ def networks(activations: Sequence[Layer] = (Sigmoid(),)) -> SearchStrategy[Netw
     try:
         from hypothesis import strategies as st
     except ImportError:
-        raise ImportError('networks needs hypothesis; use pip install "tinynet[verify]"') from None
+        raise ImportError('networks needs hypothesis; use pip install "tinynet-grad[verify]"') from None
 
     def build(depth: int) -> SearchStrategy[Network]:
         widths = st.lists(st.sampled_from(WIDTHS), min_size=depth + 1, max_size=depth + 1)

@@ -1,10 +1,11 @@
-"""What `fit` is handed: checked, and made into what it works with."""
+"""The arguments of `fit`: checked, and made into what it works with."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,12 @@ from tinynet.checks import check_number, check_positive_int
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
-from tinynet.training.batches import Samples, Stream, cast, samples
+from tinynet.training.batches import Samples, Stream, cast, sample_weights, samples
 from tinynet.training.callbacks import EarlyStopping
-from tinynet.training.engines import Engine
+from tinynet.training.checkpoints import fingerprint
+from tinynet.training.engines import Engine, TrainingState
 from tinynet.training.engines.numpy import NumpyEngine
-from tinynet.training.weights import sample_weights
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
-
-__all__ = [
-    "check_arguments",
-    "check_calls",
-    "check_fits",
-    "check_watching",
-    "initial_params",
-    "is_optax",
-    "make_engine",
-    "source",
-]
 
 
 def check_arguments(
@@ -44,6 +34,7 @@ def check_arguments(
     mesh: object,
     seed: object,
     shuffle: object,
+    state: object,
 ) -> None:
     """Raise TypeError or ValueError at the first argument that says how to train and cannot be taken."""
     if engine not in ("numpy", "jax"):
@@ -63,6 +54,8 @@ def check_arguments(
         raise ValueError(f"fit: seed is {seed!r}; expected an int of at least 0")
     if not isinstance(shuffle, (bool, np.bool_)):
         raise TypeError(f"fit: shuffle is {shuffle!r}; expected True or False")
+    if state is not None and not isinstance(state, TrainingState):
+        raise TypeError(f"fit: state is {describe(state)}; expected a tinynet.TrainingState, as `state` of a result is")
     if engine == "jax" and threads is not None:
         raise ValueError('fit: threads is for engine="numpy"; JAX takes its number when it starts')
     if engine != "jax" and mesh is not None:
@@ -169,6 +162,29 @@ def make_engine(
     return JaxEngine(net, loss, optimizer, mesh, dtype)
 
 
+def settings_of(
+    data: Samples | Stream,
+    loss: Loss,
+    optimizer: Any,
+    early_stopping: EarlyStopping | None,
+    seed: int,
+    batch_size: int | None,
+    shuffle: bool,
+    engine: str,
+) -> dict[str, Any]:
+    """Return what decides each bit of a run's result, as a file can hold it."""
+    return {
+        "loss": loss,
+        "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
+        "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
+        "early_stopping": early_stopping and asdict(early_stopping),
+        "seed": seed,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "engine": engine,
+    }
+
+
 def is_optax(optimizer: object) -> bool:
-    """Whether `optimizer` has the form of an Optax transformation."""
+    """Return whether `optimizer` has the form of an Optax transformation."""
     return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")

@@ -1,20 +1,18 @@
-"""Where batches come from: arrays, arrays mapped from a file, or any iterable of batches."""
+"""Batches: from arrays, from arrays mapped from a file, or from any iterable; and how much each sample counts."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from tinynet.arrays import Array, describe
-
-__all__ = ["Batch", "Batches", "Samples", "Stream", "as_array", "cast", "mapping", "release", "samples"]
 
 Batch: TypeAlias = tuple[Array, Array, Array | None]
 """x, y and the weights of the samples, or None for equal ones."""
@@ -55,7 +53,7 @@ class Batches:
 
     @property
     def m(self) -> int:
-        """How many samples the epoch meets."""
+        """Return the number of samples that the epoch meets."""
         return len(self.x) if self.order is None else len(self.order)
 
     def parts(self, start: int, every: int | None) -> Iterator[Batches]:
@@ -78,7 +76,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class Samples:
-    """Arrays x and y with a row a sample, in memory or mapped from a file, and how epochs go through them."""
+    """Arrays x and y with one row per sample, in memory or mapped from a file, and how epochs go through them."""
 
     x: Array
     y: Array
@@ -97,7 +95,7 @@ class Samples:
 
     @property
     def largest(self) -> int:
-        """How many samples a batch has, the last one excepted."""
+        """Return the number of samples of a batch, the last one excepted."""
         return min(self.batch_size or len(self.x), len(self.x))
 
     def epoch(self, rng: np.random.Generator) -> Batches:
@@ -173,13 +171,60 @@ def samples(name_x: str, x: Array, name_y: str, y: Array) -> tuple[Array, Array]
     return x, y
 
 
+def sample_weights(
+    y: Array, sample_weight: Any, class_weight: Mapping[int, float] | Literal["balanced"] | None
+) -> Array | None:
+    """Return the weight of each sample, (m,), or None where all count the same.
+
+    Args:
+        y: (m,) or (m, 1) whole numbers that are classes, or (m, K), the class being the largest entry's column.
+        sample_weight: (m,), at least 0.
+        class_weight: a weight at least 0 for every class in y; "balanced" for m / (classes · samples of the class).
+
+    Raises:
+        TypeError, ValueError: the weights do not fit y.
+    """
+    if sample_weight is None and class_weight is None:
+        return None
+    weights = np.ones(len(y))
+    if sample_weight is not None:
+        weights = as_array("sample_weight", sample_weight).astype(np.float64)
+        if weights.shape != (len(y),):
+            raise ValueError(f"fit: sample_weight has shape {weights.shape}; expected {(len(y),)}, one per sample")
+    if class_weight is not None:
+        weights *= _of_classes(_classes(y), class_weight)
+    if (weights < 0).any():
+        raise ValueError("fit: a weight of a sample is negative; expected at least 0")
+    return weights
+
+
+def _of_classes(classes: Array, class_weight: Any) -> Array:
+    present, index, count = np.unique(classes, return_inverse=True, return_counts=True)
+    if class_weight == "balanced":
+        return (len(classes) / (len(present) * count))[index]
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f'fit: class_weight is {describe(class_weight)}; expected a dict or "balanced"')
+    missing = [c for c in present.tolist() if c not in class_weight]
+    if missing:
+        raise ValueError(f"fit: class_weight has no weight for class {missing[0]!r}, which is in y")
+    return as_array("class_weight", [class_weight[c] for c in present.tolist()]).astype(np.float64)[index]
+
+
+def _classes(y: Array) -> Array:
+    if y.ndim == 2 and y.shape[1] > 1:
+        return y.argmax(axis=1)
+    if y.ndim <= 2 and np.array_equal(y, np.rint(y)):
+        return y.reshape(-1).astype(np.int64)
+    raise ValueError(f"fit: class_weight needs y of classes, (m,), (m, 1) or (m, K); y has shape {y.shape}")
+
+
 def as_array(name: str, data: Array) -> Array:
-    """Return `data` as an array of real, finite numbers with a row a sample."""
+    """Return `data` as an array of real, finite numbers with one row per sample."""
     array = np.asarray(data)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use numpy.asarray({name}, float)")
     if array.ndim == 0:
-        raise ValueError(f"fit: {name} has shape (); expected (m, …), a row a sample")
+        raise ValueError(f"fit: {name} has shape (); expected (m, …), one row per sample")
     if mapping(array) is None:
         step = max(1, _CHECK_AT_ONCE // max(1, array.nbytes // max(1, len(array))))
         for i in range(0, len(array), step):

@@ -1,20 +1,35 @@
-"""What `fit` tells while it trains, and when it stops early.
+"""Callbacks: what `fit` tells while it trains, and when it stops early.
 
-A callback is any function of one argument: of a `Step` in `fit(step_callbacks=…)`, of an `Epoch` in
-`fit(callbacks=…)`. One that returns True stops the training; an exception it raises goes through.
+A user's callback is any function of one argument: of a `Step` in `fit(step_callbacks=…)`, of an `Epoch` in
+`fit(callbacks=…)`. One that returns True stops the training; an exception it raises goes through. The options of `fit`
+that watch a run are classes here, told by the same loop.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from tinynet.arrays import Array, Params
 from tinynet.checks import check_positive_int
+from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.training.checkpoints import Run, save_checkpoint
+from tinynet.training.engines import TrainingState
+from tinynet.trees import map_leaves
 
-__all__ = ["EarlyStopping", "Epoch", "EpochCallback", "Step", "StepCallback"]
+Stopped = Literal["epochs", "tolerance", "early_stopping", "callback"]
+"""Why training ended."""
+
+Row: TypeAlias = Mapping[str, float]
+"""The entry of one epoch in the history, by name."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +58,14 @@ class Epoch:
     Attributes:
         epoch: which, counted from 0.
         params: after its last update; valid during the call, copy what you keep.
-        state: the optimizer's, likewise.
+        state: those of the optimizer and the layers, likewise.
         row: this epoch's entry in the history, by name.
     """
 
     epoch: int
     params: Params
-    state: object
-    row: Mapping[str, float]
+    state: TrainingState
+    row: Row
 
 
 StepCallback: TypeAlias = Callable[[Step], bool | None]
@@ -84,8 +99,138 @@ class EarlyStopping:
             raise ValueError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a number of at least 0")
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than `best`, which is None before the first."""
+        """Return whether `value` is better than `best`, which is None before the first."""
         if math.isnan(value):
             return False
         gain = math.inf if best is None else best - value if self.mode == "min" else value - best
         return gain > self.min_delta
+
+
+class Callback:
+    """The hooks that the loop of `fit` calls; a subclass writes those it needs."""
+
+    def begin(self, run: Run) -> None:
+        """Called before the first epoch."""
+
+    def after_part(self, run: Run) -> None:
+        """Called after each part of an epoch: after so many batches, or the whole of it."""
+
+    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
+        """Called after each epoch, `run.epoch` being its number; returns why training is to end, if it is."""
+        return None
+
+    def end(self) -> None:
+        """Called at the end, also after an exception."""
+
+
+@contextmanager
+def telling(callbacks: Sequence[Callback], run: Run) -> Iterator[None]:
+    """Call `begin` of all, and `end` whatever happens."""
+    try:
+        for callback in callbacks:
+            callback.begin(run)
+        yield
+    finally:
+        for callback in callbacks:
+            callback.end()
+
+
+@dataclass(frozen=True)
+class StopWithin(Callback):
+    """Stops after an epoch whose loss is at most `tolerance`."""
+
+    tolerance: float
+
+    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
+        return "tolerance" if row["loss"] <= self.tolerance else None
+
+
+@dataclass(frozen=True)
+class KeepBest(Callback):
+    """Keeps the best parameters so far in the run, and stops as `rule` says."""
+
+    rule: EarlyStopping
+
+    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
+        value = row[self.rule.monitor]
+        run.waited += 1
+        if self.rule.improves(value, run.best and run.best[0]):
+            run.best, run.waited = (value, map_leaves(np.copy, run.params)), 0
+        return "early_stopping" if run.waited >= self.rule.patience else None
+
+
+@dataclass(frozen=True)
+class CallFunctions(Callback):
+    """Calls the user's functions."""
+
+    functions: Sequence[EpochCallback]
+
+    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
+        assert run.state is not None  # an epoch is over
+        answers = [function(Epoch(run.epoch, run.params, run.state, row)) for function in self.functions]
+        return "callback" if any(answers) else None
+
+
+@dataclass(frozen=True)
+class WriteCheckpoint(Callback):
+    """Writes where the run stands after each part of an epoch."""
+
+    path: str | os.PathLike[str]
+
+    def after_part(self, run: Run) -> None:
+        save_checkpoint(self.path, run)
+
+
+class ShowProgress(Callback):
+    """Shows a progress bar of tqdm's.
+
+    Raises:
+        ImportError: tqdm is not installed.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError('progress=True needs tqdm; use pip install "tinynet-grad[train]"') from None
+        layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
+        self._open: Any = partial(tqdm, total=epochs, unit="epoch", dynamic_ncols=True, bar_format=layout)
+        self._bar: Any = None
+
+    def begin(self, run: Run) -> None:
+        self._bar = self._open(initial=run.epoch)
+
+    def after_epoch(self, run: Run, row: Row) -> None:
+        self._bar.set_postfix(shown(row), refresh=False)
+        self._bar.update()
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def shown(row: Row) -> dict[str, str]:
+    """Return what the bar has room for: the loss, and each metric on the validation data where there are any."""
+    seen_on_validation = {name for name in row if name != "loss" and f"validation_{name}" in row}
+    fitting = {name: value for name, value in row.items() if name != "seconds" and name not in seen_on_validation}
+    return {name.replace("validation_", "val_"): f"{value:.3g}" for name, value in fitting.items()}
+
+
+def verify_after(n: int, net: Layer, loss: Loss) -> StepCallback:
+    """Return a callback that verifies the gradients against `jax.grad` on the batch at hand, after every `n` updates.
+
+    It raises `tinynet.GradientError`, with the report, where they are wrong.
+    """
+    done = 0
+
+    def check(step: Step) -> None:
+        nonlocal done
+        done += 1
+        if done % n == 0:
+            from tinynet.verification import verify
+
+            inputs, probes = (np.asarray(step.x), np.asarray(step.y)), ("forward", "rectangular")
+            params = map_leaves(np.asarray, step.params)
+            verify(net, loss=loss, params=params, inputs=inputs, probes=probes, dtype="float64").raise_if_failed()
+
+    return check

@@ -1,4 +1,4 @@
-"""A training run in a file, so that it goes on bit for bit from where it was.
+"""Where a run stands, and the same in a file, so that it goes on bit for bit.
 
 A checkpoint is a file as `tinynet.files` writes them: whole or not there at all, checked when read, nothing unpickled.
 `tinynet.load` takes the network and its parameters from one.
@@ -6,78 +6,94 @@ A checkpoint is a file as `tinynet.files` writes them: whole or not there at all
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
-from tinynet.files.container import FileError, check_params, read, write
-from tinynet.files.encoding import encode
+from tinynet.files.container import FileError, check_params, contents, read, write
+from tinynet.files.encoding import encode, own_names
 from tinynet.layers import Layer
-
-__all__ = ["Checkpoint", "check_run", "fingerprint", "load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
+from tinynet.training.engines import Losses, TrainingState
+from tinynet.training.engines.processes import Processes
 
 StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A run between two updates.
+@dataclass
+class Run:
+    """Where a run stands, between two updates.
 
     Attributes:
         net: what is trained.
+        settings: what decides each bit of the result (loss, optimizer, seed, batch size, `fingerprint` of the data, …),
+            by the name of its argument.
         params: after the last update.
-        state: the optimizer's; a named tuple comes back as a tuple.
-        run: what decides each bit of the result (loss, optimizer, seed, batch size, `fingerprint` of the data, …), by
-            the name of its argument; `check_run` compares it.
+        state: after the last update; None before the first.
         epoch: the epoch under way, counted from 0.
         batch: how many of its batches are done.
-        losses: (batch, 2): the loss of each and how many samples it had.
-        rngs: states of generators by name, as `rng_state` gives them: of the order of the samples before the epoch's
-            was drawn, of whatever else draws as it is now.
+        losses: the loss of each, and how many samples it had.
+        order: the state of the generator of the samples' order before it drew this epoch's; None before that.
+        draws: the state of the generator that random layers draw from; None before the epoch.
         history: the finished epochs, by name.
         seconds: how long the run has taken.
-        extra: what else the run carries, such as the best parameters so far.
+        best: the best number that early stopping has met, and the parameters of then.
+        waited: how many epochs ago that was.
     """
 
     net: Layer
+    settings: dict[str, Any]
     params: Params
-    state: Any
-    run: dict[str, Any]
-    epoch: int
-    batch: int
-    losses: npt.NDArray[np.float64]
-    rngs: dict[str, Any]
-    history: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    state: TrainingState | None = None
+    epoch: int = 0
+    batch: int = 0
+    losses: Losses = field(default_factory=list)
+    order: dict[str, Any] | None = None
+    draws: dict[str, Any] | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
-    extra: Any = None
+    best: tuple[float, Params] | None = None
+    waited: int = 0
+
+    def next_epoch(self, row: Mapping[str, float]) -> None:
+        """Enter the epoch in the history, NaN where nothing was measured, and go to the beginning of the next."""
+        for name in {**row, **self.history}:
+            self.history.setdefault(name, [math.nan] * self.epoch).append(row.get(name, math.nan))
+        self.epoch, self.batch, self.losses, self.order, self.draws = self.epoch + 1, 0, [], None, None
 
 
-def save_checkpoint(path: StrPath, checkpoint: Checkpoint) -> None:
+_NAMES = {field.name for field in fields(Run)}
+
+
+def save_checkpoint(path: StrPath, run: Run) -> None:
     """Write a checkpoint; the one that was there stays until the new one is whole.
 
     Raises:
-        TypeError, ValueError: it holds something that could not be read again; nothing was written.
+        TypeError, ValueError: the run holds something that could not be read again; nothing was written.
         OSError: the file could not be written; names it.
     """
-    _check(checkpoint)
-    write(path, {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)})
+    _check(run)
+    value = {name: getattr(run, name) for name in _NAMES}
+    if run.state is not None:
+        value["state"] = {"optimizer": run.state.optimizer, "layers": run.state.layers}
+    value["losses"] = np.array(run.losses, np.float64).reshape(-1, 2)
+    value["history"] = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
+    write(path, value)
 
 
-def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Checkpoint:
+def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Run:
     """Read a checkpoint.
 
     Args:
         path: the file.
         data: what stands in it, where that was read already.
-        classes: as for `tinynet.load`; those of the caller's own network, loss and optimizer come from
-            `tinynet.files.encoding.own_names`.
+        classes: as for `tinynet.load`.
 
     Raises:
         FileError: the file is damaged, foreign or hostile, or holds no checkpoint.
@@ -85,32 +101,51 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
         OSError: the file cannot be opened.
     """
     value = read(path, data, classes=classes)
-    names = {field.name for field in dataclasses.fields(Checkpoint)}
-    if not isinstance(value, dict) or value.keys() != names or not isinstance(value["net"], Layer):
+    if not isinstance(value, dict) or value.keys() != _NAMES or not isinstance(value["net"], Layer):
         raise FileError(path, "holds no checkpoint")
-    checkpoint = Checkpoint(**value)
     try:
-        check_params("load_checkpoint", checkpoint.net, checkpoint.params)
-        _check(checkpoint)
+        run = Run(**value)
+        _check(run)
+        run.state = value["state"] and TrainingState(**value["state"])
+        run.losses = [(E, int(m)) for E, m in _numbers("losses", run.losses, (run.batch, 2))]
+        for name, numbers in run.history.items():
+            run.history[name] = _numbers(f"history[{name!a:.40}]", numbers, (run.epoch,))
+        check_params("load_checkpoint", run.net, run.params)
     except Exception as error:  # whatever a layer's init meets in fields that nobody has checked
         raise FileError(path, f"not a checkpoint that tinynet wrote: {error!s:.300}") from error
-    return checkpoint
+    return run
 
 
-def check_run(path: StrPath, checkpoint: Checkpoint, net: Layer, run: Mapping[str, Any]) -> None:
-    """Raise unless the run that wrote the checkpoint is the one that wants to go on from it.
+def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
+    """Return where the run stood that wrote the file, or `run` where there is no file.
+
+    Of several processes the first one reads; only its host needs the file.
 
     Raises:
-        ValueError: they differ; names the file and the arguments.
+        ValueError: the file was written by another run; names the file and what differs.
+        FileError, OSError: as `load_checkpoint`.
     """
-    before, now = {"net": checkpoint.net, **checkpoint.run}, {"net": net, **run}
-    differing = [name for name in sorted(before.keys() | now.keys()) if _told(before, name) != _told(now, name)]
-    if differing:
-        name = differing[0]
-        raise ValueError(
-            f"fit: {os.fspath(path)} was written by another run: {name} was {before.get(name)!r:.80} and is "
-            f"{now.get(name)!r:.80}; make the same call, or give another checkpoint"
-        )
+    data = processes.from_first(contents(path) if processes.is_first and Path(path).exists() else None)
+    if data is None:
+        return run
+    found = load_checkpoint(path, data, classes=own_names((run.net, run.settings)))
+    check_same_run(path, found, run)
+    return found
+
+
+def check_same_run(path: StrPath, found: Run, run: Run) -> None:
+    """Raise unless the run that wrote a checkpoint is the one that wants to go on from it.
+
+    Raises:
+        ValueError: they differ; names the file and what differs.
+    """
+    before, now = {"net": found.net, **found.settings}, {"net": run.net, **run.settings}
+    for name in sorted(before.keys() | now.keys()):
+        if _told(before.get(name)) != _told(now.get(name)):
+            raise ValueError(
+                f"fit: {os.fspath(path)} was written by another run: {name} was {before.get(name)!r:.80} and is "
+                f"{now.get(name)!r:.80}; make the same call, or give another checkpoint"
+            )
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:
@@ -143,25 +178,27 @@ def fingerprint(*arrays: Array | None) -> str:
     return digest.hexdigest()
 
 
-def _check(checkpoint: Checkpoint) -> None:
-    for name in ("epoch", "batch"):
-        number = getattr(checkpoint, name)
+def _check(run: Run) -> None:
+    for name in ("epoch", "batch", "waited"):
+        number = getattr(run, name)
         if type(number) is not int or number < 0:
             raise ValueError(f"{name} is {number!r:.40}; expected a count")
-    if type(checkpoint.seconds) is not float:
-        raise ValueError(f"seconds is {checkpoint.seconds!r:.40}; expected a number")
-    for name in ("run", "rngs", "history"):
-        if not isinstance(getattr(checkpoint, name), dict):
+    if type(run.seconds) is not float:
+        raise ValueError(f"seconds is {run.seconds!r:.40}; expected a number")
+    for name, optional in (("settings", False), ("history", False), ("order", True), ("draws", True)):
+        if not isinstance(value := getattr(run, name), dict) and not (optional and value is None):
             raise ValueError(f"{name} is not a dict")
-    for name, array, shape in (
-        ("losses", checkpoint.losses, (checkpoint.batch, 2)),
-        *((f"history[{key!a:.40}]", values, (checkpoint.epoch,)) for key, values in checkpoint.history.items()),
-    ):
-        if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != shape:
-            raise ValueError(f"{name} is not a float64 array of shape {shape}")
+    if len(run.losses) != run.batch:
+        raise ValueError(f"there are {len(run.losses)} losses; expected {run.batch}, one per batch")
 
 
-def _told(run: Mapping[str, Any], name: str) -> Any:
-    """What a file would say of it: configurations are equal when that is."""
-    document, arrays = encode(run.get(name))
+def _numbers(name: str, array: Any, shape: tuple[int, ...]) -> list[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != shape:
+        raise ValueError(f"{name} is not a float64 array of shape {shape}")
+    return list(array.tolist())
+
+
+def _told(value: Any) -> Any:
+    """Return what a file would say of a value: configurations are equal when that is."""
+    document, arrays = encode(value)
     return document, {key: (array.shape, array.tobytes()) for key, array in arrays.items()}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,40 +25,53 @@ from tinynet.training.arguments import (
     check_watching,
     initial_params,
     make_engine,
+    settings_of,
     source,
 )
-from tinynet.training.batches import Samples, samples
-from tinynet.training.callbacks import EarlyStopping, Epoch, EpochCallback, StepCallback
-from tinynet.training.divergence import DivergenceError
+from tinynet.training.batches import Batch, Batches, Samples, Stream, cast, release, samples
+from tinynet.training.callbacks import (
+    Callback,
+    CallFunctions,
+    EarlyStopping,
+    EpochCallback,
+    KeepBest,
+    ShowProgress,
+    Step,
+    StepCallback,
+    Stopped,
+    StopWithin,
+    WriteCheckpoint,
+    telling,
+    verify_after,
+)
+from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
+from tinynet.training.engines import Carry, Engine, Losses, TrainingState
 from tinynet.training.engines.threads import step_work
-from tinynet.training.epochs import Epochs
-from tinynet.training.evaluating import Metric, evaluate, join
-from tinynet.training.interruptions import deferred_interrupt
-from tinynet.training.progress import progress_bar, shown
-from tinynet.training.proving import proof_every
-from tinynet.training.resuming import Position, Resuming, description
+from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.trees import leaves, map_leaves
 
-__all__ = ["DivergenceError", "FitResult", "Metric", "fit"]
+Metric = Callable[[Any, Any], float]
+"""(ŷ, y) -> a number to watch, over the whole of a data set."""
 
-Stopped = Literal["epochs", "tolerance", "early_stopping", "callback"]
-"""Why training ended."""
+_EVALUATE_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` returns.
+    """The result of `fit`.
 
     Attributes:
         params: the parameters after the last update; the best ones with early stopping.
-        history: one entry an epoch: "loss" (of the training data as the epoch met it, each batch before its update,
+        history: one entry per epoch: "loss" (of the training data as the epoch met it, each batch before its update,
             joined as the loss joins samples), "seconds" since the start, and what metrics and validation add.
         stopped: why training ended: "epochs", "tolerance", "early_stopping" or "callback".
+        state: what else training carries, after the last update; `fit(params=…, state=…)` goes on with it.
     """
 
     params: Params
     history: dict[str, npt.NDArray[np.float64]]
     stopped: Stopped
+    state: TrainingState
 
 
 def fit(
@@ -70,6 +87,7 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     engine: Literal["numpy", "jax"] = "numpy",
+    state: TrainingState | None = None,
     threads: int | None = None,
     mesh: Any = None,
     tolerance: float | None = None,
@@ -94,16 +112,17 @@ def fit(
 
     Args:
         net, loss: the network and its loss.
-        x: (m, …), a row a sample, in memory or mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with y=None,
-            an iterable of batches (x, y) or (x, y, weights), or a function that returns one for each epoch.
+        x: (m, …), one row per sample, in memory or mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with
+            y=None, an iterable of batches (x, y) or (x, y, weights), or a function that returns one for each epoch.
         y: of the shape of the network's output.
         params: where to start; `net.init(numpy.random.default_rng(seed), dtype of x)` if None.
         optimizer: turns gradients into updates; with engine="jax" an Optax transformation will do.
         epochs: passes over the data, at least 1.
-        batch_size: samples a batch; None for all.
+        batch_size: samples per batch; None for all.
         shuffle: whether each epoch meets the samples in a new random order; an iterable keeps its own.
         seed: of the initial parameters, of the order of the samples and of layers that draw random numbers.
         engine: "numpy", or "jax" to compile an epoch at a time.
+        state: of optimizer and layers, to go on with; the `state` of an earlier result. None for a first one.
         threads: for engine="numpy", how many to use; None to choose by the size of the work. They share the samples of
             a batch where every layer is `samplewise`, and the matrix products elsewhere. What held before is restored.
         mesh: for engine="jax", a `jax.sharding.Mesh` with an axis "data" to spread each batch over, if that divides it.
@@ -118,7 +137,7 @@ def fit(
         early_stopping: when to stop for lack of progress; the result then has the best parameters.
         callbacks, step_callbacks: functions to call after each epoch and each update (`tinynet.training.callbacks`).
         progress: show a progress bar (needs tqdm).
-        verify_every: after every so many updates, prove the gradients anew on the batch at hand against `jax.grad`.
+        verify_every: after every so many updates, verify the gradients on the batch at hand against `jax.grad`.
         checkpoint: a file to write after each epoch, and after every so many batches with `every`. If it is there
             already, training goes on from it, bit for bit as if it had never ended; an iterable x must then yield
             what it yielded. After Ctrl-C the file is written at the next batch boundary (with engine="jax" the next
@@ -137,7 +156,7 @@ def fit(
         FileError, ValueError: the checkpoint is damaged, or another run's.
         OSError: the checkpoint could not be written; the earlier one is still there.
     """
-    check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle)
+    check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle, state)
     check_watching(validation, metrics, early_stopping, tolerance, y is not None)
     check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
     rng = np.random.default_rng(seed)
@@ -153,40 +172,165 @@ def fit(
         check_fits(net, loss, params, x_val, y_val, "validation[1]", dtype)
         watched["validation_"] = x_val, y_val
 
-    steps = [*step_callbacks, *([proof_every(verify_every, net, loss)] if verify_every else [])]
     runner = make_engine(engine, net, loss, optimizer, dtype, step_work(params, data.largest), threads, mesh)
-    resuming = None
+    run = Run(net, {}, params, state)
+    told: list[Callback] = [CallFunctions(callbacks)]
+    if tolerance is not None:
+        told.append(StopWithin(tolerance))
+    if early_stopping is not None:
+        told.append(KeepBest(early_stopping))
+    if progress:
+        told.append(ShowProgress(epochs))
     if checkpoint is not None:
-        settings = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle, "engine": engine}
-        run = description(data, loss, optimizer, early_stopping=early_stopping, **settings)
-        resuming = Resuming(checkpoint, net, run, runner.processes)
-    at = resuming.position() if resuming else Position()
-    start = time.perf_counter() - at.seconds
+        run.settings = settings_of(data, loss, optimizer, early_stopping, seed, batch_size, shuffle, engine)
+        run = resumed(checkpoint, run, runner.processes)
+        if runner.processes.is_first:
+            told.append(WriteCheckpoint(checkpoint))
+    steps = [*step_callbacks, *([verify_after(verify_every, net, loss)] if verify_every else [])]
+
     stopped: Stopped = "epochs"
-    with runner.session(), progress_bar(epochs, "epoch", progress) as bar, deferred_interrupt() as interrupt:
-        run_of = Epochs(runner, data, order_rng, sample_rng, steps, every, resuming, interrupt, at, start)
-        carry = run_of.first(params)
-        if bar is not None:
-            bar.update(at.epoch)
-        while at.epoch < epochs and stopped == "epochs":
-            carry, stop = run_of.run(carry)
-            params = runner.params(carry)
-            row = {"loss": join(loss, at.losses)}
+    began = time.perf_counter() - run.seconds
+    with runner.session(), telling(told, run), deferred_interrupt() as interrupt:
+        training = _Training(run, runner, data, order_rng, sample_rng, steps, told, every, checkpoint, interrupt, began)
+        carry = training.start()
+        while run.epoch < epochs and stopped == "epochs":
+            carry, asked = training.epoch(carry)
+            row = {"loss": join(loss, run.losses)}
             for prefix, (x_seen, y_seen) in watched.items():
-                row |= evaluate(net, loss, params, x_seen, y_seen, metrics or {}, prefix, dtype)
-            row["seconds"] = time.perf_counter() - start
-            if early_stopping is not None:
-                at.remember(early_stopping, row, params)
-            stops = [stop, *(bool(callback(Epoch(at.epoch, params, carry[1], row))) for callback in callbacks)]
-            if tolerance is not None and row["loss"] <= tolerance:
-                stopped = "tolerance"
-            elif early_stopping is not None and runner.processes.any(at.waited >= early_stopping.patience):
-                stopped = "early_stopping"
-            elif runner.processes.any(any(stops)):
-                stopped = "callback"
-            at.next_epoch(row)
-            if bar is not None:
-                bar.set_postfix(shown(row), refresh=False)
-                bar.update()
-        params = at.best[1] if at.best else map_leaves(np.array, runner.params(carry))
-    return FitResult(params, {name: np.array(values) for name, values in at.history.items()}, stopped)
+                row |= evaluate(net, loss, run.params, x_seen, y_seen, metrics or {}, prefix, dtype)
+            row["seconds"] = training.seconds()
+            stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
+            run.next_epoch(row)
+        params = run.best[1] if run.best else map_leaves(np.array, runner.params(carry))
+        history = {name: np.array(values) for name, values in run.history.items()}
+        return FitResult(params, history, stopped, runner.state(carry))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The epochs of one run, one after the other.
+
+    Attributes:
+        run: where it stands.
+        engine: makes the updates.
+        data: where the batches come from.
+        order_rng: draws the order of the samples.
+        sample_rng: spawns, for each epoch, the generator that random layers draw from.
+        steps: functions to call after each update.
+        told: what to tell after each part of an epoch.
+        every: how many batches a part has; None for the whole epoch.
+        checkpoint: the file that is written, if one is.
+        interrupt: whether Ctrl-C was pressed.
+        began: when the run began, by `time.perf_counter`.
+    """
+
+    run: Run
+    engine: Engine
+    data: Samples | Stream
+    order_rng: np.random.Generator
+    sample_rng: np.random.Generator
+    steps: Sequence[StepCallback]
+    told: Sequence[Callback]
+    every: int | None
+    checkpoint: str | os.PathLike[str] | None
+    interrupt: Interrupt
+    began: float
+
+    def start(self) -> Carry:
+        """Return the carry to begin with."""
+        self.sample_rng.spawn(self.run.epoch)  # those of the epochs that are done
+        return self.engine.start(self.run.params, self.run.state)
+
+    def epoch(self, carry: Carry) -> tuple[Carry, bool]:
+        """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop.
+
+        Raises:
+            DivergenceError: the loss or a parameter became infinite or NaN.
+            Interrupted: Ctrl-C.
+            OSError: the checkpoint could not be written.
+        """
+        run, engine = self.run, self.engine
+        if run.order is not None:
+            restore_rng(self.order_rng, run.order)
+        run.order, batches = rng_state(self.order_rng), self.data.epoch(self.order_rng)
+        draws = self.sample_rng.spawn(1)[0]
+        if run.draws is not None:
+            restore_rng(draws, run.draws)
+        asked: list[bool] = []
+        on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
+        for part in _parts(batches, run.batch, self.every):
+            before, draws_before = engine.copy(carry), copy.deepcopy(draws)
+            until_asked = itertools.takewhile(self._goes_on, part) if engine.stops_anywhere else part
+            carry, losses = engine.epoch(carry, until_asked, draws, on_step)
+            run.params, run.state = engine.params(carry), TrainingState(carry.optimizer, carry.layers)
+            if not (all(math.isfinite(E) for E, _ in losses) and all_finite(run.params)):
+                again = part if self.data.replayable or isinstance(part, list) else ()
+                raise divergence(engine, before, again, draws_before, run.epoch, run.batch, losses)
+            run.losses += losses
+            run.batch += len(losses)
+            run.draws, run.seconds = rng_state(draws), self.seconds()
+            for callback in self.told:
+                callback.after_part(run)
+            if engine.processes.any(self.interrupt.asked):
+                raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
+            if engine.processes.any(any(asked)):
+                return carry, True
+        return carry, False
+
+    def seconds(self) -> float:
+        """Return how long the run has taken."""
+        return time.perf_counter() - self.began
+
+    def _goes_on(self, _batch: Batch) -> bool:
+        return not self.interrupt.asked
+
+    def _tell_step(self, asked: list[bool], batch: int, loss: float, params: Params, x: Array, y: Array) -> bool:
+        step = Step(self.run.epoch, self.run.batch + batch, loss, params, x, y)
+        asked += [bool(callback(step)) for callback in self.steps]
+        return any(asked)
+
+
+def _parts(batches: Any, start: int, every: int | None) -> Iterator[Iterable[Batch]]:
+    """Cut what is left of an epoch from batch `start` on: each part is met in one go."""
+    if isinstance(batches, Batches):
+        yield from batches.parts(start, every)
+        return
+    rest = itertools.islice(batches, start, None)
+    if every is None:
+        yield rest
+        return
+    while part := list(itertools.islice(rest, every)):
+        yield part
+
+
+def _reason(engine: Engine, reasons: Sequence[Stopped | None]) -> Stopped:
+    """Return why training ends, if it does in any process; "epochs" if it goes on."""
+    stops: tuple[Stopped, ...] = ("tolerance", "early_stopping", "callback")
+    return next((reason for reason in stops if engine.processes.any(reason in reasons)), "epochs")
+
+
+def join(loss: Loss, losses: Losses) -> float:
+    """Return the loss of an epoch from those of its batches, as the loss joins samples."""
+    if loss.reduction == "sum":
+        return sum(E for E, _ in losses)
+    return sum(E * m for E, m in losses) / sum(m for _, m in losses)
+
+
+def evaluate(
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: Array,
+    y: Array,
+    metrics: Mapping[str, Metric],
+    prefix: str,
+    dtype: Any,
+) -> dict[str, float]:
+    """Return metrics of the network on (x, y), and its loss where they have a `prefix`, by name."""
+    parts = []
+    for i in range(0, len(x), _EVALUATE_AT_ONCE):
+        parts.append(net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0])
+        release(x)
+    y_hat, y = np.concatenate(parts), cast(y, dtype)
+    row = {prefix + "loss": float(loss.forward(y_hat, y)[0])} if prefix else {}
+    return row | {prefix + name: float(metric(y_hat, y)) for name, metric in metrics.items()}

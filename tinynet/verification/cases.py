@@ -13,8 +13,6 @@ import numpy as np
 
 import tinynet as tn
 
-__all__ = ["CASES", "Case"]
-
 
 @dataclass(frozen=True)
 class Case:
@@ -119,9 +117,113 @@ def _mean_over_samples(total: Callable[..., Any]) -> Callable[..., Any]:
     return lambda y_hat, y: total(y_hat, y) / len(y)
 
 
+def _batch_normalised(params: Any, x: Any) -> Any:
+    axes = (0, *range(2, x.ndim))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    gamma, beta = (params[name].reshape(-1, *[1] * (x.ndim - 2)) for name in ("gamma", "beta"))
+    return centred / np.sqrt(np.mean(centred**2, axis=axes, keepdims=True) + 1e-5) * gamma + beta
+
+
+def _rms_normalised(params: Any, x: Any) -> Any:
+    return x / np.sqrt(np.linalg.norm(x, axis=-1, keepdims=True) ** 2 / x.shape[-1] + 1e-5) * params["gamma"]
+
+
+def _walk(cell: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """A recurrent layer sample by sample and step by step; cell(p, x_t, h, c) -> (h, c)."""
+
+    def states(params: Any, x: Any) -> Any:
+        x, lengths = x if isinstance(x, tuple) else (x, np.full(len(x), x.shape[1]))
+        y = np.zeros((*x.shape[:2], params["W_hh"].shape[1]))
+        for i, steps in enumerate(lengths):
+            h = c = np.zeros(y.shape[2])
+            for t in range(steps):
+                h, c = cell(params, x[i, t], h, c)
+                y[i, t] = h
+        return y
+
+    return states
+
+
+def _logistic(z: Any) -> Any:
+    return (1 + np.tanh(z / 2)) / 2
+
+
+def _rnn_cell(p: Any, x: Any, h: Any, c: Any) -> Any:
+    return np.tanh(p["W_ih"] @ x + p["b_ih"] + p["W_hh"] @ h + p["b_hh"]), c
+
+
+def _gru_cell(p: Any, x: Any, h: Any, c: Any) -> Any:
+    (z_r, z_s, z_n), (u_r, u_s, u_n) = np.split(p["W_ih"] @ x + p["b_ih"], 3), np.split(p["W_hh"] @ h + p["b_hh"], 3)
+    s = _logistic(z_s + u_s)
+    return (1 - s) * np.tanh(z_n + _logistic(z_r + u_r) * u_n) + s * h, c
+
+
+def _lstm_cell(p: Any, x: Any, h: Any, c: Any) -> Any:
+    i, f, g, o = np.split(p["W_ih"] @ x + p["b_ih"] + p["W_hh"] @ h + p["b_hh"], 4)
+    c = _logistic(f) * c + _logistic(i) * np.tanh(g)
+    return _logistic(o) * np.tanh(c), c
+
+
+def _attention(heads: int, causal: bool = False) -> Callable[..., Any]:
+    """Attention place by place: each head of each place weighs what it may see."""
+
+    def attend(p: Any, x: Any) -> Any:
+        x, mask = x if isinstance(x, tuple) else (x, np.ones(x.shape[:2], bool))
+        o = np.zeros(x.shape)
+        for i, t in np.ndindex(*x.shape[:2]):
+            seen = [s for s in range(t + 1 if causal else x.shape[1]) if mask[i, s]]
+            q, _, _ = np.split(p["W_in"] @ x[i, t] + p["b_in"], 3)
+            _, k, v = np.split(x[i, seen] @ p["W_in"].T + p["b_in"], 3, axis=-1)
+            for head in np.split(np.arange(x.shape[2]), heads):
+                weights = np.exp(k[:, head] @ q[head] / np.sqrt(len(head)))
+                o[i, t, head] = weights @ v[:, head] / max(weights.sum(), 1e-300)
+        return o @ p["W_out"].T + p["b_out"]
+
+    return attend
+
+
+def _convolution_1d(stride: int, padding: int) -> Callable[..., Any]:
+    def convolve(jax: Any, params: Any, x: Any) -> Any:
+        y = jax.lax.conv_general_dilated(x.reshape(-1, *x.shape[-2:]), params["W"], (stride,), [(padding, padding)])
+        return y.reshape(*x.shape[:-2], *y.shape[1:]) + params["b"][:, None]
+
+    return _by_jax(convolve)
+
+
+def _cross_entropy_of_labels(jax: Any, logits: Any, y: Any) -> Any:
+    return -jax.nn.log_softmax(logits)[np.arange(len(y)), y].sum()
+
+
+def _info_nce(temperature: float) -> Callable[..., Any]:
+    def contrast(jax: Any, y_hat: Any, _y: Any) -> Any:
+        a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in y_hat)
+        return -np.diagonal(jax.nn.log_softmax(a @ b.T / temperature)).sum()
+
+    return _by_jax(contrast)
+
+
+def _added(p: Any, x: Any) -> Any:
+    return _affine(p[0], x) + _affine(p[1], x)
+
+
+def _concatenated(p: Any, x: Any) -> Any:
+    return np.hstack([_affine(p[0], x), np.tanh(x)])
+
+
+def _tied(p: Any, x: Any) -> Any:
+    return np.tanh(_affine(p[0], x)) @ p[0]["W"].T + p[2]["b"]
+
+
 _softmax = _by_jax(lambda jax, params, x: jax.nn.softmax(x))
 _sigmoid = _by_jax(lambda jax, params, x: jax.nn.sigmoid(x))
 _IMAGE = (3, 2, 7, 5)
+_SEQUENCE = (2, 5, 3)
+_CHAIN = tn.Sequential(tn.Linear(3, 3), tn.Tanh(), tn.Linear(3, 3))
+_OF_LABELS = "SoftmaxCrossEntropy(), y integers"
+_LENGTHS = (np.random.default_rng(0).normal(size=(3, 5, 3)), np.array([5, 2, 3]))
+_MASKED = (np.random.default_rng(0).normal(size=(2, 4, 6)), np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool))
+_PAIR = (np.random.default_rng(0).normal(size=(4, 3)), np.random.default_rng(1).normal(size=(4, 3)))
+_LABELS = (np.random.default_rng(0).normal(size=(5, 4)), np.array([0, 3, 1, 3, 2]))
 
 CASES: tuple[Case, ...] = (
     Case(tn.Linear(4, 3), reference=_affine),
@@ -161,5 +263,27 @@ CASES: tuple[Case, ...] = (
     Case(tn.BinaryCrossEntropy("mean"), reference=_mean_over_samples(_by_jax(_binary_cross_entropy))),
     Case(tn.SoftmaxCrossEntropy("sum"), reference=_by_jax(_cross_entropy)),
     Case(tn.SoftmaxCrossEntropy("mean"), reference=_mean_over_samples(_by_jax(_cross_entropy))),
+    Case(tn.BatchNorm(4, training=True), inputs=(5, 4), reference=_batch_normalised, name="BatchNorm(4), in training"),
+    Case(tn.BatchNorm(2, training=True), inputs=_IMAGE, reference=_batch_normalised, name="BatchNorm(2), of images"),
+    Case(tn.RMSNorm(4), inputs=(2, 3, 4), reference=_rms_normalised),
+    Case(tn.RNN(3, 4), inputs=_SEQUENCE, reference=_walk(_rnn_cell)),
+    Case(tn.GRU(3, 4), inputs=_SEQUENCE, reference=_walk(_gru_cell)),
+    Case(tn.LSTM(3, 4), inputs=_SEQUENCE, reference=_walk(_lstm_cell)),
+    Case(tn.MultiHeadAttention(6, 2), inputs=(2, 4, 6), reference=_attention(2)),
+    Case(tn.MultiHeadAttention(6, 3, causal=True), inputs=(2, 4, 6), reference=_attention(3, causal=True)),
+    Case(tn.Conv1d(2, 3, kernel=3), inputs=(3, 2, 7), reference=_convolution_1d(1, 0)),
+    Case(tn.Conv1d(2, 3, kernel=2, stride=2, padding=1), inputs=(1, 3, 2, 4), reference=_convolution_1d(2, 1)),
+    Case(tn.Add(tn.Linear(4, 3), tn.Linear(4, 3)), inputs=(5, 4), reference=_added),
+    Case(tn.Concatenate(tn.Linear(4, 3), tn.Tanh()), inputs=(5, 4), reference=_concatenated),
+    Case(tn.Tied(_CHAIN, {"2.W": "0.W"}), inputs=(5, 3), reference=_tied),
+    Case(tn.SoftmaxCrossEntropy(), inputs=_LABELS, reference=_by_jax(_cross_entropy_of_labels), name=_OF_LABELS),
 )
 """Every public layer and loss of tinynet."""
+
+CASES_OF_TUPLES: tuple[Case, ...] = (
+    Case(tn.GRU(3, 4), inputs=(_LENGTHS,), reference=_walk(_gru_cell), name="GRU(n_in=3, n_out=4), lengths"),
+    Case(tn.MultiHeadAttention(6, 2), inputs=(_MASKED,), reference=_attention(2), name="MultiHeadAttention, mask"),
+    Case(tn.Shared(tn.Linear(3, 2)), inputs=(_PAIR,), reference=lambda p, x: tuple(_affine(p, part) for part in x)),
+    Case(tn.InfoNCE(temperature=0.5), inputs=(_PAIR, None), reference=_info_nce(0.5)),
+)
+"""Those whose x or ŷ is a tuple."""

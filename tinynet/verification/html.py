@@ -58,7 +58,7 @@ def check_available() -> None:
     """Raise ImportError, which says what to do, unless the page can be made."""
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
-        raise ImportError(f'an HTML report needs {" and ".join(missing)}; use pip install "tinynet[html]"')
+        raise ImportError(f'an HTML report needs {" and ".join(missing)}; use pip install "tinynet-grad[html]"')
 
 
 # the table

@@ -190,7 +190,7 @@ class Report:
         return _finite(text)
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one self-contained page with heat maps, whole or not at all; needs `tinynet[html]`."""
+        """Write the report as one self-contained page with heat maps, whole or not at all (the extra `html`)."""
         from tinynet.verification.html import write_html
 
         write_html([self], path)

@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import tinynet as tn
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing import SeededFault, seeded_faults
 from tinynet.verification.cases import CASES, Case
 from tinynet.verification.report import Report
-from tinynet.verification.subjects import LayerSubject, LossSubject, make_subject
 from tinynet.verification.verify import verify
 
 __all__ = ["KIT", "TARGETS", "Outcome", "Score", "faults_in", "self_test", "tabulate"]
@@ -43,17 +40,17 @@ class Outcome:
 
     @property
     def found(self) -> bool:
-        """Whether the verdict is FAIL."""
+        """Return whether the verdict is FAIL."""
         return self.report.verdict == "FAIL"
 
     @property
     def named(self) -> bool:
-        """Whether a finding bears the fault's name."""
-        return any(f.fault == self.seeded.name for f in self.report.findings)
+        """Return whether a finding bears the fault's name."""
+        return any(f.fault == self.seeded.fault for f in self.report.findings)
 
     @property
     def misnamed(self) -> bool:
-        """Whether it was given another name, and not its own."""
+        """Return whether it was given another name, and not its own."""
         return not self.named and any(f.fault != "unknown" for f in self.report.findings)
 
 
@@ -92,11 +89,8 @@ def self_test(
 
 
 def faults_in(case: Case) -> tuple[SeededFault, ...]:
-    """The faults on the input that `verify` would take; none for what is neither a Layer nor a Loss."""
-    subject = make_subject(case.target, case.inputs, None, None, np.random.default_rng(0))
-    if isinstance(subject, LossSubject):
-        return seeded_faults(subject.loss, inputs=(subject.args["y_hat"], subject.args["y"]))
-    return seeded_faults(subject.layer, inputs=(subject.args["x"],)) if isinstance(subject, LayerSubject) else ()
+    """Return the faults at the case's inputs; none for what is neither a Layer nor a Loss."""
+    return seeded_faults(case.target, inputs=case.inputs) if isinstance(case.target, (Layer, Loss)) else ()
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:

@@ -152,6 +152,66 @@ def test_random_layers_draw_the_numbers_that_the_numpy_engine_draws() -> None:
     assert_equal(*both(*data(np.float64), net=net, optimizer=tn.SGD(0.05)), 1e-14)
 
 
+@dataclass(frozen=True)
+class SometimesSkipped(tn.Layer):
+    """A shortcut that takes the place of a layer now and then: what it draws is a class, not a number."""
+
+    f: tn.Layer
+    rate: float
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Any:
+        return self.f.init(rng, dtype)
+
+    def sample(self, rng: np.random.Generator) -> tn.Layer:
+        return SometimesSkipped(Skip(), self.rate) if rng.random() < self.rate else self
+
+    def forward(self, params: Any, x: Any) -> Any:
+        return self.f.forward(params, x)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        return self.f.backward(params, cache, dy)
+
+
+@dataclass(frozen=True)
+class Skip(tn.Layer):
+    noisy: bool = False
+
+    def sample(self, rng: np.random.Generator) -> tn.Layer:
+        return Skip(noisy=True)
+
+    def forward(self, params: Any, x: Any) -> Any:
+        return 2 * x if self.noisy else x + 0, params
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        return 2 * dy if self.noisy else dy, {name: 0 * p for name, p in cache.items()}
+
+
+@pytest.mark.parametrize("rate", [0.04, 0.5])
+def test_a_layer_that_is_rarely_another_one_is_that_when_the_numpy_engine_says_so(rate: float) -> None:
+    net = tn.Sequential(
+        tn.Linear(5, 5), SometimesSkipped(tn.Linear(5, 5), rate), Skip(), tn.Dropout(0.1), tn.Linear(5, 2)
+    )
+    x, y = data(np.float64)
+    drawn = [net.sample(np.random.default_rng(seed)).layers[1] for seed in range(4)]
+    assert rate > 0.1 or all(isinstance(layer.f, tn.Linear) for layer in drawn)  # not seen before training begins
+    one, other = both(x, y, net=net, optimizer=tn.SGD(0.01), epochs=20)
+    assert_equal(one, other, 1e-13)
+
+
+def test_a_layer_that_is_a_new_one_each_time_is_refused() -> None:
+    @dataclass(frozen=True)
+    class New(Jitter):
+        name: str = ""
+
+        def sample(self, rng: np.random.Generator) -> tn.Layer:
+            return New(name=str(rng.random()))
+
+    with pytest.raises(
+        ValueError, match=r"more than 64 networks that differ in more than numbers.*let sample\(\) draw"
+    ):
+        both(*data(np.float64), net=tn.Sequential(tn.Linear(5, 2), New()), epochs=20)
+
+
 @pytest.mark.parametrize(("told", "expected"), [(None, "HIGHEST"), ("bfloat16", "DEFAULT")])
 def test_products_of_float32_are_in_float32_on_every_device_unless_jax_was_told_else(told: Any, expected: str) -> None:
     engine = JaxEngine(NET, tn.SquaredError(), tn.SGD(0.1))
@@ -159,7 +219,8 @@ def test_products_of_float32_are_in_float32_on_every_device_unless_jax_was_told_
     with jax.default_matmul_precision(told), engine.session():
         carry = engine.start(NET.init(np.random.default_rng(0)))
         batches = (x[None], y[None], None)
-        text = engine._program.scan_batches.lower(engine._program, carry, batches, np.ones((1, 0), "u4")).as_text()
+        draws = engine._draw(np.random.default_rng(0), 1)
+        text = engine._program.scan_batches.lower(engine._program, carry, batches, draws).as_text()
     assert set(re.findall(r"precision = \[(\w+), (\w+)\]", text)) == {(expected, expected)}
 
 

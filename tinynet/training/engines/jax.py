@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property, partial, reduce
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,15 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.training.batches import Batch, Batches
-from tinynet.training.engines import Carry, Losses, OnStep
+from tinynet.training.engines import Carry, Losses, OnStep, TrainingState
 from tinynet.training.engines.processes import Processes
-from tinynet.training.engines.sampling import differences, get, replaced
 from tinynet.trees import leaves, map_leaves
 
-__all__ = ["JaxEngine"]
+Path: TypeAlias = tuple[str | int, ...]
+"""Field names and tuple indices that lead from a layer to a number in it."""
+
+Draws: TypeAlias = tuple[Array, tuple[tuple[Array, ...], ...]]
+"""For each of several batches, which of the sampled networks it has; for each network, the numbers at its paths."""
 
 _STACKED_BYTES = 32 * 2**20
 
@@ -83,25 +87,25 @@ class JaxEngine:
         with jax.enable_x64(np.dtype(self.dtype).itemsize == 8), jax.default_matmul_precision(precision):
             yield
 
-    def start(self, params: Params) -> Carry:
+    def start(self, params: Params, state: TrainingState | None = None) -> Carry:
         place = partial(_on_all_devices, self.mesh)
         params = map_leaves(place, params)
-        return params, jax.tree.map(place, self.optimizer.init(params))
+        first = jax.tree.map(place, self.optimizer.init(params))
+        if state is None:
+            return Carry(params, first)
+        leaves_of = jax.tree.leaves(state.optimizer)  # a file has tuples for the named tuples of Optax
+        if [np.shape(leaf) for leaf in leaves_of] != [leaf.shape for leaf in jax.tree.leaves(first)]:
+            raise ValueError("fit: state.optimizer is not a state of this optimizer on these parameters")
+        return Carry(params, jax.tree.unflatten(jax.tree.structure(first), map(place, leaves_of)))
 
     def copy(self, carry: Carry) -> Carry:
         return jax.tree.map(jnp.copy, carry)  # type: ignore[no-any-return]
 
-    def resume(self, carry: Carry, params: Params, state: Any) -> Carry:
-        place = partial(_on_all_devices, self.mesh)
-        # A file has tuples for the named tuples of Optax; the leaves are the same.
-        like = jax.tree.structure(carry[1])
-        return map_leaves(place, params), jax.tree.unflatten(like, map(place, jax.tree.leaves(state)))
-
-    def state(self, carry: Carry) -> Any:
-        return jax.tree.map(np.asarray, carry[1])
-
     def params(self, carry: Carry) -> Params:
-        return map_leaves(np.asarray, carry[0])
+        return map_leaves(np.asarray, carry.params)
+
+    def state(self, carry: Carry) -> TrainingState:
+        return TrainingState(*jax.tree.map(np.asarray, (carry.optimizer, carry.layers)))
 
     def epoch(
         self, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, on_step: OnStep | None = None
@@ -120,10 +124,9 @@ class JaxEngine:
         for rows in (order[: whole * size].reshape(whole, size), order[whole * size :].reshape(1, -1)):
             if rows.size:
                 draws = self._draw(rng, len(rows))
-                carry, E = self._program.scan_rows(
-                    carry, data, _on_all_devices(self.mesh, rows.astype(np.int32)), draws
-                )
-                losses += [(loss, rows.shape[1]) for loss in np.asarray(E, float).tolist()]
+                rows = _on_all_devices(self.mesh, rows.astype(np.int32))
+                carry, E = self._program.scan_rows(carry, data, rows, draws)
+                losses += [(loss, int(rows.shape[1])) for loss in np.asarray(E, float).tolist()]
         return carry, losses
 
     def _fed_epoch(
@@ -132,20 +135,17 @@ class JaxEngine:
         losses: Losses = []
         for stack in _stacks(batches, 1 if on_step else None):
             data = jax.tree.map(lambda *parts: _on_all_devices(self.mesh, np.stack(parts)), *stack)
-            carry, E = self._program.scan_batches(carry, data, self._draw(rng, len(stack)))
+            draws = self._draw(rng, len(stack))
+            carry, E = self._program.scan_batches(carry, data, draws)
             losses += [(loss, len(stack[0][0])) for loss in np.asarray(E, float).tolist()]
-            if on_step and self.processes.any(on_step(len(losses) - 1, losses[-1][0], carry[0], *stack[0][:2])):
+            if on_step and self.processes.any(on_step(len(losses) - 1, losses[-1][0], carry.params, *stack[0][:2])):
                 break
         return carry, losses
 
-    def _draw(self, rng: np.random.Generator, n: int) -> Array:
-        """Draw the numbers of `n` batches as the NumPy engine does."""
-        random = self._program.random
-        drawn = (
-            [[get(net, path) for path in random] for net in (self.net.sample(rng) for _ in range(n))] if random else []
-        )
-        whole = all(isinstance(number, int) for row in drawn for number in row)
-        return _on_all_devices(self.mesh, np.array(drawn, np.uint32 if whole else self.dtype).reshape(n, len(random)))
+    def _draw(self, rng: np.random.Generator, n: int) -> Draws:
+        """Sample the network of `n` batches as the NumPy engine does."""
+        place = partial(_on_all_devices, self.mesh)
+        return jax.tree.map(place, self._samples.draw(rng, n))  # type: ignore[no-any-return]
 
     def _resident(self, batches: Batches) -> Batch:
         """Return the data on the device; they are the same arrays in every epoch."""
@@ -155,8 +155,12 @@ class JaxEngine:
         return self._placed["data"]  # type: ignore[no-any-return]
 
     @cached_property
+    def _samples(self) -> _Samples:
+        return _Samples(self.net, self.dtype)
+
+    @property
     def _program(self) -> _Program:
-        return _Program(self.net, self.loss, self.optimizer, self.mesh, self.grads)
+        return _Program(self._samples.nets(), self.loss, self.optimizer, self.mesh, self.grads)
 
     @cached_property
     def _placed(self) -> dict[str, Any]:
@@ -165,16 +169,16 @@ class JaxEngine:
 
 @dataclass(frozen=True)
 class _Program:
-    """What is compiled; equal programs, of one `fit` or of several, are compiled once."""
+    """The functions that are compiled; equal programs, of one `fit` or of several, are compiled once."""
 
-    net: Layer
+    nets: tuple[_Sampled, ...]
     loss: Loss
     optimizer: Any
     mesh: Any
     grads: Callable[..., tuple[Array, Params]]
 
     @partial(jax.jit, static_argnames="self", donate_argnames="carry")
-    def scan_rows(self, carry: Carry, data: Batch, order: Array, draws: Array) -> tuple[Carry, Array]:
+    def scan_rows(self, carry: Carry, data: Batch, order: Array, draws: Draws) -> tuple[Carry, Array]:
         """Make an update for each row of indices in `order`."""
 
         def step(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
@@ -185,31 +189,128 @@ class _Program:
         return jax.lax.scan(step, carry, (order, draws))
 
     @partial(jax.jit, static_argnames="self", donate_argnames="carry")
-    def scan_batches(self, carry: Carry, data: Batch, draws: Array) -> tuple[Carry, Array]:
+    def scan_batches(self, carry: Carry, data: Batch, draws: Draws) -> tuple[Carry, Array]:
         """Make an update for each batch in a stack of them."""
         return jax.lax.scan(lambda carry, inputs: self._step(carry, *inputs), carry, (data, draws))
 
-    def _step(self, carry: Carry, batch: Batch, drawn: Array) -> tuple[Carry, Array]:
-        params, state = carry
-        x, y, weights = jax.tree.map(partial(_split_over_devices, self.mesh), batch)
-        net = self.net
-        if self.random:
-            net = net.sample(np.random.default_rng(0))
-            for i, path in enumerate(self.random):
-                net = replaced(net, path, drawn[i])
+    def _step(self, carry: Carry, batch: Batch, draws: Draws) -> tuple[Carry, Array]:
+        batch = jax.tree.map(partial(_split_over_devices, self.mesh), batch)
+        which, numbers = draws
+        updates = [partial(self._update, net.of(drawn)) for net, drawn in zip(self.nets, numbers, strict=True)]
+        stepped = updates[0](carry, batch) if len(updates) == 1 else jax.lax.switch(which, updates, carry, batch)
+        return _same_on_all_devices(self.mesh, stepped)
+
+    def _update(self, net: Layer, carry: Carry, batch: Batch) -> tuple[Carry, Array]:
+        params, state, layers = carry
+        x, y, weights = batch
         if isinstance(self.optimizer, Optimizer):
             dE, rule = self.optimizer.scaled()
             E, grads = self.grads(net, self.loss, params, x, y, weights=weights, dE=dE)
-            return _same_on_all_devices(self.mesh, (rule.step(params, grads, state), E))
-        E, grads = self.grads(net, self.loss, params, x, y, weights=weights)
-        updates, state = self.optimizer.update(grads, state, params)
-        return _same_on_all_devices(self.mesh, ((jax.tree.map(jnp.add, params, updates), state), E))
+            params, state = rule.step(params, grads, state)
+        else:
+            E, grads = self.grads(net, self.loss, params, x, y, weights=weights)
+            updates, state = self.optimizer.update(grads, state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+        return Carry(params, state, layers), E
 
-    @cached_property
-    def random(self) -> tuple[Any, ...]:
-        """Where the network has a number that is drawn anew for each batch."""
-        drawn = (self.net.sample(np.random.default_rng(seed)) for seed in range(4))
-        return tuple(sorted({path for net in drawn for path in differences(self.net, net)}, key=str))
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A sampled network but for the numbers in it that are drawn anew for each batch, which stand at `paths`."""
+
+    net: Layer
+    paths: tuple[Path, ...]
+
+    def of(self, numbers: tuple[Any, ...]) -> Layer:
+        """Return the network with these numbers, which may be tracers: no check of the layers runs."""
+        return reduce(_with_number, zip(self.paths, numbers, strict=True), self.net)
+
+    def blank(self) -> _Sampled:
+        """Return the same for all that differ in these numbers only."""
+        return _Sampled(self.of((0,) * len(self.paths)), self.paths)
+
+
+class _Samples:
+    """The networks that `net.sample` has given so far: one `_Sampled` each for those that differ in numbers only."""
+
+    _MOST = 64
+
+    def __init__(self, net: Layer, dtype: Any) -> None:
+        self.net, self.dtype = net, dtype
+        self._index: dict[Any, int] = {}
+        self._first: list[tuple[Layer, dict[Path, Any]]] = []
+        self._varying: list[set[Path]] = []
+        for seed in range(4):  # so that the first batches show already which numbers vary
+            self._note(net.sample(np.random.default_rng(seed)))
+
+    def nets(self) -> tuple[_Sampled, ...]:
+        """Return them; a program is compiled for these."""
+        paths = [tuple(sorted(varying, key=str)) for varying in self._varying]
+        return tuple(_Sampled(net, where).blank() for (net, _), where in zip(self._first, paths, strict=True))
+
+    def draw(self, rng: np.random.Generator, n: int) -> Draws:
+        """Sample the networks of `n` batches."""
+        drawn = [self._note(self.net.sample(rng)) for _ in range(n)]
+        which = np.array([i for i, _ in drawn], np.int32)
+        numbers = []
+        for i, sampled in enumerate(self.nets()):
+            of_batch = [found if index == i else self._first[i][1] for index, found in drawn]
+            numbers.append(tuple(self._column([found[path] for found in of_batch]) for path in sampled.paths))
+        return which, tuple(numbers)
+
+    def _note(self, sampled: Layer) -> tuple[int, dict[Path, Any]]:
+        """Return which of the networks this one is, and the numbers in it."""
+        numbers: dict[Path, Any] = {}
+        structure = _structure(sampled, self.net, (), numbers)
+        if structure not in self._index:
+            if len(self._index) == self._MOST:
+                raise ValueError(
+                    f"fit: sample() has given more than {self._MOST} networks that differ in more than numbers; "
+                    'engine="jax" compiles each of them; use engine="numpy", or let sample() draw a number'
+                )
+            self._index[structure] = len(self._first)
+            self._first.append((sampled, numbers))
+            self._varying.append(set())
+        i = self._index[structure]
+        first = self._first[i][1]
+        self._varying[i] |= {path for path, number in numbers.items() if number != first[path]}
+        return i, numbers
+
+    def _column(self, numbers: list[Any]) -> Array:
+        whole = all(isinstance(number, (int, np.integer)) for number in numbers)
+        return np.array(numbers, (np.uint32 if min(numbers) >= 0 else np.int32) if whole else self.dtype)
+
+
+def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> Any:
+    """Return what tells `sampled` from others drawn from `net`, but for numbers, which are entered by their path."""
+    if sampled is net:
+        return None
+    if isinstance(sampled, (int, float, np.integer, np.floating)) and not isinstance(sampled, bool):
+        numbers[path] = sampled
+        return "number"
+    if isinstance(sampled, tuple):
+        parts = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
+        return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, parts, strict=True)))
+    if is_dataclass(sampled):
+        before = net if type(net) is type(sampled) else None
+        names = [field.name for field in fields(sampled)]
+        return type(sampled), tuple(
+            _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
+        )
+    return sampled
+
+
+def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
+    """Return `tree` with a number at a path."""
+    path, number = at
+    if not path:
+        return number
+    key, rest = path[0], (path[1:], number)
+    if isinstance(key, int):
+        return (*tree[:key], _with_number(tree[key], rest), *tree[key + 1 :])
+    changed = copy.copy(tree)
+    object.__setattr__(changed, key, _with_number(getattr(tree, key), rest))  # the dataclass is frozen
+    return changed
 
 
 def _on_all_devices(mesh: Any, a: Array) -> Array:

@@ -21,12 +21,10 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.training.batches import Batch
-from tinynet.training.engines import Carry, Losses, OnStep
+from tinynet.training.engines import Carry, Losses, OnStep, TrainingState
 from tinynet.training.engines.processes import Processes
 from tinynet.training.engines.threads import blas_threads, shares
-from tinynet.trees import map_leaves
-
-__all__ = ["NumpyEngine"]
+from tinynet.trees import check_like, map_leaves
 
 
 @dataclass(frozen=True)
@@ -49,35 +47,32 @@ class NumpyEngine:
     threads: int | None = None
 
     @cached_property
-    def _is_random(self) -> bool:
-        return self.net.sample(np.random.default_rng(0)) is not self.net
-
-    @cached_property
     def _shares(self) -> int:
-        can_share = self.net.samplewise() and not self._is_random
-        return shares(self.work, self.threads) if can_share else 1
+        return shares(self.work, self.threads) if self.net.samplewise() else 1
 
     def session(self) -> AbstractContextManager[Any]:
         _keep_freed_memory()
         return blas_threads(self.work, self.threads) if self._shares == 1 else blas_threads(0, 1)
 
-    def start(self, params: Params) -> Carry:
+    def start(self, params: Params, state: TrainingState | None = None) -> Carry:
         params = map_leaves(np.array, params)
-        return params, self.optimizer.init(params)
+        first = self.optimizer.init(params)
+        if state is None:
+            return Carry(params, first)
+        check_like("fit", "state.optimizer", state.optimizer, first, "the optimizer's first state")
+        return Carry(params, map_leaves(np.array, state.optimizer))
 
     def epoch(
         self, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, on_step: OnStep | None = None
     ) -> tuple[Carry, Losses]:
-        """Make an update a batch, until a loss is not finite: that batch is the last one and makes no update."""
-        params, state = carry
+        """Make one update per batch, until a loss is not finite: that batch is the last one and makes no update."""
+        params, state, layers = carry
         dE, rule = self.optimizer.scaled()
-        net = self.net
         losses: Losses = []
         with np.errstate(over="ignore", invalid="ignore"), _pool(self._shares) as pool:
             for i, (x, y, weights) in enumerate(batches):
-                if self._is_random:
-                    net = self.net.sample(rng)
-                if pool is None:
+                net = self.net.sample(rng)
+                if pool is None or net is not self.net:  # numbers that are drawn belong to the batch as a whole
                     E, grads = value_and_grads(net, self.loss, params, x, y, weights=weights, dE=dE)
                 else:
                     E, grads = self._shared(pool, params, (x, y, weights), dE)
@@ -87,7 +82,7 @@ class NumpyEngine:
                 params, state = rule.step(params, grads, state)
                 if on_step and on_step(i, losses[-1][0], params, x, y):
                     break
-        return (params, state), losses
+        return Carry(params, state, layers), losses
 
     def _shared(self, pool: Executor, params: Params, batch: Batch, dE: float) -> tuple[Array, Params]:
         """Let each thread take a share of the samples; their losses and gradients add up, as (17) says."""
@@ -110,17 +105,13 @@ class NumpyEngine:
         return E, grads
 
     def copy(self, carry: Carry) -> Carry:
-        params, state = carry
-        return map_leaves(np.copy, params), map_leaves(np.copy, state)
-
-    def resume(self, carry: Carry, params: Params, state: Any) -> Carry:
-        return map_leaves(np.array, params), map_leaves(np.array, state)
-
-    def state(self, carry: Carry) -> Any:
-        return carry[1]
+        return Carry(*(map_leaves(np.copy, part) for part in carry))
 
     def params(self, carry: Carry) -> Params:
-        return carry[0]
+        return carry.params
+
+    def state(self, carry: Carry) -> TrainingState:
+        return TrainingState(carry.optimizer, carry.layers)
 
 
 def _pool(threads: int) -> AbstractContextManager[Executor | None]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Processes"]
-
 
 @dataclass(frozen=True)
 class Processes:
@@ -23,7 +21,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Return whether this is the one that writes files."""
         if not self.several:
             return True
         import jax

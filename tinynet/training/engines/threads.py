@@ -1,4 +1,4 @@
-"""How many threads the NumPy engine uses, and for what.
+"""The threads of the NumPy engine.
 
 NumPy's matrix products can use several threads by themselves, but those wait for each other by spinning: where other
 programs keep the cores busy, each wait costs a slice of the scheduler's time, some milliseconds. So a product gets one
@@ -14,8 +14,6 @@ from typing import Any
 from tinynet.arrays import Params
 from tinynet.trees import leaves
 
-__all__ = ["PRODUCT_WORK", "SHARE_WORK", "blas_threads", "shares", "step_work"]
-
 SHARE_WORK = 1e8
 """Floating-point operations in a step that are worth a thread of their own, about a millisecond."""
 
@@ -24,7 +22,7 @@ PRODUCT_WORK = 1e11
 
 
 def step_work(params: Params, batch: int) -> float:
-    """Return about how many floating-point operations a step on `batch` samples is: 2 forward, 4 back a weight."""
+    """Return about how many floating-point operations a step is: per weight and sample 2 forward and 4 backward."""
     return 6.0 * sum(int(p.size) for p in leaves(params)) * batch
 
 

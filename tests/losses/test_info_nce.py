@@ -1,0 +1,60 @@
+"""InfoNCE: its value against the definition, its gradients compared with jax.grad."""
+
+import jax
+import numpy as np
+import pytest
+
+import tinynet as tn
+from tests.reference import assert_within
+
+RNG = np.random.default_rng(0)
+A, B = RNG.normal(size=(2, 5, 3))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize(("a", "b"), [(A, B), (A, A), (A[:1], B[:1]), (1e3 * A, 1e-2 * B)])
+def test_backward_is_the_gradient_of_forward(reduction, temperature, a, b):
+    loss = tn.InfoNCE(reduction, temperature)
+    E, cache = loss.forward((a, b), None)
+    with jax.enable_x64(True):
+        value, grads = jax.jit(jax.value_and_grad(lambda y_hat: 3 * loss.forward(y_hat, None)[0]))((a, b))
+    np.testing.assert_allclose(3 * E, value, rtol=1e-13)
+    for mine, exact in zip(loss.backward(cache, 3.0), grads, strict=True):
+        np.testing.assert_allclose(mine, exact, rtol=1e-11, atol=1e-13 * np.abs(exact).max() + 1e-15)
+
+
+def test_equals_the_definition():
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (A, B))
+    similarity = np.exp(a @ b.T / 0.5)
+    expected = -np.log(np.diagonal(similarity) / similarity.sum(axis=1)).sum()
+    assert_within(tn.InfoNCE(temperature=0.5).forward((A, B))[0], expected)
+    assert_within(tn.InfoNCE("mean", 0.5).forward((A, B))[0], expected / 5)
+
+
+def test_the_length_of_a_vector_does_not_count_and_zeros_are_finite():
+    E, _ = tn.InfoNCE().forward((A, B))
+    np.testing.assert_allclose(tn.InfoNCE().forward((7 * A, 0.1 * B))[0], E, rtol=1e-9)
+    E, cache = tn.InfoNCE().forward((0 * A, B))
+    np.testing.assert_allclose(E, 5 * np.log(5))
+    assert np.isfinite(tn.InfoNCE().backward(cache)[0]).all()
+
+
+def test_samples_have_no_loss_of_their_own():
+    assert not tn.InfoNCE().samplewise()
+    with pytest.raises(ValueError, match=r"the loss of one sample depends on the others"):
+        tn.InfoNCE().each((A, B), None)
+
+
+def test_bad_input_is_named():
+    loss = tn.InfoNCE()
+    for y_hat, y, error, message in (
+        (A, None, TypeError, r"y_hat is array.*expected a tuple \(a, b\)"),
+        ((A, B), A, ValueError, r"y is array.*expected None, as the partner in the row is the target"),
+        ((A, B[:3]), None, ValueError, r"b has shape \(3, 3\); expected \(5, 3\), that of a"),
+        ((A[0], B[0]), None, ValueError, r"a has shape \(3,\); expected \(m, n\)"),
+    ):
+        with pytest.raises(error, match=f"(?s){message}"):
+            loss.forward(y_hat, y)
+    with pytest.raises(ValueError, match=r"InfoNCE: temperature is 0; expected 0 < temperature"):
+        tn.InfoNCE(temperature=0)

@@ -1,0 +1,104 @@
+"""`tinynet` as a namespace: every name is there whichever extras are missing, and a type checker knows no other."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import tinynet
+
+EXTRAS = ("hypothesis", "jinja2", "matplotlib", "sklearn", "torch", "tqdm")
+FIT = "tinynet.fit(tinynet.Linear(1, 1), tinynet.Huber(), [[1.0]], [[1.0]], optimizer=tinynet.SGD(1.0), epochs=1"
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_tinynet_imports_neither_numpy_nor_jax():
+    shown = run("import sys, tinynet; print({'numpy', 'jax'} & set(sys.modules), tinynet.__version__)")
+    assert shown == f"set() {tinynet.__version__}\n"
+
+
+def test_a_layer_is_asked_for_without_importing_jax():
+    shown = run("import sys, tinynet; tinynet.Linear, tinynet.fit, tinynet.load; print('jax' in sys.modules)")
+    assert shown == "False\n"
+
+
+def test_every_name_is_there_whichever_extras_are_missing():
+    """What walks through a module: dir, help, a star import, inspect, a mock with its specification."""
+    run(
+        """
+        import importlib, inspect, pydoc, sys
+        from unittest import mock
+
+        def walk_without(*missing):
+            for name in [name for name in sys.modules if name.split(".")[0] in {"tinynet", *sys.argv[1:]}]:
+                del sys.modules[name]
+            sys.modules.update(dict.fromkeys(missing))  # importing one of these raises ImportError
+            tinynet = importlib.import_module("tinynet")
+            names = set(tinynet.__all__)
+            assert {"Linear", "fit", "plot", "to_torch"} <= names
+            assert {name for name in names if not hasattr(tinynet, name)} == set()
+            assert hasattr(tinynet, "sklearn") == ("sklearn" not in missing)
+            assert names <= set(dir(tinynet))
+            assert names <= dict(inspect.getmembers(tinynet)).keys()
+            assert names <= set(dir(mock.create_autospec(tinynet)))
+            assert "to_torch" in pydoc.render_doc(tinynet, renderer=pydoc.plaintext)
+            imported = {}
+            exec("from tinynet import *", imported)
+            assert names <= imported.keys()
+            assert "sklearn" not in imported, "a star import of tinynet must not hide scikit-learn"
+
+        for extra in sys.argv[1:]:
+            walk_without(extra)
+        walk_without(*sys.argv[1:])
+        """,
+        *EXTRAS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "use", "extra"),
+    [
+        ("torch", "tinynet.to_torch(tinynet.Sigmoid())", "torch"),
+        ("matplotlib", "tinynet.plot.learning_curves({'loss': [1.0]})", "plot"),
+        ("sklearn", "import tinynet.sklearn", "sklearn"),
+        ("sklearn", "tinynet.sklearn", "sklearn"),
+        ("tqdm", f"{FIT}, progress=True)", "train"),
+        ("hypothesis", "from tinynet.testing import strategies; strategies.networks()", "verify"),
+        ("jinja2", "tinynet.verify(tinynet.Sigmoid()).to_html('page.html')", "html"),
+    ],
+)
+def test_a_missing_extra_is_a_message_with_the_command_that_installs_it(module, use, extra):
+    code = f"""
+    import sys
+    sys.modules[{module!r}] = None
+    import tinynet
+    try:
+        {use}
+    except (ImportError, AttributeError) as error:
+        print(error)
+    """
+    assert f'use pip install "tinynet-grad[{extra}]"' in run(code)
+
+
+def test_a_type_checker_knows_every_name_and_no_other(tmp_path):
+    names = sorted({*tinynet.__all__, "sklearn", "__version__"})
+    (tmp_path / "uses.py").write_text("import tinynet\n" + "\n".join(f"tinynet.{name}" for name in [*names, "Linaer"]))
+    command = [sys.executable, "-m", "mypy", str(tmp_path / "uses.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    errors = [line for line in done.stdout.splitlines() if "uses.py" in line and ": error:" in line]
+    assert ["Linaer" in error for error in errors] == [True], done.stdout + done.stderr
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_that_knows_the_nearest():
+    with pytest.raises(AttributeError, match="Linaer") as caught:
+        tinynet.Linaer  # noqa: B018
+    assert caught.value.obj is tinynet
+    assert caught.value.name == "Linaer"

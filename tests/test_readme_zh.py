@@ -1,0 +1,32 @@
+"""The Chinese README: its program runs and its commands are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tinynet.cli import main
+
+README = (Path(__file__).parents[1] / ".github" / "README.zh.md").read_text(encoding="utf-8")
+
+
+def test_the_ten_lines_run_and_print_what_they_say(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)[1]
+    exec(compile(block, "README.zh.md", "exec"), {})
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"# (\[\[.*\]\])", block)[1] in printed
+    assert "dW² = δ² (a¹)ᵀ (24)" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.html"]
+
+
+@pytest.mark.parametrize("line", re.findall(r"^tinynet .*", README, flags=re.MULTILINE))
+def test_the_commands_open_a_page(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    (tmp_path / "数据.csv").write_text("a,b\n1,x\n2,y\n3,x\n4,y\n5,x\n6,y\n", encoding="utf-8")
+    assert main(shlex.split(line, comments=True)[1:]) == 0
+    (uri,) = opened
+    assert Path(tmp_path / uri.rpartition("/")[2]).stat().st_size > 10_000

@@ -1,0 +1,107 @@
+"""Show back-propagation step by step, on paper or on a page: `tinynet trace`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinynet as tn
+from tinynet.cli.tables import read_csv, read_npz, split
+from tinynet.inspection import Trace
+from tinynet.pages.examples import EXAMPLES
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `trace` to the command line."""
+    parser = subparsers.add_parser(
+        "trace",
+        help="show a pass forward and backward, each number with its equation; --html makes a page of it",
+        description="Show a pass forward and backward step by step: of an example, of a new sigmoid network on rows of "
+        "your table, or of a network that was saved.",
+    )
+    parser.add_argument("data", nargs="?", type=Path, help="a .csv or .npz file (default: the example)")
+    parser.add_argument("--example", choices=sorted(EXAMPLES), help="default: mazur, a published one, 2-2-2")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="a saved network, on rows of DATA or on --x, --y"
+    )
+    parser.add_argument("--x", type=_numbers, metavar="N,N,…", help="the sample, instead of DATA")
+    parser.add_argument("--y", type=_numbers, metavar="N,N,…", help="its target")
+    parser.add_argument("--target", help="CSV column to predict, by name or index (default: the last)")
+    parser.add_argument("--rows", type=_positive, default=1, metavar="N", help="training rows of DATA (default: 1)")
+    parser.add_argument("--hidden", type=_widths, default=(3,), metavar="N[,N…]", help="hidden widths (default: 3)")
+    parser.add_argument("--seed", type=_natural, default=0, help="of the weights and of the rows (default: 0)")
+    parser.add_argument("--lr", type=float, default=0.5, help="learning rate η of the updates (default: 0.5)")
+    parser.add_argument("--steps", type=_positive, default=2, help="training steps on the page (default: 2)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page; nothing else is needed to look at it")
+    parser.add_argument("--open", action="store_true", help="open the page, trace.html if --html names none")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the trace, or write its page."""
+    trace = _trace(args)
+    if args.html is None and not args.open:
+        print(trace)
+        return 0
+    path = args.html or Path("trace.html")
+    trace.to_html(path, lr=args.lr, steps=args.steps)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
+    if args.open:
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+def _trace(args: argparse.Namespace) -> Trace:
+    if args.example is not None and (args.data is not None or args.checkpoint is not None):
+        raise ValueError("--example has its own network and samples; leave out DATA and --checkpoint")
+    if args.data is None and args.checkpoint is None:
+        return tn.trace(*EXAMPLES[args.example or "mazur"]())
+    loss = tn.SquaredError("mean")
+    if args.data is None:
+        if args.x is None or args.y is None:
+            raise ValueError("--checkpoint needs a sample: a table DATA, or --x and --y with its numbers")
+        x, y = np.array([args.x]), np.array([args.y])
+    else:
+        data = split(
+            read_npz(args.data) if args.data.suffix == ".npz" else read_csv(args.data, args.target),
+            task=None,
+            test_fraction=0.2,
+            seed=args.seed,
+        )
+        x, y = data.x_train[: args.rows].astype(float), data.y_train[: args.rows].astype(float)
+    if args.checkpoint is not None:
+        net, params = tn.load(args.checkpoint)
+        return tn.trace(net, loss, tn.map_leaves(lambda p: np.asarray(p, float), params), x, y)
+    widths = [x.shape[1], *args.hidden, y.shape[1]]
+    layers = [part for n_in, n_out in itertools.pairwise(widths) for part in (tn.Linear(n_in, n_out), tn.Sigmoid())]
+    # A sigmoid cannot leave (0, 1); a standardised target does.
+    net = tn.Sequential(*(layers if args.data is None or data.task == "classify" else layers[:-1]))
+    return tn.trace(net, loss, net.init(np.random.default_rng(args.seed), float), x, y)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 on")
+    return int(text)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(",")) if text else ()
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between them") from None

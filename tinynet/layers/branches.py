@@ -1,0 +1,132 @@
+"""Several ways from one input, and how they join."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinynet.arrays import Array, Cache, Params, State, namespace
+from tinynet.checks import check_instance, check_same_shape
+from tinynet.layers.layer import Layer, forward_with_state
+from tinynet.trees import map_leaves
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Branches(Layer):
+    """Layers that are handed the same input; how their outputs join is for the subclass to say.
+
+    `params`, `state`, `cache` and `dparams` have one entry per branch.
+
+    Derivation. x reaches E through every branch f_k, so ∂E/∂x = Σ_k (∂f_k/∂x)ᵀ ∂E/∂f_k.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        for i, layer in enumerate(layers):
+            check_instance(type(self).__name__, f"argument {i}", layer, Layer)
+        if not layers:
+            raise ValueError(f"{type(self).__name__}: no layer is given; expected at least one")
+        object.__setattr__(self, "layers", layers)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
+        return tuple(layer.init(rng, dtype) for layer in self.layers)
+
+    def init_state(self, dtype: Any = np.float32) -> State:
+        return tuple(layer.init_state(dtype) for layer in self.layers)
+
+    def update_state(self, state: State, cache: Cache) -> State:
+        parts = zip(self.layers, state, cache[0], strict=True)
+        return tuple(layer.update_state(part, c) for layer, part, c in parts)
+
+    def children(self) -> dict[str, Layer]:
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def with_children(self, children: Mapping[str, Layer]) -> Layer:
+        return type(self)(*children.values())
+
+    def samplewise(self) -> bool:
+        return all(layer.samplewise() for layer in self.layers)
+
+    def forward(self, params: Params, x: Any, *, state: State | None = None) -> tuple[Array, Cache]:
+        states = (None,) * len(self.layers) if state is None else state
+        parts = zip(self.layers, params, states, strict=True)
+        outputs, caches = zip(*(forward_with_state(layer, p, x, s) for layer, p, s in parts), strict=True)
+        return self.join(outputs), (caches, outputs)
+
+    def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Any, Params]:
+        caches, outputs = cache
+        parts = zip(self.layers, params, caches, self.shares(dy, outputs), strict=True)
+        dxs, dparams = zip(*(layer.backward(p, c, dy) for layer, p, c, dy in parts), strict=True)
+        return map_leaves(_sum, *dxs), dparams
+
+    @abstractmethod
+    def join(self, outputs: tuple[Array, ...]) -> Array:
+        """Return y, given the f_k."""
+
+    @abstractmethod
+    def shares(self, dy: Array, outputs: tuple[Array, ...]) -> list[Array]:
+        """Return ∂E/∂f_k for each k."""
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Add(Branches):
+    """The sum of what several layers make of one input, y = Σ_k f_k(x).
+
+    Shapes:
+        x is whatever all layers take; their outputs and y are of one shape.
+
+    Derivation. ∂E/∂f_k = ∂E/∂y for every k; the rest is that of `Branches`.
+
+    Source: the definition; with `Sequential()`, the identity, as one of two branches it is `Residual`.
+
+    Raises:
+        TypeError, ValueError: an argument is not a Layer, or there is none; the outputs differ in shape.
+    """
+
+    def join(self, outputs: tuple[Array, ...]) -> Array:
+        for k, y in enumerate(outputs):
+            check_same_shape(self, f"the output of layer {k}", y, outputs[0].shape, "layer 0")
+        return _sum(*outputs)
+
+    def shares(self, dy: Array, outputs: tuple[Array, ...]) -> list[Array]:
+        check_same_shape(self, "dy", dy, outputs[0].shape, "the output")
+        return [dy] * len(outputs)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Concatenate(Branches):
+    """What several layers make of one input, side by side: y = (f_1(x), …, f_K(x)) along the last axis.
+
+    Shapes:
+        x is whatever all layers take; their outputs are (..., n_k) and y is (..., Σ n_k).
+
+    Derivation. ∂E/∂f_k is the slice of ∂E/∂y that f_k filled; the rest is that of `Branches`.
+
+    Source: the definition; C. Szegedy et al., Going deeper with convolutions, CVPR 2015, joins branches so.
+
+    Raises:
+        TypeError, ValueError: an argument is not a Layer, or there is none; the outputs differ in a leading axis.
+    """
+
+    def join(self, outputs: tuple[Array, ...]) -> Array:
+        for k, y in enumerate(outputs):
+            check_same_shape(self, f"the output of layer {k}", y, (*outputs[0].shape[:-1], y.shape[-1]), "layer 0")
+        return namespace(outputs[0]).concatenate(outputs, axis=-1)
+
+    def shares(self, dy: Array, outputs: tuple[Array, ...]) -> list[Array]:
+        ends = list(itertools.accumulate(y.shape[-1] for y in outputs))
+        check_same_shape(self, "dy", dy, (*outputs[0].shape[:-1], ends[-1]), "the output")
+        return [dy[..., end - y.shape[-1] : end] for y, end in zip(outputs, ends, strict=True)]
+
+
+def _sum(*terms: Any) -> Any:
+    return None if terms[0] is None else sum(terms[1:], terms[0])

@@ -1,0 +1,70 @@
+"""Normalisation of each sample by its root mean square."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinynet.arrays import Array, Params, namespace, rows, widened
+from tinynet.checks import check_features, check_param, check_positive, check_same_shape, convert_ints
+from tinynet.layers.layer import Layer
+
+
+@dataclass(frozen=True)
+class RMSNorm(Layer):
+    """Divide each sample by the root mean square of its features, then scale: y = γ ⊗ x̂.
+
+    Args:
+        n: features of a sample.
+        eps: ε > 0, added to the mean square.
+
+    Shapes:
+        x, x̂ and y (..., n), gamma (n,); every leading axis counts samples.
+
+    Derivation, for one sample, with means over its n features:
+        r = 1 / √(mean x² + ε),    x̂ = r x
+        ∂E/∂γ_k = δ_k x̂_k, summed over the samples
+        g = ∂E/∂x̂ = γ ⊗ δ
+        ∂x̂_k/∂x_j = r (1[k = j] − x̂_k x̂_j / n), as ∂r/∂x_j = −r² x̂_j / n
+        ∂E/∂x_j = Σ_k g_k ∂x̂_k/∂x_j = r (g_j − x̂_j mean (g ⊗ x̂))
+
+    Source: B. Zhang, R. Sennrich, Root mean square layer normalization, NeurIPS 2019. gamma starts at 1.
+
+    Raises:
+        TypeError, ValueError: n or eps is out of range; x, dy or a parameter has another shape or is not floating.
+    """
+
+    n: int
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        convert_ints(self, "n")
+        object.__setattr__(self, "eps", check_positive("RMSNorm", "eps", self.eps))
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
+        return {"gamma": np.ones(self.n, dtype)}
+
+    def samplewise(self) -> bool:
+        return True
+
+    def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        check_features(self, x, self.n)
+        gamma = check_param(self, params, "gamma", (self.n,))
+        wide = widened(x)
+        r = 1 / namespace(x).sqrt((wide * wide).mean(axis=-1, keepdims=True) + self.eps)
+        x_hat = r * wide
+        return (gamma * x_hat).astype(x.dtype, copy=False), (x_hat, r)
+
+    def backward(self, params: Params, cache: tuple[Array, Array], dy: Array) -> tuple[Array, Params]:
+        x_hat, r = cache
+        dparams = self.param_grads(params, cache, dy)
+        g = widened(dy) * params["gamma"]
+        dx = r * (g - x_hat * (g * x_hat).mean(axis=-1, keepdims=True))
+        return dx.astype(dy.dtype, copy=False), dparams
+
+    def param_grads(self, params: Params, cache: tuple[Array, Array], dy: Array) -> Params:
+        x_hat, _ = cache
+        check_same_shape(self, "dy", dy, x_hat.shape, "the output")
+        return {"gamma": rows(dy * x_hat).sum(axis=0).astype(dy.dtype, copy=False)}
