@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> str:
     """Return the simplest expression that equals every factor, such as "2", "−1/m" or "n/(n − 1)"; "" if there is none.
 
+    A number that is no such expression must be the same in two runs at least.
+
     Args:
         factors: one a run.
         names: for each run what an expression may hold: m, n_in, the rate of a dropout, …
@@ -23,7 +25,7 @@ def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> s
     for text, values in _expressions(names):
         if all(math.isclose(f, v, rel_tol=1e-8) for f, v in zip(sizes, values, strict=True)):
             return sign + text
-    if all(math.isclose(f, sizes[0], rel_tol=1e-7) for f in sizes):
+    if len(sizes) > 1 and all(math.isclose(f, sizes[0], rel_tol=1e-7) for f in sizes):
         inverse = 1 / sizes[0]
         whole = round(inverse)
         return sign + (f"1/{whole}" if whole > 1 and math.isclose(inverse, whole, rel_tol=1e-9) else f"{sizes[0]:.7g}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.diagnosis.primitives import UNARY, Array
-from tinynet.verification.diagnosis.tape import Passing, Tape
+from tinynet.verification.diagnosis.tape import Operation, Passing, Tape
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
                 lambda t, a=a: np.roll(t, t.shape[a] // 2, a),
             )
         yield Transform(
-            "summed over an axis",
+            "summed over an axis" if sum(n > 1 for n in shape) > 1 else "summed over everything",
             f"summed over axis {a}",
             lambda t, a=a: np.broadcast_to(t.sum(axis=a, keepdims=True), t.shape),
         )
@@ -171,7 +171,8 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     yield from _of_a_sum(p)
     if len(op.operands) == 2 and op.name in ("mul", "div", "dot_general"):
         yield from _of_a_product(p, pool)
-    yield Mistake("factor left out", "what comes back to `{text}` is left out", lambda p, c: p.by_rule(_ones(p)))
+    fault, words = ("ignores dy", "dy") if pool.is_dy(op.outs[0]) else ("factor left out", "what comes back")
+    yield Mistake(fault, f"{words} is left out at `{{text}}`", lambda p, c: p.by_rule(_ones(p)))
 
 
 def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -353,7 +354,27 @@ class Pool:
         for place, (slots, name) in places_of(tape).items():
             self._places.setdefault(slots, (place, name))
         self._tape = tape
+        self._users: dict[int, list[Operation]] = {}
+        self._functions: dict[int, Any] = {}
+        for op in tape.operations:
+            for slot in op.operands:
+                self._users.setdefault(slot, []).append(op)
+            for slot in op.outs:
+                self._functions[slot] = op.frames[0][1] if op.frames else None
         self._divisors = {op.operands[1] for op in tape.operations if op.name == "div"}
+
+    def is_dy(self, slot: int) -> bool:
+        """Return whether ∂E/∂(slot) is what the function that computes it, a layer, is handed as its dy."""
+        while slot not in self._tape.outputs:
+            users = self._users.get(slot, [])
+            if len(users) != 1 or not users[0].frames:
+                return False
+            if users[0].frames[0][1] != self._functions[slot]:
+                return True
+            if users[0].name not in ("add", "add_any", "reshape", "squeeze", "broadcast_in_dim"):
+                return False
+            slot = users[0].outs[0]
+        return True
 
     def makes_a_sum(self, slot: int) -> bool:
         """Return whether a value is a sum or a difference."""

@@ -194,7 +194,7 @@ class Search:
             runs,
             key=lambda r: (
                 -len(r.wrong),
-                min((a.size for n, a in r.exact.items() if n in r.wrong), default=0) < 4,
+                sum(n < 2 for a in (*r.args.values(), *r.dy) for n in np.shape(a)),
                 sum(a.size for a in r.args.values()),
             ),
         )
@@ -231,9 +231,9 @@ class Search:
         for spots in self.spots(names, free, forked):
             spots = [spot for spot in spots if scene.reaches(spot, names)]
             seen = [(spot, p) for spot in spots if (p := scene.passing(spot.site))]
-            for i, stage in enumerate(_STAGES):
+            for stage in _STAGES:
                 for spot, p in seen:
-                    for mistake in stage(p, pool) if spot.site.whole or i < 3 else ():
+                    for mistake in stage(p, pool):
                         found = self._tried(spot, mistake, names, free)
                         if found is not None:
                             return found

@@ -296,9 +296,8 @@ class Tape:
             for k, slot in enumerate(op.operands):
                 if self.moving[slot]:
                     users[slot].append(i)
-                    if (i, k) not in self.nothing:
-                        first = op.operands.index(slot)  # x · x: what is confused is confused in both
-                        found["use", (*op.key, first)].append(((i, k), op.line, i))
+                    first = op.operands.index(slot)  # x · x: what is confused is confused in both
+                    found["use", (*op.key, first)].append(((i, k), op.line, i))
         roots = self._roots()
         for i, op in enumerate(self.operations):
             for j, slot in enumerate(op.outs):
@@ -311,10 +310,13 @@ class Tape:
         sites = []
         for (kind, key), made in found.items():
             operations = list(dict.fromkeys(order for _, _, order in made))
+            n = len(operations)
+            made = [m for m in made if m[0] not in self.nothing]
             at = tuple(operations.index(order) for _, _, order in made)
-            edges, n = tuple(edge for edge, _, _ in made), len(operations)
-            sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
-            for step in range(n) if 1 < n <= 16 else ():
+            edges = tuple(edge for edge, _, _ in made)
+            if edges:
+                sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
+            for step in sorted(set(at)) if 1 < n <= 16 else ():
                 here = [i for i in range(len(made)) if at[i] == step]
                 _, line, order = made[here[0]]
                 alone = tuple(edges[i] for i in here)
