@@ -13,7 +13,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,9 +29,8 @@ from tinynet.verification.diagnosis.primitives import (
     rule,
     shaped,
 )
-from tinynet.verification.diagnosis.source import Line
+from tinynet.verification.diagnosis.source import HERE, Line
 
-_HERE = str(Path(__file__).parents[1])
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with the function that it stands in."""
@@ -481,7 +479,7 @@ def _origin(eqn: Any) -> tuple[Key, Frames]:
     key: list[Any] = [eqn.primitive.name]
     frames = []
     for code, offset in itertools.islice(zip(codes, offsets, strict=True), 4, None):
-        if code.co_filename.startswith(_HERE):
+        if code.co_filename.startswith(HERE):
             continue
         key.append((code.co_filename, code.co_firstlineno, offset))
         if not code.co_filename.startswith(library_roots()):
