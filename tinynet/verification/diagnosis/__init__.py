@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
+from tinynet.verification.diagnosis.place import placed
 from tinynet.verification.diagnosis.returned import exchanged, of_one_array, of_some_entries, rounded_to_float32
 from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
 
-__all__ = ["Diagnosis", "Wrong", "diagnose"]
+__all__ = ["Diagnosis", "Wrong", "diagnose", "placed"]
 
 
 def diagnose(

@@ -6,10 +6,13 @@ import ast
 import functools
 import itertools
 import linecache
-import textwrap
 import types
 from pathlib import Path
 from typing import NamedTuple
+
+
+HERE = str(Path(__file__).parents[1])
+"""The folder of the verifier, whose lines are not the user's."""
 
 
 class Line(NamedTuple):
@@ -29,14 +32,16 @@ class Line(NamedTuple):
 
     def statement(self) -> Line:
         """Return the first line of the statement that this line belongs to."""
-        return Line(self.file, _statements(self.file).get(self.number, (self.number, ""))[0]) if self else self
+        found = statement_at(self.file, self.number)
+        return found[0] if found else self
 
     def text(self) -> str:
         """Return the source of the statement, on one line; "" where there is no source."""
-        if not self:
-            return ""
-        found = _statements(self.file).get(self.number)
-        return found[1] if found else linecache.getline(self.file, self.number).strip()
+        found = statement_at(self.file, self.number)
+        if not found:
+            return linecache.getline(self.file, self.number).strip()
+        first, last = found[1].lineno, _last_line(found[1])
+        return " ".join(" ".join(linecache.getline(self.file, n) for n in range(first, last + 1)).split())
 
     def target(self) -> str:
         """Return what the statement assigns to, "q" for `q = x @ W`; "" where it is no assignment."""
@@ -47,21 +52,26 @@ class Line(NamedTuple):
         return f"{Path(self.file).name}:{self.statement().number}" if self else ""
 
 
+def statement_at(file: str, number: int) -> tuple[Line, ast.stmt] | None:
+    """Return the smallest statement that a line belongs to, and its first line; None where there is no source."""
+    return _statements(file).get(number) if file else None
+
+
+def _last_line(node: ast.stmt) -> int:
+    """Return the last line of a statement; of one that holds others, that of its head."""
+    body = getattr(node, "body", None)
+    return max(body[0].lineno - 1, node.lineno) if body else node.end_lineno or node.lineno
+
+
 @functools.lru_cache(maxsize=64)
-def _statements(file: str) -> dict[int, tuple[int, str]]:
-    """Return for each line of a file the first line and the text of the smallest statement that it belongs to."""
-    source = "".join(linecache.getlines(file))
+def _statements(file: str) -> dict[int, tuple[Line, ast.stmt]]:
     try:
-        tree = ast.parse(source)
+        tree = ast.parse("".join(linecache.getlines(file)))
     except (SyntaxError, ValueError):
         return {}
-    found: dict[int, tuple[int, str]] = {}
+    found: dict[int, tuple[Line, ast.stmt]] = {}
     for node in ast.walk(tree):  # from the outside in: what is inner overwrites
         if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            last = body[0].lineno - 1 if body else node.end_lineno or node.lineno
-            lines = source.splitlines()[node.lineno - 1 : max(last, node.lineno)]
-            text = " ".join(textwrap.dedent("\n".join(lines)).split())
-            for number in range(node.lineno, max(last, node.lineno) + 1):
-                found[number] = (node.lineno, text)
+            for number in range(node.lineno, _last_line(node) + 1):
+                found[number] = (Line(file, node.lineno), node)
     return found

@@ -13,7 +13,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,9 +29,8 @@ from tinynet.verification.diagnosis.primitives import (
     rule,
     shaped,
 )
-from tinynet.verification.diagnosis.source import Line
+from tinynet.verification.diagnosis.source import HERE, Line
 
-_HERE = str(Path(__file__).parents[1])
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with the function that it stands in."""
@@ -304,11 +302,7 @@ class Tape:
                 used = users[slot]
                 if len(used) > 1 or slot in self.outputs:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
-                branches = any(
-                    roots[self.operations[u].outs[0]] != roots[slot]
-                    or sum(self.moving[s] for s in self.operations[u].operands) > 1
-                    for u in used
-                )
+                branches = any(roots[self.operations[u].outs[0]] != roots[slot] or sum(self.moving[s] for s in self.operations[u].operands) > 1 for u in used)
                 if roots[slot] != slot and (branches or len(used) != 1 or slot in self.outputs):
                     found["activation", (*op.key, j)].append(((roots[slot], slot), op.line, i))
         sites = []
@@ -424,10 +418,7 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
             carry = outs[:carried]
             ys.append(outs[carried:])
         steps = ys[::-1] if p["reverse"] else ys
-        return [
-            *carry,
-            *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True))),
-        ]
+        return [*carry, *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True)))]
     if name == "while":
         a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
         carry = operands[b:]
@@ -488,7 +479,7 @@ def _origin(eqn: Any) -> tuple[Key, Frames]:
     key: list[Any] = [eqn.primitive.name]
     frames = []
     for code, offset in itertools.islice(zip(codes, offsets, strict=True), 4, None):
-        if code.co_filename.startswith(_HERE):
+        if code.co_filename.startswith(HERE):
             continue
         key.append((code.co_filename, code.co_firstlineno, offset))
         if not code.co_filename.startswith(library_roots()):

@@ -1,0 +1,182 @@
+"""Where in the backward the mistake is: the first statement that, given the exact value instead of its own, mends all.
+
+The backward is run as it is, once watched, then once for each exact cotangent that a statement could have been meant to
+compute, with that in place of what the statement wrote (in a loop, in every turn). Only lines that ran are named.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+import time
+import types
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinynet.trees import leaves
+from tinynet.verification.diagnosis.evidence import Wrong
+from tinynet.verification.diagnosis.mistakes import places_of
+from tinynet.verification.diagnosis.primitives import Array, library_roots
+from tinynet.verification.diagnosis.source import HERE, Line, statement_at
+from tinynet.verification.diagnosis.tape import record
+
+Run = Callable[[], Mapping[str, Any]]
+Replacements = Mapping[tuple[Line, str], Mapping[int, Array]]
+"""For a statement and what it writes to: in which turn, counted from 0, which value is put there instead."""
+
+
+@dataclass
+class Watch:
+    """What the statements of the user's code write, in the order in which each ran first."""
+
+    replacements: Replacements = field(default_factory=dict)
+    written: dict[tuple[Line, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
+    returned: list[tuple[Line, list[Array]]] = field(default_factory=list)
+
+    def run(self, target: Run) -> Mapping[str, Any]:
+        """Run the target, watched; the tracing of the caller's is put back."""
+        before = sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            return target()
+        finally:
+            sys.settrace(before)
+
+    def _enter(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename.startswith(_foreign()) or frame.f_code.co_filename.startswith("<"):
+            return None
+        pending: list[tuple[Line, ast.stmt]] = []
+
+        def trace(frame: types.FrameType, event: str, arg: Any) -> Any:
+            found = statement_at(frame.f_code.co_filename, frame.f_lineno)
+            if pending and (event == "return" or found is None or found[0] != pending[0][0]):
+                self._after(frame, *pending.pop())
+            if event == "line" and found is not None:
+                pending[:] = [found]
+            elif event == "return" and found is not None:
+                self.returned.append((found[0], [np.array(a) for a in leaves(arg) if isinstance(a, np.ndarray)]))
+            return trace
+
+        return trace
+
+    def _after(self, frame: types.FrameType, line: Line, statement: ast.stmt) -> None:
+        for target in _targets(statement):
+            text = ast.unparse(target)
+            try:
+                value = eval(text, frame.f_globals, dict(frame.f_locals))  # noqa: S307 - the user's own expression
+            except Exception:
+                continue
+            if not isinstance(value, (np.ndarray, np.floating)) or value.dtype.kind != "f":
+                continue
+            turns = self.written[line, text]
+            new = self.replacements.get((line, text), {}).get(len(turns))
+            turns.append(value.copy())
+            if new is not None:
+                if isinstance(target, ast.Name):
+                    frame.f_locals[text] = new.copy()
+                elif isinstance(value, np.ndarray):
+                    value[...] = new
+
+
+def _targets(statement: ast.stmt) -> Iterator[ast.expr]:
+    given = (
+        statement.targets
+        if isinstance(statement, ast.Assign)
+        else [statement.target]
+        if isinstance(statement, (ast.AugAssign, ast.AnnAssign))
+        else []
+    )
+    for target in given:
+        yield from target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+
+
+def _foreign() -> tuple[str, ...]:
+    return (*library_roots(), sysconfig.get_path("stdlib"), HERE)
+
+
+def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> str:
+    """Return "name.py:12", the statement of the backward to blame for these gradients; "" if there is none to name.
+
+    Args:
+        run: runs the target's forward and backward on `wrong.args` and `wrong.dy`, and returns the gradients by name.
+        wrong: what that run gave when it was judged.
+        gradients: the names of those to explain.
+    """
+    deadline = time.monotonic() + seconds
+    watch = Watch()
+    try:
+        watch.run(run)
+    except Exception:
+        return ""
+    known = list(_known(wrong))
+    for key, turns in watch.written.items():
+        for values in _candidates(wrong, turns, known):
+            if time.monotonic() > deadline:
+                return str(_last_written(watch, wrong, gradients))
+            try:
+                mended = Watch({key: values}).run(run)
+            except Exception:
+                continue
+            judged = (*gradients, *(name for name in wrong.wrt if name not in wrong.wrong))
+            if all(_is_exact(mended.get(name), wrong, name) for name in judged):
+                return str(key[0])
+    return str(_last_written(watch, wrong, gradients))
+
+
+def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
+    exact = wrong.exact[name]
+    return np.shape(got) == exact.shape and bool(np.all(np.abs(np.asarray(got) - exact) <= 4 * wrong.tolerance[name]))
+
+
+def _candidates(wrong: Wrong, turns: Sequence[Array], known: Sequence[list[Array]]) -> Iterator[dict[int, Array]]:
+    """Yield what a statement could have been meant to write, unless that is what it wrote."""
+    n, shape = len(turns), turns[0].shape
+    for exact in wrong.exact.values():
+        for value in (exact, exact.T) if exact.ndim > 1 else (exact,):
+            if value.shape == shape and not _close(value, turns[-1]):
+                yield {n - 1: value}
+    for values in known:
+        if len(values) == n and all(v.shape == t.shape for v, t in zip(values, turns, strict=True)):
+            if not all(_close(v, t) for v, t in zip(values, turns, strict=True)):
+                yield dict(enumerate(values))
+    for factor in (-1.0, 0.5, 2.0):
+        yield {i: factor * turn for i, turn in enumerate(turns)}
+
+
+def _known(wrong: Wrong) -> Iterator[list[Array]]:
+    """Yield the exact cotangents of each place of the forward, and its values, as a backward comes to them."""
+    if wrong.forward is None:
+        return
+    try:
+        tape = record(wrong.forward, wrong.args, wrong.wrt, wrong.dy)
+    except Exception:
+        return
+    for slots in dict.fromkeys(slots for slots, _ in places_of(tape).values()):
+        for arrays in (tape.cotangents, dict(enumerate(tape.values))):
+            if all(s in arrays for s in slots):
+                values = [np.asarray(arrays[s]) for s in reversed(slots)]
+                yield values
+                if values[0].ndim > 1:
+                    yield [np.swapaxes(v, -1, -2) for v in values]
+
+
+def _close(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-10, atol=1e-13 * float(np.max(np.abs(a), initial=0))))
+
+
+def _last_written(watch: Watch, wrong: Wrong, gradients: Sequence[str]) -> Line:
+    """Return the statement that wrote, or else returned, a gradient as it came out."""
+    for name in gradients:
+        got = np.asarray(wrong.got[name])
+        for (line, _), turns in watch.written.items():
+            if turns and _close(turns[-1], got):
+                return line
+        for line, arrays in watch.returned:
+            if any(_close(a, got) for a in arrays):
+                return line
+    return Line()
