@@ -13,10 +13,11 @@ import numpy as np
 from tinynet.faults import FAULTS
 from tinynet.verification.adapters.subject import Array, Subject
 from tinynet.verification.comparison import Comparison
-from tinynet.verification.diagnosis import Wrong, diagnose
+from tinynet.verification.diagnosis import Wrong, diagnose, placed
 from tinynet.verification.examples import SHAPES
-from tinynet.verification.observed import Fault
+from tinynet.verification.execution import Watch, execute
 from tinynet.verification.judgement import Judgement, shapes_text
+from tinynet.verification.observed import Fault
 from tinynet.verification.oracle import JaxOracle
 from tinynet.verification.report import Finding
 
@@ -144,8 +145,11 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
     """Ask the table of mistakes; every name is in one fault."""
     bad = [c for c in plain if any(n in c.wrong or n in c.misshapen for n in names)]
     found: list[Fault] = []
+    deadline = time.perf_counter() + seconds
     if seconds > 0:
-        whole = [c for c in plain if all(n in c.exact.grads and (n in c.got or n in c.misshapen) for n in j.subject.wrt)]
+        whole = [
+            c for c in plain if all(n in c.exact.grads and (n in c.got or n in c.misshapen) for n in j.subject.wrt)
+        ]
         runs = [_wrong(c, j, names) for c in whole]
         for d in diagnose(runs, seconds=seconds, backward_code=j.subject.code):
             mine = tuple(n for n in d.gradients if n in names)
@@ -160,7 +164,23 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         seen = [c for c in bad if name in c.wrong or name in c.misshapen]
         shape = next((c.form[name][1] for c in seen if name in c.misshapen), "")
         found.append(_of(seen, (name,), "wrong shape" if shape else "unknown", shape or FAULTS["unknown"]))
-    return found
+    if seconds <= 0 or j.watch is None:
+        return found
+    return [replace(f, where=_where(j, bad, f, max(0.5, deadline - time.perf_counter()), j.watch)) for f in found]
+
+
+def _where(j: Judgement, bad: Sequence[Comparison], fault: Fault, seconds: float, watch: Watch) -> str:
+    """Return the backward's statement to blame, found by running the target again while it is traced."""
+    c = next(c for c in bad if any(n in c.wrong or n in c.misshapen for n in fault.gradients))
+
+    def run() -> Mapping[str, Any]:
+        again = execute(c.subject, c.args, c.dy, watch)
+        return again.short_grads or {} if c.probe == "param_grads" else again.grads
+
+    try:
+        return placed(run, _wrong(c, j, fault.gradients), fault.gradients, seconds=seconds)
+    except Exception:
+        return ""  # a place is a help; that there is none must not cost the verdict
 
 
 def _wrong(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:

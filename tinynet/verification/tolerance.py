@@ -36,6 +36,9 @@ JUMP = 1e-3
 CANCELLED = 2.0**-40
 """An exact gradient below this, relative to the terms that cancel in it, is zero but for rounding."""
 
+ROUNDS_AWAY = 2.0**-20
+"""An error this small beside that of the same call in float32 is rounding: a wrong formula is as wrong in both."""
+
 ONE_HOT = 32
 """How many outputs are looked at one by one at a kink."""
 

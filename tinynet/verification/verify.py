@@ -20,9 +20,9 @@ from tinynet.verification.adapters.contract import layer_subject, rebuilt
 from tinynet.verification.adapters.subject import Subject
 from tinynet.verification.examples import PROBES, cotangent
 from tinynet.verification.execution import Abandoned, Hang, Watch, execute, leave_no_trace, line_of_error, told, watched
-from tinynet.verification.observed import Fault
 from tinynet.verification.judgement import Judgement, Settings, judge
 from tinynet.verification.naming import findings_of
+from tinynet.verification.observed import Fault
 from tinynet.verification.oracle import find_oracle, leaves_of
 from tinynet.verification.probes.claims import check_each, check_samplewise
 from tinynet.verification.report import Probe, Report, Verdict
