@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +21,6 @@ from tinynet.training.engines import TrainingState
 from tinynet.training.settings import fingerprint
 from tinynet.trees import leaves
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NET = tn.Sequential(tn.Linear(4, 3), tn.Sigmoid())
 
 
@@ -168,10 +164,3 @@ def test_a_file_that_holds_no_checkpoint_is_refused(path):
     tn.save(path, NET, NET.init(np.random.default_rng(0)))
     with pytest.raises(tn.FileError, match="holds no checkpoint"):
         load_checkpoint(path)
-
-
-def test_runs_killed_at_random_moments_end_with_the_same_bits():
-    command = [sys.executable, "scripts/kill_test.py", "--kills", "12", "--seed", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("engine numpy: 12 kills")

@@ -25,8 +25,8 @@ from tinynet.training.checkpoints import Run, save_checkpoint
 from tinynet.training.engines import TrainingState
 from tinynet.trees import map_leaves
 
-Stopped = Literal["epochs", "tolerance", "early_stopping", "callback"]
-"""Why training ended."""
+Stopped = Literal["epochs", "tolerance", "early_stopping", "callback", "diverged"]
+"""Why training ended; "diverged" in a sweep, where `fit` raises."""
 
 Row: TypeAlias = Mapping[str, float]
 """The entry of one epoch in the history, by name."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
 from tinynet.files.container import FileError
+from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.training.arguments import (
@@ -50,6 +52,7 @@ from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
 from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
 from tinynet.training.engines.threads import step_work
 from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
+from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.training.settings import chained, settings_of, versions
 from tinynet.trees import leaves, map_leaves
@@ -71,6 +74,18 @@ class FitResult:
     history: dict[str, npt.NDArray[np.float64]]
     stopped: Stopped
     state: TrainingState
+
+    def __str__(self) -> str:
+        """Return what was measured, as a table."""
+        return "\n".join([self._headline(), *table_lines(history_table(self.history), left=1)])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._headline())}</p>{html_table(history_table(self.history))}"
+
+    def _headline(self) -> str:
+        epochs, seconds = len(self.history["loss"]), self.history["seconds"]
+        time = f" in {seconds[-1]:.3g} s" if len(seconds) else ""
+        return f"{epochs} epoch{'' if epochs == 1 else 's'}{time}, stopped by {self.stopped.replace('_', ' ')}"
 
 
 def fit(
@@ -146,7 +161,8 @@ def fit(
             Ctrl-C in one ends all. With another mesh a run goes on as well, the same to rounding.
         every: see checkpoint.
 
-    Floating-point data are rounded to the dtype of the parameters.
+    Floating-point data are rounded to the dtype of the parameters. A `tinynet.NoHeadwayWarning` says that after ten
+    epochs or more the network predicts hardly better than a constant would.
 
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was trained. Data from a file or an iterable are
@@ -160,6 +176,7 @@ def fit(
     check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle, state)
     check_watching(validation, metrics, early_stopping, tolerance, y is not None or is_data(x), loss)
     check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
+    is_new = params is None and state is None
     metrics, seed, epochs = metrics_by_name(metrics, loss), int(seed), int(epochs)
     rng = np.random.default_rng(seed)
     order_rng, sample_rng = rng.spawn(2)
@@ -215,6 +232,8 @@ def fit(
             stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
             run.next_epoch(row)
         history = {name: np.array(values) for name, values in run.history.items()}
+        if stopped in ("epochs", "early_stopping"):
+            warn_without_headway(loss, data, history, from_start=is_new, stacklevel=2)
         state, params = runner.state(carry), map_leaves(np.array, runner.params(carry))
         if run.best is not None:
             params, state = run.best[1], replace(state, layers=run.best[2])

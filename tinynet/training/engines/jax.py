@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -124,9 +125,35 @@ class JaxEngine:
             if rows.size:
                 draws = self._draw(rng, len(rows))
                 on_device = _on_all_devices(self.mesh, rows.astype(np.int32))
-                carry, E = self._program.scan_rows(carry, data, on_device, draws, self._numbers)
+                carry, E = self._program.scan_rows(carry, data, on_device, draws, self.numbers)
                 self._attributes.check_unchanged()
                 losses += [(loss, rows.shape[1]) for loss in np.asarray(E, float).tolist()]
+        return carry, losses
+
+    def epoch_of_runs(
+        self, carry: Carry, batches: Sequence[Batches], rngs: Sequence[np.random.Generator], numbers: Any
+    ) -> tuple[Carry, list[Losses]]:
+        """Run an epoch of several runs at once, each with its own `batches` of the same data, generator and numbers.
+
+        Every array of `carry` and `numbers` has the runs as its first axis.
+        """
+        m, size = batches[0].m, batches[0].size
+        data, whole = self._resident(batches[0]), m // size
+        orders = np.stack([np.arange(m) if b.order is None else b.order for b in batches])
+        losses: list[Losses] = [[] for _ in batches]
+        parts = (
+            orders[:, : whole * size].reshape(-1, whole, size),
+            orders[:, whole * size :].reshape(len(batches), 1, -1),
+        )
+        for rows in parts:
+            if rows.size:
+                for rng in rngs:  # so that all templates are known before the first numbers are drawn
+                    self._samples.draw(copy.deepcopy(rng), rows.shape[1])
+                draws = stacked([self._samples.draw(rng, rows.shape[1]) for rng in rngs])
+                carry, E = self._program.scan_rows_of_runs(carry, data, rows.astype(np.int32), draws, numbers)
+                self._attributes.check_unchanged()
+                for of_run, Es in zip(losses, np.asarray(E, float).tolist(), strict=True):
+                    of_run += [(loss, rows.shape[2]) for loss in Es]
         return carry, losses
 
     def _fed_epoch(
@@ -136,7 +163,7 @@ class JaxEngine:
         for stack in _stacks(batches, 1 if on_step else None):
             data = jax.tree.map(lambda *parts: _on_all_devices(self.mesh, np.stack(parts)), *stack)
             draws, lr = self._draw(rng, len(stack)), self._learning_rate(carry) if on_step else None
-            carry, E, grads = self._program.scan_batches(carry, data, draws, self._numbers, on_step is not None)
+            carry, E, grads = self._program.scan_batches(carry, data, draws, self.numbers, on_step is not None)
             self._attributes.check_unchanged()
             losses += [(loss, count(stack[0][0])) for loss in np.asarray(E, float).tolist()]
             if on_step is None:
@@ -172,7 +199,7 @@ class JaxEngine:
         return Attributes(self.net, self.loss, self.optimizer)
 
     @cached_property
-    def _numbers(self) -> tuple[float, ...]:
+    def numbers(self) -> tuple[float, ...]:
         """Return the numbers of the optimizer that programs are not compiled for."""
         return tuple(number for _, number in traced(self.optimizer))
 
@@ -207,6 +234,13 @@ class Program:
     ) -> tuple[Carry, Array]:
         """Make an update for each row of indices in `order`."""
         return self.rows(carry, data, order, draws, numbers)
+
+    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
+    def scan_rows_of_runs(
+        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
+    ) -> tuple[Carry, Array]:
+        """Do as `scan_rows` for several runs on the same data; all other arrays have the runs as their first axis."""
+        return jax.vmap(self.rows, in_axes=(0, None, 0, 0, 0))(carry, data, order, draws, numbers)
 
     def rows(
         self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
@@ -259,6 +293,11 @@ class Program:
         if leaves(layers):
             layers = net.update_state(layers, cache)
         return Carry(stepped, state, layers), E, jax.tree.map(lambda g: g / dE, grads)
+
+
+def stacked(trees: Sequence[Any]) -> Any:
+    """Return one tree of the arrays of several, stacked along a new first axis."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
 
 
 @contextmanager
