@@ -47,7 +47,7 @@ def test_train_learns_the_digits_and_verifies_its_gradients(capsys):
     data, network, gradients, result = out.splitlines()
     assert "1437 rows to train on, 360 held out" in data
     assert "64-30-10 sigmoid" in network
-    assert number(r"float64, 1437 rows: ([\d.]+) of the tolerance at params\.\d\.[Wb]", gradients) <= 1
+    assert number(r"float64, 1437 rows: ([\d.]+) of the tolerance at params.*[Wb]", gradients) <= 1
     assert number(r"([\d.]+)% accuracy on 360 held-out rows after 60 epochs, [\d.]+ s", result) >= 95
     assert "100%" in err
     assert "loss=" in err
