@@ -1,12 +1,11 @@
 """Verification: is a hand-derived gradient right, and if not, where and why?"""
 
-from tinynet.verification.diagnosis import FAULTS
+from tinynet.verification.adapters import TargetError
+from tinynet.verification.examples import PROBES
 from tinynet.verification.report import Finding, GradientError, Probe, Report
-from tinynet.verification.subjects import TargetError
-from tinynet.verification.verify import PROBES, check, check_vjp, verify
+from tinynet.verification.verify import check, check_vjp, verify
 
 __all__ = [
-    "FAULTS",
     "PROBES",
     "Finding",
     "GradientError",

@@ -1,66 +1,124 @@
-"""From a wrong array to the name of the mistake.
+"""From wrong arrays to the name and the place of the mistake.
 
-A name is given only if its hypothesis, computed, reproduces the user's arrays within the tolerance at every shape where
-they were wrong. Hypotheses are of three kinds, tried in this order:
-
-1. the exact gradient, spoilt afterwards: a sign, a factor, a transpose, a missing sum, …, each tensor for itself;
-2. the right formulas with a wrong ∂E/∂y: one cause that spoils every gradient;
-3. the right chain rule with one step replaced inside the layer: another derivative at an activation, another matrix in
-   a product.
+A mistake is a transform of what passes back through an edge of the chain rule. One table of them (`mistakes`) is tried
+at every edge of the traced forward (`tape`, in which `primitives` are differentiated); what shows in one returned array
+alone needs no trace (`returned`). A name is given only if its hypothesis, computed, reproduces the target's arrays
+within the tolerance in every run in which they were wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from tinynet.verification.diagnosis.chain import of_the_chain, of_updated_params
-from tinynet.verification.diagnosis.cotangent import of_dy
-from tinynet.verification.diagnosis.evidence import FAULTS, Diagnosis, Evidence
-from tinynet.verification.diagnosis.tensor import (
-    not_finite,
-    of_one_tensor,
-    of_some_entries,
-    rounded_to_float32,
-    when_saturated,
-    without_memory,
-)
+from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
+from tinynet.verification.diagnosis.returned import exchanged, of_one_array, of_some_entries, rounded_to_float32
+from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
 
-__all__ = ["FAULTS", "Diagnosis", "Evidence", "diagnose"]
+__all__ = ["Diagnosis", "Wrong", "diagnose"]
 
 
-def diagnose(evidence: Sequence[Evidence]) -> list[Diagnosis]:
-    """Name the faults of plain runs (finite, deterministic, of contiguous arrays); every wrong gradient is in one."""
-    failing = [e for e in evidence if e.wrong]
-    wrong = [name for name in failing[0].subject.wrt if any(name in e.wrong for e in failing)]
-    found = [d for name in wrong if (d := not_finite(name, failing))]
-    wrong = [name for name in wrong if not any(name in d.gradients for d in found)]
-    if not wrong:
-        return _merged(found)
-    alone = {name: d for name in wrong if (d := of_one_tensor(name, evidence))}
-    if len(alone) < len(wrong):
-        common = of_dy(failing, wrong) or rounded_to_float32(wrong, failing) or of_the_chain(failing, wrong)
-        if common is not None:
-            return _merged([*found, common])
-    found += [alone[name] for name in wrong if name in alone]
-    for name in wrong:
-        if name not in alone:
-            found.append(
-                of_dy(failing, [name], only=True)
-                or of_some_entries(name, evidence)
-                or rounded_to_float32([name], failing)
-                or of_the_chain(failing, [name], only=True)
-                or of_updated_params(name, failing)
-                or without_memory(name, evidence)
-                or when_saturated(name, evidence)
-                or Diagnosis("unknown", (name,), FAULTS["unknown"])
-            )
+def diagnose(
+    runs: Sequence[Wrong], *, seconds: float = 10.0, backward_code: Sequence[Callable[..., object]] = ()
+) -> list[Diagnosis]:
+    """Name the mistakes; every wrong gradient is in exactly one diagnosis, "unknown" if no mistake reproduces it.
+
+    Args:
+        runs: runs of one target, those in which all was right as well.
+        seconds: how long it may take.
+        backward_code: not used here; see `placed`.
+    """
+    failing = [r for r in runs if r.wrong]
+    if not failing:
+        return []
+    wrong = [name for name in failing[0].wrt if any(name in r.wrong for r in failing)]
+    found: list[Diagnosis] = []
+    search = Search([])
+    try:
+        alone = {name: d for name in wrong if (d := of_one_array(name, runs))}
+        odd = [n for n, d in alone.items() if d.fault == "non-finite" or "has shape" in d.sentence]
+        found += [alone[n] for n in odd]
+        wrong = [n for n in wrong if n not in odd]
+        search = Search.of(runs, time.monotonic() + seconds) if wrong or odd else search
+        found = [_placed(d, search) for d in found]
+        found += _of_several(wrong, alone, odd, runs, search)
+    except OutOfTime:
+        pass
+    named = {n for d in found for n in d.gradients}
+    found += [_unknown(name, search, wrong) for name in wrong if name not in named]
     return _merged(found)
 
 
-def _merged(found: list[Diagnosis]) -> list[Diagnosis]:
-    merged: dict[tuple[str, str], Diagnosis] = {}
+def _of_several(
+    wrong: list[str], alone: dict[str, Diagnosis], odd: list[str], runs: Sequence[Wrong], search: Search
+) -> list[Diagnosis]:
+    """Explain what is wrong by as few mistakes as there can be."""
+    failing = [r for r in runs if r.wrong]
+    if wrong and all(n in alone for n in wrong) and len({(alone[n].fault, alone[n].factor) for n in wrong}) == 1:
+        return [_placed(alone[n], search) for n in wrong]
+    pairs = exchanged(wrong, failing)
+    left = [n for n in wrong if not any(n in d.gradients for d in pairs)]
+    found = list(pairs)
+    for names in subsets(left):
+        if set(names) <= set(left) and (len(names) == len(left) or len(wrong) <= 6):
+            one = search.one_spot(names, _others(wrong, odd, names))
+            if one is not None:
+                found.append(one.diagnosis())
+                left = [n for n in left if n not in names]
+    rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
+    if len(left) > 1 and not rounded and not all(n in alone for n in left):
+        free = _others(wrong, odd, left)
+        several = search.cuts(left, free) or search.one_spot(left, free, forked=True)
+        if several is not None:
+            return [*found, several.diagnosis()]
+    for name in left:
+        free = _others(wrong, odd, [name])
+        d = alone.get(name) or of_some_entries(name, runs) or rounded.get(name)
+        if d is not None:
+            found.append(_placed(d, search))
+            continue
+        one = search.one_spot([name], free) or search.cuts([name], free) or search.one_spot([name], free, forked=True)
+        if one is not None:
+            found.append(one.diagnosis())
+    return found
+
+
+def _others(wrong: Sequence[str], odd: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [*odd, *(n for n in wrong if n not in names)]
+
+
+def _placed(d: Diagnosis, search: Search) -> Diagnosis:
+    """Say at which line the arrays of a diagnosis are used."""
+    sites = [site for name in d.gradients if (site := search.used_at(name))]
+    if not sites:
+        return d
+    last = max(sites, key=lambda s: s.order)
+    return replace(d, at=str(last.line), text=last.line.text())
+
+
+def _unknown(name: str, search: Search, wrong: Sequence[str]) -> Diagnosis:
+    sentence = f"{name} is wrong, and no known mistake reproduces it"
+    try:
+        site = search.smallest([name], [n for n in wrong if n != name])
+    except OutOfTime:
+        site = None
+    if site is None:
+        return Diagnosis((name,), "unknown", "", sentence)
+    text = site.line.text()
+    return Diagnosis((name,), "unknown", "", f"{sentence}; what is wrong passes through `{text}`", str(site.line), text)
+
+
+def _merged(found: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """Join what bears one name: the same mistake in several arrays."""
+    merged: dict[tuple[str, ...], Diagnosis] = {}
     for d in found:
-        key = (d.fault, d.explanation)
+        key = (d.fault, d.factor, "" if len(d.gradients) == 1 else d.sentence)
         known = merged.get(key)
-        merged[key] = Diagnosis(d.fault, (*known.gradients, *d.gradients), d.explanation) if known else d
+        if known is None:
+            merged[key] = d
+        else:
+            names = (*known.gradients, *d.gradients)
+            sentence = known.sentence.replace(known.gradients[0], f"{known.gradients[0]}, {d.gradients[0]}", 1)
+            merged[key] = replace(known, gradients=names, sentence=sentence)
     return list(merged.values())

@@ -1,0 +1,443 @@
+"""The table of mistakes: what each does to what passes back through an edge.
+
+A mistake is tried wherever it can be made: at an operation inside, at the output (where dy comes in), at an input (the
+gradient that is returned). `array_mistakes` confuse an array, `rule_mistakes` the chain rule of one operation,
+`activation_mistakes` the derivative of an activation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.diagnosis.primitives import UNARY, Array
+from tinynet.verification.diagnosis.tape import Operation, Passing, Tape
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake.
+
+    Attributes:
+        fault: a key of `tinynet.faults.FAULTS`.
+        sentence: what is wrong; {text} is the forward's statement, {c} the number that was fitted.
+        change: what passes instead of `Passing.right`, given the number c; None: nothing passes.
+        fitted: "factor" if c is one, told as an expression; "amount" if c is the same number in every run; else "".
+    """
+
+    fault: str
+    sentence: str
+    change: Callable[[Passing, float], Array | None]
+    fitted: str = ""
+
+
+CUT = Mistake("missing path", "the path through `{text}` is missing", lambda p, c: None)
+SCALED = Mistake("scaled", "what passes back through `{text}` is multiplied by {c}", lambda p, c: c * p.right, "factor")
+SIGN = Mistake("sign", "what passes back through `{text}` has the wrong sign", lambda p, c: -p.right)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What a mistake makes of an array: the exact one, a cotangent, or the operand of a product."""
+
+    fault: str
+    words: str
+    of: Callable[[Array], Array]
+
+
+def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Transform]:
+    """Yield what can be made of an array of this shape; axes are counted from the last."""
+    axes = range(-len(shape), 0)
+    for i, j in itertools.combinations(axes, 2):
+        if shape[i] == shape[j] > 1:
+            yield Transform("transpose", "transposed", lambda t, i=i, j=j: np.swapaxes(t, i, j))
+    yield Transform("absolute value", "made positive", np.abs)
+    for a in axes:
+        n = shape[a]
+        if n < 2:
+            continue
+        for step in range(1, n) if all_shifts else (1, -1):
+            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: np.roll(t, s, a))
+        for step in (1, -1):
+            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: _pushed(t, s, a))
+        if n > 2:
+            yield Transform("reversed", f"reversed along axis {a}", lambda t, a=a: np.flip(t, a))
+        if n % 2 == 0 and n > 2:
+            yield Transform(
+                "halves swapped",
+                f"with its halves swapped along axis {a}",
+                lambda t, a=a: np.roll(t, t.shape[a] // 2, a),
+            )
+        yield Transform(
+            "summed over an axis" if sum(n > 1 for n in shape) > 1 else "summed over everything",
+            f"summed over axis {a}",
+            lambda t, a=a: np.broadcast_to(t.sum(axis=a, keepdims=True), t.shape),
+        )
+        yield Transform(
+            "summed over an axis",
+            f"averaged over axis {a}",
+            lambda t, a=a: np.broadcast_to(t.mean(axis=a, keepdims=True), t.shape),
+        )
+    if sum(n > 1 for n in shape) > 1:
+        yield Transform("summed over everything", "summed over everything", lambda t: np.full(t.shape, t.sum()))
+        yield Transform("reversed", "reversed along all axes", np.flip)
+
+
+def samples(shape: tuple[int, ...]) -> Iterator[Transform]:
+    """Yield what leaves out, or leaves, one entry along an axis; the first axis counts samples."""
+    for a in range(-len(shape), 0):
+        n = shape[a]
+        for i in (0, -1) if n > 1 else ():
+            what = ("one sample left out", "only one sample used") if a == -len(shape) else ("rows left out",) * 2
+            which = "the last" if i else "the first"
+            place = "" if a == -len(shape) else f" along axis {a}"
+            yield Transform(what[0], f"without {which}{place}", lambda t, a=a, i=i: t * ~_at(t, a, i))
+            yield Transform(what[1], f"with {which}{place} alone", lambda t, a=a, i=i: t * _at(t, a, i))
+
+
+def _at(t: Array, axis: int, i: int) -> Array:
+    shape = [1] * t.ndim
+    shape[axis] = t.shape[axis]
+    return (np.arange(t.shape[axis]) == i % t.shape[axis]).reshape(shape)
+
+
+def _pushed(t: Array, step: int, axis: int) -> Array:
+    return np.roll(t, step, axis) * ~_at(t, axis, 0 if step > 0 else -1)
+
+
+def array_mistakes(p: Passing) -> Iterator[Mistake]:
+    """Yield what can be done to what passes, and, before the chain rule of the operation, to what comes from above."""
+    above = p.ct[0] if len(p.ct) == 1 else None
+    if p.operation is not None and above is not None:
+        for t in (*transforms(above.shape), *samples(above.shape)):
+            yield Mistake(
+                t.fault,
+                f"what comes back to `{{text}}` is {t.words}",
+                lambda p, c, t=t: p.by_rule(t.of(np.asarray(p.ct[0]))),
+            )
+    if p.site.kind != "value":
+        return
+    for t in (*transforms(p.right.shape), *samples(p.right.shape)):
+        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))
+    for bound in (1.0, 0.5, 0.1, 2.0, 5.0):
+        yield Mistake(
+            "clipped",
+            f"what passes back through `{{text}}` is cut off at ±{bound:g}",
+            lambda p, c, b=bound: np.clip(p.right, -b, b),
+        )
+    yield Mistake("ignores dy", "ones stand where dy belongs", lambda p, c: np.ones_like(p.right))
+
+
+def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
+    """Yield the confusions of the chain rule of one operation."""
+    op = p.operation
+    if p.ct[0] is None or len(p.ct) != 1 or p.a is not None:
+        return
+    for name, get in pool.cotangents(p.site, np.shape(p.ct[0])):
+        yield Mistake(
+            "another value",
+            f"{name} stands where what comes back to `{{text}}` belongs",
+            lambda p, c, get=get: get(p) if p.operation is None else p.by_rule(get(p)),
+        )
+    if op is None:
+        return
+    if op.name in UNARY and op.name not in ("neg", "copy", "copy_p", "real"):
+        f, slopes = UNARY[op.name]
+        yield Mistake("σ′ missing", "the derivative of `{text}` is left out", lambda p, c: p.with_factors())
+        yield Mistake(
+            "σ′ of the output",
+            "the derivative of `{text}` is taken at its output",
+            lambda p, c: p.with_factors(*slopes(f(p.x), f(f(p.x)))),
+        )
+    for i, factor in enumerate(p.factors()):
+        if np.size(factor) == 1 and abs(float(np.asarray(factor).item())) == 1.0:
+            continue
+        number = np.size(factor) == 1
+        for power, fault, words in (
+            (0, "factor left out", "left out"),
+            (2, "factor taken twice", "taken twice"),
+            (-1, "another value", "divided by where it belongs as it is"),
+        ):
+            yield Mistake(
+                "scaled" if number else fault,
+                f"{f'the factor {_short(factor)}' if number else 'the factor'} of `{{text}}` is {words}",
+                lambda p, c, i=i, n=power: p.with_factors(*_with_power(p.factors(), i, n)),
+            )
+    yield from _of_a_sum(p)
+    if len(op.operands) == 2 and op.name in ("mul", "div", "dot_general"):
+        yield from _of_a_product(p, pool)
+    fault, words = ("ignores dy", "dy") if pool.is_dy(op.outs[0]) else ("factor left out", "what comes back")
+    yield Mistake(fault, f"{words} is left out at `{{text}}`", lambda p, c: p.by_rule(_ones(p)))
+
+
+def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
+    """Yield what passes times, or divided by, another array of the forward, times a number."""
+    for name, get, inverted in pool.factors(p.site, p.right.shape):
+        for power in (1, -1, 2, -2):
+            fault = "factor left out" if (power > 0) == inverted else "factor taken twice"
+            verb = "multiplied" if power > 0 else "divided"
+            yield Mistake(
+                fault,
+                f"what passes back through `{{text}}` is {verb} by {name}{'²' if abs(power) == 2 else ''}",
+                lambda p, c, get=get, n=power: c * p.right * get(p) ** float(n),
+                "factor",
+            )
+
+
+def _short(factor: Any) -> str:
+    return f"{float(np.asarray(factor).item()):.4g}"
+
+
+def _ones(p: Passing) -> Array:
+    return np.ones(np.shape(p.ct[0]))
+
+
+def _with_power(factors: Sequence[Any], i: int, power: int) -> list[Any]:
+    return [np.asarray(f) ** float(power) if j == i else f for j, f in enumerate(factors)]
+
+
+def _of_a_sum(p: Passing) -> Iterator[Mistake]:
+    """Where the operand was repeated along axes, its cotangent is a sum over them: take it over another axis.
+
+    Factors that have the operand's own shape may stand before that sum or after it.
+    """
+    above, shape = np.shape(p.ct[0]), p.x.shape
+    given = p.factors()
+    if not given or above == shape or len(above) != len(shape):
+        return
+    outside = [i for i, f in enumerate(given) if np.shape(f) == shape]
+    for axis in range(-len(above), 0):
+        if above[axis] > 1 and shape[axis] == above[axis]:
+            for n in range(len(outside) + 1):
+                after = outside[:n]
+                yield Mistake(
+                    "summed over the wrong axis",
+                    f"what comes back to `{{text}}` is summed over axis {axis}",
+                    lambda p, c, axis=axis, after=after: _summed(p, axis, after),
+                )
+
+
+def _summed(p: Passing, axis: int, after: Sequence[int]) -> Array:
+    factors = p.factors()
+    inner = math.prod((f for i, f in enumerate(factors) if i not in after), start=np.asarray(p.ct[0]))
+    total = np.broadcast_to(inner.sum(axis=axis, keepdims=True), inner.shape)
+    return math.prod((f for i, f in enumerate(factors) if i in after), start=np.asarray(total))
+
+
+def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
+    op = p.operation
+    assert op is not None
+    other = 1 - p.k
+    factor = p.operands()[other]
+
+    def replaced(p: Passing, by: Array) -> Array | None:
+        operands = p.operands()
+        operands[other] = by
+        if p.operation is not None and p.operation.operands[0] == p.operation.operands[1]:
+            return p.with_factors(by)
+        return p.by_rule(operands=operands)
+
+    if op.name == "dot_general":
+        for i, j in itertools.combinations(range(-factor.ndim, 0), 2):
+            if factor.shape[i] == factor.shape[j] > 1:
+                yield Mistake(
+                    "W for Wᵀ",
+                    "the other factor of `{text}` is used untransposed",
+                    lambda p, c, i=i, j=j: replaced(p, np.swapaxes(p.operands()[other], i, j)),
+                )
+    for name, get in pool.values(p.site, factor.shape):
+        yield Mistake(
+            "another value",
+            f"{name} stands where the other factor of `{{text}}` belongs",
+            lambda p, c, get=get: replaced(p, get(p)),
+        )
+    for words, term in _TERMS if pool.makes_a_sum(op.operands[other]) else ():
+        yield Mistake(
+            "another value",
+            f"{words} the sum that is the other factor of `{{text}}`",
+            lambda p, c, term=term: replaced(p, term(*pool.terms(p.tape, p.operation.operands[other]))),
+        )
+    slot = op.operands[other]
+    if slot in p.tape.cotangents and p.tape.moving[slot]:
+        yield Mistake(
+            "already updated W",
+            "the other factor of `{text}` had already been updated",
+            lambda p, c: replaced(p, p.operands()[other] + c * p.tape.cotangents[p.operation.operands[other]]),
+            "amount",
+        )
+
+
+_TERMS: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
+    ("only the first term is left of", lambda a, b: a),
+    ("only the second term is left of", lambda a, b: b),
+    ("a sign is wrong in", lambda a, b: a - b),
+    ("the first term is missing from", lambda a, b: -b),
+    ("a sign is wrong in", lambda a, b: a + b),
+)
+
+
+def activation_mistakes(p: Passing) -> Iterator[Mistake]:
+    """Yield the confusions of f′(z), f however many operations it consists of."""
+    if p.a is None or p.slope is None:
+        return
+    if np.ptp(p.slope) > 1e-9 * np.max(np.abs(p.slope)):
+        yield Mistake("σ′ missing", "the derivative of `{text}` is left out", lambda p, c: p.ct[0])
+        yield Mistake("factor taken twice", "the derivative of `{text}` is taken twice", lambda p, c: p.right * p.slope)
+        yield Mistake(
+            "σ′ of the output",
+            "the derivative of `{text}` is taken at its output a where it belongs at z",
+            lambda p, c: p.ct[0] * p.slope_at(p.a),
+        )
+        for i, words in enumerate(name for name, _ in DERIVATIVES):
+            yield Mistake(
+                "another activation's derivative",
+                f"{words} stands where the derivative of `{{text}}` belongs",
+                lambda p, c, i=i: p.ct[0] * DERIVATIVES[i][1](p.x, p.a),
+            )
+
+
+def _sigmoid(z: Array) -> Array:
+    e = np.exp(-np.abs(z))
+    return np.asarray(np.where(z < 0, e, 1) / (1 + e))
+
+
+def _relu(slope: float) -> Callable[[Any, Any], Any]:
+    return lambda z, a: np.where(z > 0, 1.0, slope)
+
+
+DERIVATIVES: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
+    ("a (1 − a)", lambda z, a: a * (1 - a)),
+    ("a", lambda z, a: a),
+    ("1 − a", lambda z, a: 1 - a),
+    ("1 + a", lambda z, a: 1 + a),
+    ("1 − a²", lambda z, a: 1 - a * a),
+    ("z (1 − z)", lambda z, a: z * (1 - z)),
+    ("1 − z²", lambda z, a: 1 - z * z),
+    ("1 − tanh(z)²", lambda z, a: 1 - np.tanh(z) ** 2),
+    ("tanh(z)", lambda z, a: np.tanh(z)),
+    ("σ(z)", lambda z, a: _sigmoid(z)),
+    ("σ(z) σ(−z)", lambda z, a: _sigmoid(z) * _sigmoid(-z)),
+    ("−a²", lambda z, a: -a * a),
+    ("1 + a²", lambda z, a: 1 + a * a),
+    ("a (1 + a)", lambda z, a: a * (1 + a)),
+    ("1 − 2a", lambda z, a: 1 - 2 * a),
+    ("a²", lambda z, a: a * a),
+    ("1/a", lambda z, a: 1 / a),
+    ("1/z", lambda z, a: 1 / z),
+    ("z", lambda z, a: z),
+    ("2z", lambda z, a: 2 * z),
+    ("exp(z)", lambda z, a: np.exp(z)),
+    ("exp(−z)", lambda z, a: np.exp(-z)),
+    ("cos(z)", lambda z, a: np.cos(z)),
+    ("sin(z)", lambda z, a: np.sin(z)),
+    ("ReLU′ of z", _relu(0.0)),
+    ("ReLU′ of a", lambda z, a: (a > 0) * 1.0),
+    *((f"the derivative of a leaky ReLU of slope {s}", _relu(s)) for s in (0.01, 0.1, 0.2, 0.3)),
+    ("the derivative of ELU", lambda z, a: np.where(z > 0, 1.0, np.exp(np.minimum(z, 0)))),
+    ("the derivative of SiLU", lambda z, a: _sigmoid(z) * (1 + z * _sigmoid(-z))),
+    ("1/(1 + z²)", lambda z, a: 1 / (1 + z * z)),
+    ("1/(1 + |z|)²", lambda z, a: 1 / (1 + np.abs(z)) ** 2),
+    ("the density of the normal distribution", lambda z, a: np.exp(-z * z / 2) / math.sqrt(2 * math.pi)),
+)
+
+
+class Pool:
+    """The other arrays that stand on a tape, by the place that made them: what could be used by mistake."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._places: dict[tuple[int, ...], tuple[Any, str]] = {}
+        for place, (slots, name) in places_of(tape).items():
+            self._places.setdefault(slots, (place, name))
+        self._tape = tape
+        self._users: dict[int, list[Operation]] = {}
+        self._functions: dict[int, Any] = {}
+        for op in tape.operations:
+            for slot in op.operands:
+                self._users.setdefault(slot, []).append(op)
+            for slot in op.outs:
+                self._functions[slot] = op.frames[0][1] if op.frames else None
+        self._divisors = {op.operands[1] for op in tape.operations if op.name == "div"}
+
+    def is_dy(self, slot: int) -> bool:
+        """Return whether ∂E/∂(slot) is what the function that computes it, a layer, is handed as its dy."""
+        while slot not in self._tape.outputs:
+            users = self._users.get(slot, [])
+            if len(users) != 1 or not users[0].frames:
+                return False
+            if users[0].frames[0][1] != self._functions[slot]:
+                return True
+            if users[0].name not in ("add", "add_any", "reshape", "squeeze", "broadcast_in_dim"):
+                return False
+            slot = users[0].outs[0]
+        return True
+
+    def makes_a_sum(self, slot: int) -> bool:
+        """Return whether a value is a sum or a difference."""
+        return slot in _sums(self._tape)
+
+    def terms(self, tape: Tape, slot: int) -> tuple[Array, Array]:
+        """Return the two terms of a sum or a difference, as large as it is."""
+        a, b = (tape.values[s] for s in _sums(tape)[slot])
+        return np.broadcast_to(a, tape.values[slot].shape), np.broadcast_to(b, tape.values[slot].shape)
+
+    def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array]]]:
+        """Yield the values of this shape, as they were at the same step."""
+        for slots, (place, name) in self._places.items():
+            if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
+                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]
+
+    def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array], bool]]:
+        """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
+        for slots, (place, name) in self._places.items():
+            value = self._tape.values[slots[0]]
+            if _fits(slots, site) and value.dtype.kind == "f" and value.size > 1 and _multiplies(value.shape, shape):
+                inverted = bool(self._divisors & set(slots))
+                yield name, lambda p, place=place: p.tape.values[_slot(p, place)], inverted
+
+    def cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array]]]:
+        """Yield the cotangents and the values of this shape."""
+        for slots, (place, name) in self._places.items():
+            if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
+                if slots[0] in self._tape.cotangents:
+                    yield f"∂E/∂({name})", lambda p, place=place: p.cotangent(_slot(p, place))
+                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]
+
+
+def _sums(tape: Tape) -> dict[int, tuple[int, ...]]:
+    if tape.sums is None:
+        tape.sums = {op.outs[0]: op.operands for op in tape.operations if op.name in ("add", "sub", "add_any")}
+    return tape.sums
+
+
+def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:
+    """Return for each place that an array has in the forward its slots, in the order of the steps, and its name."""
+    if tape.places is None:
+        found: dict[Any, list[int]] = {("input", name): [slot] for name, slot in tape.inputs.items()}
+        names: dict[Any, str] = {("input", name): name for name in tape.inputs}
+        for op in tape.operations:
+            for j, slot in enumerate(op.outs):
+                found.setdefault((op.key, "out", j), []).append(slot)
+                names.setdefault((op.key, "out", j), op.line.target() or f"the value of `{op.line.text()}`")
+            for k, slot in enumerate(op.operands):
+                found.setdefault((op.key, "in", k), []).append(slot)
+                names.setdefault((op.key, "in", k), f"an operand of `{op.line.text()}`")
+        tape.places = {place: (tuple(slots), names[place]) for place, slots in found.items()}
+    return tape.places
+
+
+def _multiplies(factor: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(factor) <= len(shape) and all(n in (1, s) for n, s in zip(factor[::-1], shape[::-1], strict=False))
+
+
+def _fits(slots: tuple[int, ...], site: Any) -> bool:
+    return len(set(slots)) == 1 or len(slots) == site.steps
+
+
+def _slot(p: Passing, place: Any) -> int:
+    slots = places_of(p.tape)[place][0]
+    return slots[0] if len(set(slots)) == 1 else slots[p.step]

@@ -1,0 +1,299 @@
+"""Mistakes that show in one returned array alone: the exact gradient, spoilt after it was computed.
+
+No forward is traced for these. The order is that of simplicity: what one hypothesis explains the next does not see.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from tinynet.faults import FAULTS
+from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
+from tinynet.verification.diagnosis.factors import express
+from tinynet.verification.diagnosis.mistakes import transforms
+from tinynet.verification.diagnosis.primitives import Array
+from tinynet.verification.tolerance import K
+
+Hypothesis = Callable[[str, Sequence[Wrong]], Diagnosis | None]
+
+
+def of_one_array(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
+    """Return the first hypothesis that reproduces a gradient in every run where it was wrong."""
+    failing = [r for r in runs if name in r.wrong]
+    for hypothesis in (_not_finite, _shape, _exactly, _scaled, _added, _clipped, _clipped_to_norm):
+        found = hypothesis(name, runs if hypothesis in (_clipped, _clipped_to_norm) else failing)
+        if found is not None:
+            return found
+    return None
+
+
+def _said(fault: str, name: str, sentence: str = "", factor: str = "") -> Diagnosis:
+    return Diagnosis((name,), fault, factor, sentence or f"{name}: {FAULTS[fault]}")
+
+
+def _not_finite(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+    bad = [~np.isfinite(np.asarray(r.got[name], np.float64)) for r in failing]
+    worst = max(bad, key=lambda b: int(b.sum()))
+    if not worst.any():
+        return None
+    return _said("non-finite", name, f"{int(worst.sum())} of {worst.size} entries of {name} are infinite or NaN")
+
+
+def _shape(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+    """Say first of all that the shape is wrong, and, if the values tell, how it came about."""
+    odd = [r for r in failing if np.shape(r.got[name]) != r.exact[name].shape]
+    if not odd:
+        return None
+    got, exact = np.asarray(odd[0].got[name]), odd[0].exact[name]
+    start = f"{name} has shape {got.shape}, expected {exact.shape}"
+    axes = _kept_axes(name, odd)
+    if axes is not None:
+        batch = axes == (0,) and all(np.shape(r.got[name])[0] in _batches(r) for r in odd)
+        fault = "not summed over the batch" if batch else "not summed over an axis"
+        return _said(fault, name, f"{start}: not summed over axis {', '.join(map(str, axes))}")
+    for fault, words, predict in _SHAPES:
+        if all(any(r.reproduces(name, p) for p in predict(np.shape(r.got[name]), r.exact[name])) for r in odd):
+            return _said(fault, name, f"{start}: {words}")
+    return _said("wrong shape", name, start)
+
+
+def _kept_axes(name: str, odd: Sequence[Wrong]) -> tuple[int, ...] | None:
+    """Return the axes whose sum gives the exact array, and which are longer than 1 in some run."""
+    kept = np.ndim(odd[0].got[name]) - odd[0].exact[name].ndim
+    for axes in itertools.combinations(range(kept + odd[0].exact[name].ndim), kept) if kept > 0 else ():
+        if all(np.ndim(r.got[name]) - r.exact[name].ndim == kept for r in odd):
+            sums = [np.asarray(r.got[name], np.float64).sum(axis=axes) for r in odd]
+            fits = all(
+                s.shape == r.exact[name].shape and np.all(np.abs(s - r.exact[name]) <= 2 * r.tolerance[name])
+                for s, r in zip(sums, odd, strict=True)
+            )
+            if fits and max(np.shape(r.got[name])[a] for r in odd for a in axes) > 1:
+                return axes
+    return None
+
+
+def _batches(r: Wrong) -> set[int]:
+    return {np.shape(a)[0] for a in (*r.args.values(), *r.dy) if np.ndim(a)}
+
+
+def _squeezed(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
+    if [n for n in shape if n != 1] == [n for n in exact.shape if n != 1]:
+        yield exact.reshape(shape)
+
+
+def _turned(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
+    for i in range(exact.ndim):
+        for j in range(i):
+            yield np.swapaxes(exact, i, j)
+    yield exact.T
+
+
+def _summed(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
+    for axis in range(exact.ndim):
+        yield exact.sum(axis=axis)
+        yield exact.sum(axis=axis, keepdims=True)
+        yield exact.mean(axis=axis)
+        yield exact.mean(axis=axis, keepdims=True)
+
+
+_SHAPES: list[tuple[str, str, Callable[[tuple[int, ...], Array], Iterator[Array]]]] = [
+    ("kept a dimension", "the values are right, with other axes of length 1", _squeezed),
+    ("transpose", "it is transposed", _turned),
+    ("summed over everything", "the sum of all entries", lambda shape, exact: iter([np.full(shape, exact.sum())])),
+    ("summed over an axis", "summed over one axis too many", _summed),
+    ("zero", "zeros", lambda shape, exact: iter([np.zeros(shape)])),
+    ("wrong shape", "the right values in another order of axes", lambda shape, exact: _reshaped(shape, exact)),
+]
+
+
+def _reshaped(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
+    if math.prod(shape) == exact.size:
+        yield exact.reshape(shape)
+
+
+def _exactly(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+    """Zeros, a sign, and what `transforms` makes of an array."""
+    largest = max((r.exact[name] for r in failing), key=lambda a: a.size)
+    every = [("zero", "zero", lambda t: 0 * t), ("sign", "the negative of the exact array", lambda t: -t)]
+    if largest.ndim > 1:
+        every.append(("transpose", "transposed and reshaped", lambda t: t.T.reshape(t.shape)))
+        every += [("shifted", "shifted by one place", lambda t, s=s: np.roll(t, s)) for s in (1, -1)]
+    every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
+    every += [("absolute value", "made negative", lambda t: -np.abs(t))]
+    for fault, words, change in every:
+        if all(_holds(r, name, change) for r in failing):
+            return _said(fault, name, f"{name} is {words}")
+    shifts = [[s for s in _shifts(r.exact[name]) if r.reproduces(name, s)] for r in failing]
+    return _said("shifted", name) if all(shifts) else None
+
+
+def _holds(r: Wrong, name: str, change: Callable[[Array], Array]) -> bool:
+    try:
+        return r.reproduces(name, change(r.exact[name]))
+    except (IndexError, ValueError):
+        return False
+
+
+def _shifts(exact: Array) -> Iterator[Array]:
+    for axis in range(exact.ndim):
+        for step in range(1, exact.shape[axis]):
+            yield np.roll(exact, step, axis)
+
+
+def _scaled(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+    factors = []
+    for r in failing:
+        exact, got = r.exact[name], np.asarray(r.got[name], np.float64)
+        scale = float(np.vdot(exact, exact))
+        factors.append(float(np.vdot(exact, got)) / scale if scale else math.nan)
+        if not r.reproduces(name, factors[-1] * exact):
+            return None
+    ignoring = [1 / float(r.dy[0]) if len(r.dy) == 1 and r.dy[0].ndim == 0 and r.dy[0] else math.nan for r in failing]
+    if all(map(math.isclose, factors, ignoring)):
+        return _said("ignores dy", name)
+    factor = express(factors, [names_for_factors(r) for r in failing])
+    if not factor or (len(failing) == 1 and failing[0].exact[name].size < 2):
+        return None
+    return _said("scaled", name, f"{name} is {factor} times the exact array", factor)
+
+
+def names_for_factors(r: Wrong) -> dict[str, float]:
+    """Return what a factor may be made of: named sizes, then configuration, then the lengths of axes."""
+    names: dict[str, float] = {**r.sizes, **r.constants}
+    for name, a in r.args.items():
+        names |= {f"{name}.shape[{axis}]": n for axis, n in enumerate(np.shape(a)) if n > 1}
+    return names
+
+
+def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+    """A number, or a multiple of the parameter, added to every entry."""
+    if max(r.exact[name].size for r in failing) < 2:
+        return None
+    for fault, what, direction in (
+        ("constant offset", "was added to every entry of", lambda r: np.ones(r.exact[name].shape)),
+        ("weight decay", "times the parameter itself was added to", lambda r: np.asarray(r.args[name], np.float64)),
+    ):
+        amounts = []
+        for r in failing:
+            v = direction(r)
+            norm = float(np.vdot(v, v))
+            amounts.append(float(np.vdot(v, np.asarray(r.got[name]) - r.exact[name])) / norm if norm else math.nan)
+            if not r.reproduces(name, r.exact[name] + amounts[-1] * v):
+                break
+        else:
+            if all(math.isclose(a, amounts[0], rel_tol=1e-5) for a in amounts):
+                return _said(fault, name, f"{amounts[0]:.6g} {what} {name}")
+    return None
+
+
+def _clipped(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
+    """Every entry cut off at the same bounds, in every run."""
+    low = high = None
+    failing = [r for r in runs if name in r.wrong]
+    for r in failing:
+        got, exact = np.asarray(r.got[name]), r.exact[name]
+        if not exact.size:
+            return None
+        if exact.min() < got.min() - r.tolerance[name]:
+            low = float(got.min())
+        if exact.max() > got.max() + r.tolerance[name]:
+            high = float(got.max())
+    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    if bounds == (-math.inf, math.inf) or low == high or sum(r.exact[name].size for r in failing) < 4:
+        return None
+    if len(runs) < 2 or not all(r.reproduces(name, np.clip(r.exact[name], *bounds)) for r in runs):
+        return None
+    told = [f"below at {low:.6g}"] if low is not None else []
+    told += [f"above at {high:.6g}"] if high is not None else []
+    return _said("clipped", name, f"{name} is cut off {' and '.join(told)}")
+
+
+def _clipped_to_norm(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
+    """The array scaled down where its norm is above a bound, and left alone where it is below."""
+    norms = [float(np.linalg.norm(np.asarray(r.got[name]))) for r in runs if name in r.wrong]
+    if len(runs) < 3 or not norms[0] or not all(math.isclose(n, norms[0], rel_tol=1e-9) for n in norms):
+        return None
+    for r in runs:
+        norm = float(np.linalg.norm(r.exact[name]))
+        if not r.reproduces(name, r.exact[name] * min(1.0, norms[0] / norm) if norm else r.exact[name]):
+            return None
+    return _said("clipped", name, f"{name} is scaled down to a norm of {norms[0]:.6g}")
+
+
+def exchanged(names: Sequence[str], failing: Sequence[Wrong]) -> list[Diagnosis]:
+    """Return the pairs of which each gradient is the exact one of the other."""
+    for i, a in enumerate(names):
+        for b in names[:i]:
+            both = [r for r in failing if {a, b} & r.wrong]
+            if both and all(r.reproduces(a, r.exact[b]) and r.reproduces(b, r.exact[a]) for r in both):
+                return [Diagnosis((b, a), "exchanged gradients", "", f"the gradients of {b} and {a} are exchanged")]
+    return []
+
+
+def of_some_entries(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
+    """All right but one entry, row or column, the same in every run that has it."""
+    if any(np.shape(r.got[name]) != r.exact[name].shape for r in runs):
+        return None
+    bad = [np.argwhere(np.abs(np.asarray(r.got[name]) - r.exact[name]) > r.tolerance[name]) for r in runs]
+    hidden = [bool(np.any(np.abs(r.exact[name]) <= r.tolerance[name])) for r in runs]  # what is 0 stays right
+    large = [(len(b), h) for b, h, r in zip(bad, hidden, runs, strict=True) if r.exact[name].size > 1]
+    if large and all(n == 1 or (n == 0 and h) for n, h in large) and max(map(len, bad)):
+        entry = [int(i) for i in next(b[0] for b in bad if len(b))]
+        return _said("one entry", name, f"entry {entry} of {name} is wrong, every other one is right")
+    for fault, axes_of in _PARTS:
+        if fault != "one entry" and max(map(len, bad)) < 2:
+            continue
+        places: set[tuple[int, ...]] | None = None
+        untouched = []
+        for r, here in zip(runs, bad, strict=True):
+            shape = r.exact[name].shape
+            axes = axes_of(len(shape))
+            if math.prod(shape) < 2 or not axes or (fault != "one entry" and shape[axes[0]] < 2):
+                continue
+            at = {tuple(int(i[a]) for a in axes) for i in here}
+            if len(at) > 1:
+                places = set()
+                break
+            if not at:
+                untouched.append((np.moveaxis(r.exact[name], axes, range(len(axes))), r.tolerance[name]))
+                continue
+            # Counted from the front or from the back: the last row is the last at every shape.
+            (place,) = at
+            both = {place, tuple(p - shape[a] for p, a in zip(place, axes, strict=True))}
+            places = both if places is None else places & both
+        fits = [p for p in places or () if not any(_shows(exact, p, tolerance) for exact, tolerance in untouched)]
+        if fits:
+            place = max(fits)
+            where = list(place) if fault == "one entry" else place[0]
+            return _said(fault, name, f"{fault[4:]} {where} of {name} is wrong, every other one is right")
+    return None
+
+
+_PARTS: list[tuple[str, Callable[[int], list[int]]]] = [
+    ("one entry", lambda ndim: list(range(ndim))),
+    ("one row", lambda ndim: [0] if ndim > 1 else []),
+    ("one row", lambda ndim: [ndim - 2] if ndim > 2 else []),
+    ("one column", lambda ndim: [ndim - 1] if ndim > 1 else []),
+]
+"""A part, and the axes along which it has one index each; rows of rows are rows, too."""
+
+
+def _shows(exact: Array, place: tuple[int, ...], tolerance: float) -> bool:
+    """Return whether an array has that place, and something there that a mistake could spoil: what is 0 stays right."""
+    has = all(-n <= p < n for p, n in zip(place, exact.shape, strict=False))
+    return has and bool(np.any(np.abs(exact[place]) > tolerance))
+
+
+def rounded_to_float32(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+    """Errors of the size of float32's rounding, and of no simpler form."""
+    for r in failing:
+        if name in r.wrong:
+            got, exact = np.asarray(r.got[name]), r.exact[name]
+            allowed = K * 2.0**-24 * float(np.max(np.abs(exact), initial=0))
+            if got.shape != exact.shape or float(np.max(np.abs(got - exact), initial=0)) > allowed:
+                return None
+    return _said("float32 inside", name)

@@ -1,0 +1,400 @@
+"""The search: which mistake at which edge reproduces the arrays that the target returned, in every run?
+
+An edge is looked at if cutting it changes every gradient that is wrong and none that is right. What its step would have
+to be multiplied by comes from one projection; every other mistake of the table costs one sweep along the tape of one
+run, and only what passes there is computed for the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
+from tinynet.verification.diagnosis.factors import express
+from tinynet.verification.diagnosis.mistakes import (
+    CUT,
+    SCALED,
+    SIGN,
+    Mistake,
+    Pool,
+    activation_mistakes,
+    array_mistakes,
+    rule_mistakes,
+    scale_mistakes,
+)
+from tinynet.verification.diagnosis.primitives import Array
+from tinynet.verification.diagnosis.returned import names_for_factors
+from tinynet.verification.diagnosis.tape import Change, Key, Passing, Site, Tape, record
+
+Gradients = dict[str, Array]
+
+
+class OutOfTime(Exception):
+    """The seconds that naming may take are over."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a mistake may be: at a site, and there only for what goes on through another one, nearer to the inputs.
+
+    If it shows `only` in the wrong gradients, what the right ones were computed from was not spoilt.
+    """
+
+    site: Site
+    through: Site | None = None
+    only: bool = False
+
+
+def _nothing(p: Passing) -> None:
+    """Cut an edge."""
+
+
+@dataclass
+class Scene:
+    """One run laid open: its tape, its sites, and the gradients when each of them is cut."""
+
+    run: Wrong
+    tape: Tape
+    sites: dict[Key, Site]
+    exact: Gradients
+    deadline: float
+    cuts: dict[frozenset[Key], Gradients] = field(default_factory=dict)
+
+    @staticmethod
+    def of(run: Wrong, deadline: float) -> Scene | None:
+        """Trace a run; None where that cannot be done, or where the tape gives other gradients than the oracle."""
+        if run.forward is None:
+            return None
+        try:
+            tape = record(run.forward, run.args, run.wrt, run.dy)
+            exact = tape.gradients()
+        except Exception:
+            return None
+        for name in run.wrt:
+            if name not in exact or np.any(~(np.abs(exact[name] - run.exact[name]) <= 4 * run.tolerance[name])):
+                return None
+        return Scene(run, tape, {s.key: s for s in tape.sites()}, exact, deadline)
+
+    def predict(self, spot: Spot, mistake: Mistake, c: float = 0.0) -> Gradients | None:
+        """Return the gradients with a mistake made; None where it cannot be made in this run."""
+        site = self.sites.get(spot.site.key)
+        if site is None:
+            return self.exact
+        changes: dict[Site, Change] = {site: lambda p: mistake.change(p, c)}
+        changed = self._sweep(changes)
+        if spot.through is None or changed is None:
+            return changed
+        through = self.sites.get(spot.through.key)
+        if through is None:
+            return self.exact
+        # What goes on through the second edge, with the mistake and without.
+        others, cut = self._sweep({**changes, through: _nothing}), self.cut([through])
+        return others and {n: self.exact[n] + (changed[n] - others[n]) - (self.exact[n] - cut[n]) for n in changed}
+
+    def _sweep(self, changes: Mapping[Site, Change]) -> Gradients | None:
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
+        try:
+            with np.errstate(all="ignore"):
+                return self.tape.gradients(changes)
+        except (IndexError, KeyError, ValueError, ZeroDivisionError):
+            return None
+
+    def cut(self, sites: Sequence[Site]) -> Gradients:
+        """Return the gradients with these sites cut; a site that this run does not have is nothing."""
+        key = frozenset(s.key for s in sites)
+        if key not in self.cuts:
+            here = {self.sites[k]: _nothing for k in key if k in self.sites}
+            self.cuts[key] = (self._sweep(here) if here else None) or self.exact
+        return self.cuts[key]
+
+    def changed(self, spot: Spot) -> set[str]:
+        """Return the gradients to which a spot contributes."""
+        if spot.through is None:
+            cut = self.cut([spot.site])
+        else:
+            a, b, both = self.cut([spot.site]), self.cut([spot.through]), self.cut([spot.site, spot.through])
+            cut = {n: a[n] + b[n] - both[n] for n in a}
+        return {n for n in self.run.wrt if self.differs(n, cut[n])}
+
+    def differs(self, name: str, g: Array) -> bool:
+        return bool(np.any(~(np.abs(g - self.exact[name]) <= 4 * self.run.tolerance[name])))
+
+    def fits(self, predicted: Gradients | None, names: Sequence[str], free: Sequence[str], only: bool = False) -> bool:
+        """Return whether a prediction gives what the target returned; the gradients in `free` may be anything.
+
+        With `only`, nothing is said of the gradients that are right.
+        """
+        if predicted is None or not all(self.run.reproduces(n, predicted[n]) for n in names if n in self.run.wrong):
+            return False
+        return only or not any(
+            self.differs(n, predicted[n]) for n in self.run.wrt if n not in self.run.wrong and n not in free
+        )
+
+    def reaches(self, spot: Spot, names: Sequence[str]) -> bool:
+        """Return whether every entry that is wrong is one to which the spot contributes."""
+        cut = self.cut([spot.site])
+        for n in names:
+            if n in self.run.wrong and np.shape(self.run.got[n]) == self.exact[n].shape:
+                off = np.abs(np.asarray(self.run.got[n]) - self.run.exact[n]) > 4 * self.run.tolerance[n]
+                if np.any(off & (cut[n] == self.exact[n])):
+                    return False
+        return True
+
+    def passing(self, site: Site) -> Passing | None:
+        """Return what passes the last edge of a site when nothing is wrong."""
+        seen: list[Passing] = []
+
+        def look(p: Passing) -> Array:
+            seen.append(p)
+            return p.right
+
+        self.tape.sweep({site: look})
+        return seen[0] if seen else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mistake in one spot, or cuts in several, that explains some gradients."""
+
+    names: tuple[str, ...]
+    spots: tuple[Spot, ...]
+    mistake: Mistake
+    factor: str = ""
+    amount: float = 0.0
+
+    def diagnosis(self) -> Diagnosis:
+        """Put it into words."""
+        first = max((spot.site for spot in self.spots), key=lambda s: s.order)
+        text = first.line.text()
+        if len(self.spots) > 1:
+            texts = [f"`{spot.site.line.text()}`" for spot in sorted(self.spots, key=lambda spot: spot.site.order)]
+            sentence = f"the paths through {' and '.join(dict.fromkeys(texts))} are missing"
+        else:
+            c = self.factor or f"{self.amount:.6g}"
+            sentence = self.mistake.sentence.replace("{text}", text or "the output").replace("{c}", c)
+            if self.spots[0].through is not None:
+                sentence += f", on its way through `{self.spots[0].through.line.text()}`"
+        return Diagnosis(self.names, self.mistake.fault, self.factor, sentence, str(first.line), text)
+
+
+@dataclass
+class Search:
+    """The runs laid open, the most telling one first."""
+
+    scenes: list[Scene]
+
+    @staticmethod
+    def of(runs: Sequence[Wrong], deadline: float) -> Search:
+        order = sorted(
+            runs,
+            key=lambda r: (
+                -len(r.wrong),
+                sum(n < 2 for a in (*r.args.values(), *r.dy) for n in np.shape(a)),
+                sum(a.size for a in r.args.values()),
+            ),
+        )
+        return Search([s for r in order if (s := Scene.of(r, deadline))])
+
+    def spots(self, names: Sequence[str], free: Sequence[str], forked: bool) -> Iterator[list[Spot]]:
+        """Yield where a mistake spoils all these gradients, the nearest to y first: first what spoils no right one."""
+        scene = self.scenes[0]
+        wrong = {n for n in names if n in scene.run.wrong}
+        others = {*names, *free}
+        sites = sorted(scene.sites.values(), key=lambda s: (not s.whole, -s.order, s.kind != "activation"))
+        reach = {s: scene.changed(Spot(s)) for s in sites}
+        if not forked:
+            yield [Spot(s) for s in sites if reach[s] >= wrong and not reach[s] - others]
+            yield [Spot(s, only=True) for s in sites if reach[s] >= wrong and reach[s] - others and s.whole]
+            return
+        sites = [s for s in sites if s.whole and reach[s] & wrong]
+        forks = [s for s in sites if s.kind == "use" and _forks(scene.tape, s)]
+        pairs = []
+        for site, through in itertools.product(sites, forks):
+            if site.order > through.order:
+                spot = Spot(site, through)
+                changed = scene.changed(spot)
+                if changed >= wrong and not changed - others:
+                    pairs.append(spot)
+        yield pairs
+
+    def one_spot(self, names: Sequence[str], free: Sequence[str] = (), forked: bool = False) -> Found | None:
+        """Return one mistake in one spot that explains these gradients."""
+        if not self.scenes:
+            return None
+        scene = self.scenes[0]
+        pool = Pool(scene.tape)
+        for spots in self.spots(names, free, forked):
+            spots = [spot for spot in spots if scene.reaches(spot, names)]
+            seen = [(spot, p) for spot in spots if (p := scene.passing(spot.site))]
+            for stage in _STAGES:
+                for spot, p in seen:
+                    for mistake in stage(p, pool):
+                        found = self._tried(spot, mistake, names, free)
+                        if found is not None:
+                            return found
+        return None
+
+    def _tried(self, spot: Spot, mistake: Mistake, names: Sequence[str], free: Sequence[str]) -> Found | None:
+        numbers = []
+        for scene in self.scenes:
+            c: float | None = 0.0
+            if mistake.fitted and scene.run.wrong & set(names):
+                c = self._fitted(scene, spot, mistake, names)
+                numbers.append((c, names_for_factors(scene.run)))
+            elif mistake.fitted:
+                continue
+            if c is None or not scene.fits(scene.predict(spot, mistake, c), names, free, spot.only):
+                return None
+        if not mistake.fitted:
+            return Found(tuple(names), (spot,), mistake, self._left_out(spot, mistake, names))
+        known = [c for c, _ in numbers if c is not None]
+        if mistake.fitted == "factor":
+            factor = express(known, [sizes for _, sizes in numbers])
+            one = all(math.isclose(c, 1.0, rel_tol=1e-9) for c in known) and mistake.fault != "scaled"
+            if not factor and not one:
+                return None
+            return Found(tuple(names), (spot,), mistake, factor if mistake.fault == "scaled" else "")
+        if all(math.isclose(c, known[0], rel_tol=1e-5) for c in known) and known[0]:
+            return Found(tuple(names), (spot,), mistake, "", known[0])
+        return None
+
+    def _left_out(self, spot: Spot, mistake: Mistake, names: Sequence[str]) -> str:
+        """Return the multiple that a number left out amounts to."""
+        if mistake.fault != "scaled":
+            return ""
+        factors, known = [], []
+        for scene in self.scenes:
+            here = scene.sites.get(spot.site.key)
+            p = scene.passing(here) if here and scene.run.wrong & set(names) else None
+            if p is not None:
+                wrong, scale = mistake.change(p, 0.0), float(np.vdot(p.right, p.right))
+                factors.append(float(np.vdot(p.right, wrong)) / scale if wrong is not None and scale else math.nan)
+                known.append(names_for_factors(scene.run))
+        return express(factors, known)
+
+    def _fitted(self, scene: Scene, spot: Spot, mistake: Mistake, names: Sequence[str]) -> float | None:
+        """Return the c that comes nearest to what the target returned, by steps of the secant method."""
+        wrong = [n for n in names if n in scene.run.wrong]
+        got = np.concatenate([np.asarray(scene.run.got[n], np.float64).ravel() for n in wrong])
+
+        def at(c: float) -> Array | None:
+            predicted = scene.predict(spot, mistake, c)
+            return None if predicted is None else np.concatenate([predicted[n].ravel() for n in wrong])
+
+        none = at(0.0)
+        if none is None or got.shape != none.shape:
+            return None
+        if mistake is SCALED:
+            exact = np.concatenate([scene.exact[n].ravel() for n in wrong])
+            step = exact - none
+            last = scene.sites.get((*spot.site.key, "step", -1)) if len(spot.site.at) > 1 else None
+            if last is not None:
+                # Where only the last step of a loop contributes, c has not been raised to a power.
+                once = np.concatenate([scene.cut([last])[n].ravel() for n in wrong])
+                step = np.where(np.abs(once - none) <= 1e-12 * np.max(np.abs(exact)), step, 0.0)
+            if float(np.vdot(step, step)):
+                return 1 + float(np.vdot(step, got - exact)) / float(np.vdot(step, step))
+        c0, g0, c1 = 0.0, none, 1.0
+        for _ in range(1 if len(spot.site.at) == 1 else 12):
+            g1 = at(c1)
+            if g1 is None or c1 == c0:
+                return None
+            slope = (g1 - g0) / (c1 - c0)
+            norm = float(np.vdot(slope, slope))
+            if not norm > 0 or not math.isfinite(norm):
+                return None
+            c0, g0, c1 = c1, g1, c1 + float(np.vdot(slope, got - g1)) / norm
+            if abs(c1 - c0) <= 1e-14 * abs(c1):
+                break
+        return c1
+
+    def _cut_fits(self, sites: Sequence[Site], names: Sequence[str], free: Sequence[str]) -> bool:
+        return all(scene.fits(scene.cut(sites), names, free) for scene in self.scenes)
+
+    def cuts(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
+        """Return a set of paths, up to four, whose absence explains these gradients."""
+        if not self.scenes:
+            return None
+        scene = self.scenes[0]
+        wrong = [n for n in names if n in scene.run.wrong]
+        sites = []
+        for site in scene.sites.values():
+            changed = scene.changed(Spot(site))
+            if changed and changed <= {*names, *free} and site.whole and site.kind == "use":
+                sites.append(site)
+        if any(np.shape(scene.run.got[n]) != scene.exact[n].shape for n in wrong):
+            return None
+
+        def missed(predicted: Gradients) -> float:
+            return sum(
+                float(np.sum((predicted[n] - scene.run.got[n]) ** 2)) / (float(np.sum(scene.exact[n] ** 2)) or 1.0)
+                for n in wrong
+            )
+
+        for pair in itertools.combinations(sites, 2) if len(sites) <= 40 else ():
+            if self._cut_fits(pair, names, free):
+                return Found(tuple(names), tuple(map(Spot, pair)), CUT)
+        chosen: list[Site] = []
+        best = missed(scene.exact)
+        for _ in range(4):
+            tried = [(missed(scene.cut([*chosen, site])), site) for site in sites]
+            if not tried:
+                return None
+            least, site = min(tried, key=lambda pair: pair[0])
+            if not least < best:
+                return None
+            best = least
+            chosen.append(site)
+            if self._cut_fits(chosen, names, free):
+                return Found(tuple(names), tuple(map(Spot, chosen)), CUT)
+        return None
+
+    def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
+        """Return the site nearest to the inputs through which all these gradients and no right one pass."""
+        spots = next(self.spots(names, free, False)) if self.scenes else []
+        return min((spot.site for spot in spots), key=lambda s: s.order, default=None)
+
+    def used_at(self, name: str) -> Site | None:
+        """Return the use of an input that is nearest to the output."""
+        if not self.scenes:
+            return None
+        tape = self.scenes[0].tape
+        uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and _slot_of(tape, s) == tape.inputs[name]]
+        return max(uses, key=lambda s: s.order) if uses else None
+
+
+_STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
+    lambda p, pool: [CUT],
+    lambda p, pool: [SIGN],
+    lambda p, pool: [SCALED],
+    lambda p, pool: activation_mistakes(p),
+    lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault != "another value"),
+    lambda p, pool: array_mistakes(p),
+    lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault == "another value"),
+    scale_mistakes,
+)
+"""The table in the order in which it is tried: what is simpler first."""
+
+
+def _forks(tape: Tape, site: Site) -> bool:
+    """Return whether what passes the operation goes on through another operand as well."""
+    operation = tape.operations[site.edges[-1][0]]
+    return len({s for s in operation.operands if tape.moving[s]}) > 1
+
+
+def _slot_of(tape: Tape, site: Site) -> int:
+    i, k = site.edges[-1]
+    return tape.operations[i].operands[k]
+
+
+def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield all of them, then fewer and fewer, down to pairs."""
+    for size in range(len(names), 1, -1):
+        yield from itertools.combinations(names, size)

@@ -1,0 +1,496 @@
+"""One run of a forward as a tape of operations, and the sweep back along it, in which mistakes can be put.
+
+Calls, scans, loops and branches are followed as they ran, so the tape is flat. Each use of a value by an operation is
+an edge; edges that one place in the source made (the steps of a loop) form a `Site`, since the mistake of a loop is
+made in every step. Rules that the user gave JAX for a function of his own are not heeded: its body is differentiated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from tinynet.verification.diagnosis.primitives import (
+    ELEMENTWISE,
+    Array,
+    Rule,
+    evaluate,
+    factors,
+    library_roots,
+    rule,
+    shaped,
+)
+from tinynet.verification.diagnosis.source import Line
+
+_HERE = str(Path(__file__).parents[1])
+Key = tuple[Any, ...]
+Frames = tuple[tuple[Line, Any], ...]
+"""The user's lines on the way to an operation, the innermost first, each with the function that it stands in."""
+Edge = tuple[int, int]
+"""(operation, operand): a use. (−1, slot): all that passes back into a value. (root, out) of an activation: see Site."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation as it ran: its operands and outputs are slots of the tape."""
+
+    primitive: Any
+    params: Mapping[str, Any]
+    operands: tuple[int, ...]
+    outs: tuple[int, ...]
+    key: Key
+    frames: Frames
+    line: Line = Line()
+
+    @property
+    def name(self) -> str:
+        return str(self.primitive.name)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The edges that one place in the forward made, in the order in which they ran.
+
+    Attributes:
+        kind: "use" of an operand by an operation, "value" (all that passes back into it), or "activation" (from the
+            last use of a = f(z) to z in one step, however many operations f consists of).
+        key: the same in every trace of the forward.
+        order: where the last of them stands on the tape; later is nearer to the output.
+        at, steps: in which step of a loop each edge is, and how many steps there are.
+    """
+
+    kind: str
+    key: Key
+    edges: tuple[Edge, ...]
+    line: Line
+    order: int
+    at: tuple[int, ...]
+    steps: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds the edges of every step."""
+        return len(set(self.at)) == self.steps
+
+
+@dataclass
+class Passing:
+    """What passes back through one edge in one sweep: all that a mistake can confuse.
+
+    Attributes:
+        right: what the chain rule passes, given what came from above in this sweep.
+        x: the value of the operand, z of an activation.
+        ct: what came from above, one array an output.
+        step, steps: which edge of its site it is.
+    """
+
+    tape: Tape
+    site: Site
+    step: int
+    right: Array
+    x: Array
+    ct: Sequence[Array | None]
+    operation: Operation | None = None
+    k: int = 0
+    a: Array | None = None
+    slope: Array | None = None
+    live: Mapping[int, Array] = field(default_factory=dict)
+
+    def cotangent(self, slot: int) -> Array:
+        """Return ∂E/∂(slot) as it is in this sweep."""
+        return self.live[slot] if slot in self.live else self.tape.cotangents[slot]
+
+    def operands(self) -> list[Array]:
+        return [self.tape.values[s] for s in self.operation.operands] if self.operation else []
+
+    def by_rule(self, ct: Array | None = None, operands: Sequence[Array] | None = None) -> Array | None:
+        """Return what the chain rule would pass for another cotangent, or from other operands."""
+        op = self.operation
+        assert op is not None
+        given = self.operands() if operands is None else list(operands)
+        outs = [self.tape.values[s] for s in op.outs] if operands is None else evaluate(op.primitive, op.params, given)
+        return rule(op.primitive, op.params, self.k, given, outs)(self.ct if ct is None else [ct])
+
+    def factors(self) -> tuple[Any, ...]:
+        """Return the factors of the derivative of the operation; none unless it acts entry by entry."""
+        op = self.operation
+        if op is None or len(op.outs) != 1 or self.ct[0] is None:
+            return ()
+        return factors(op.primitive, op.params, self.k, self.operands(), [self.tape.values[op.outs[0]]])
+
+    def with_factors(self, *given: Any) -> Array:
+        """Return what passes if these are the factors of the derivative."""
+        return shaped(math.prod(given, start=np.asarray(self.ct[0])), self.x.shape)
+
+    def slope_at(self, z: Array) -> Array:
+        """f′ of the activation at another z."""
+        root, out = next(e for e, step in zip(self.site.edges, self.site.at, strict=True) if step == self.step)
+        return self.tape.slope(root, out, z)
+
+
+Change = Callable[[Passing], Array | None]
+
+
+@dataclass
+class Tape:
+    """The operations that move the output, the value of every slot, and where inputs and outputs are."""
+
+    operations: list[Operation] = field(default_factory=list)
+    values: list[Array] = field(default_factory=list)
+    moving: list[bool] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
+    outputs: tuple[int, ...] = ()
+    dy: tuple[Array, ...] = ()
+    nothing: set[Edge] = field(default_factory=set)
+    """Edges through which nothing passes in exact arithmetic (the max of a stable softmax): cut in every sweep."""
+    cotangents: dict[int, Array] = field(default_factory=dict)
+    """∂E/∂(slot) of the exact sweep."""
+    states: dict[int, dict[int, Array]] = field(default_factory=dict)
+    """What had been passed back to each slot when the exact sweep came to an operation: where other sweeps begin."""
+    rules: dict[Edge, Rule] = field(default_factory=dict)
+    _slopes: dict[tuple[int, int], Array] = field(default_factory=dict)
+    sums: dict[int, tuple[int, ...]] | None = None
+    places: dict[Any, tuple[tuple[int, ...], str]] | None = None
+
+    def rule(self, i: int, k: int) -> Rule:
+        """The chain rule of one edge, made once."""
+        found = self.rules.get((i, k))
+        if found is None:
+            op = self.operations[i]
+            outs = [self.values[s] for s in op.outs]
+            with np.errstate(all="ignore"):
+                found = rule(op.primitive, op.params, k, [self.values[s] for s in op.operands], outs)
+            self.rules[i, k] = found
+        return found
+
+    def new(self, value: Any, moving: bool) -> int:
+        self.values.append(np.asarray(value))
+        self.moving.append(moving and self.values[-1].dtype.kind == "f")
+        return len(self.values) - 1
+
+    def sweep(self, changes: Mapping[Site, Change] | None = None, seen: Callable[..., None] | None = None) -> Any:
+        """Return ∂E/∂(slot) of every input slot, with what passes each site in `changes` changed."""
+        uses: dict[Edge, tuple[Site, int, Change]] = {}
+        slots: dict[int, tuple[Site, int, Change]] = {}
+        for site, change in (changes or {}).items():
+            for step, edge in zip(site.at, site.edges, strict=True):
+                if site.kind == "use":
+                    uses[edge] = (site, step, change)
+                else:
+                    slots[edge[1]] = (site, step, change)
+        cts: dict[int, Any] = {}
+        live: dict[int, Array] = {}
+        values, moving = self.values, self.moving
+
+        def add(slot: int, term: Any) -> None:
+            cts[slot] = cts[slot] + term if slot in cts else term
+
+        def complete(slot: int) -> Any:
+            """All that passes back into a slot; None where it went another way, or there is nothing."""
+            ct = cts.pop(slot, None)
+            if ct is not None and changes:
+                live[slot] = ct
+            if slot in slots and ct is not None:
+                site, step, change = slots[slot]
+                if site.kind == "value":
+                    return change(Passing(self, site, step, ct, values[slot], [ct], live=live))
+                z = next(z for z, a in site.edges if a == slot)
+                slope = self._slopes.get((z, slot))
+                if slope is None:
+                    slope = self._slopes[z, slot] = self.slope(z, slot)
+                passing = Passing(self, site, step, ct * slope, values[z], [ct], None, 0, values[slot], slope, live)
+                term = change(passing)
+                if term is not None:
+                    add(z, term)
+                return None
+            return ct
+
+        top = max((site.order for site in changes or {}), default=len(self.operations) - 1)
+        if self.states and changes:
+            cts = dict(self.states[top])
+        else:
+            top = len(self.operations) - 1
+            for slot, dy in zip(self.outputs, self.dy, strict=True):
+                if moving[slot]:
+                    add(slot, np.asarray(dy, np.float64))
+        for i in range(top, -1, -1):
+            op = self.operations[i]
+            if seen is not None:
+                self.states[i] = dict(cts)
+            out = [complete(s) for s in op.outs]
+            if all(c is None for c in out):
+                continue
+            if seen is not None:
+                for s, c in zip(op.outs, out, strict=True):
+                    seen(None, s, c)
+            for k, slot in enumerate(op.operands):
+                if not moving[slot] or (i, k) in self.nothing:
+                    continue
+                term = self.rule(i, k)(out)
+                if (i, k) in uses and term is not None:
+                    site, step, change = uses[i, k]
+                    term = change(Passing(self, site, step, term, values[slot], out, op, k, live=live))
+                if term is not None:
+                    if seen is not None:
+                        seen((i, k), slot, term)
+                    add(slot, term)
+        return {slot: complete(slot) for slot in self.inputs.values() if moving[slot]}
+
+    def gradients(self, changes: Mapping[Site, Change] | None = None) -> dict[str, Array]:
+        """Return ∂E/∂(input) by name."""
+        found = self.sweep(changes)
+        return {
+            name: np.zeros(self.values[s].shape) if found.get(s) is None else np.asarray(found[s])
+            for name, s in self.inputs.items()
+            if self.moving[s]
+        }
+
+    def settle(self) -> None:
+        """Sweep once without mistakes: remember every cotangent, and find the edges through which nothing passes."""
+        terms: dict[int, list[tuple[Edge, float]]] = defaultdict(list)
+
+        def seen(edge: Edge | None, slot: int, ct: Array | None) -> None:
+            if edge is not None:
+                terms[slot].append((edge, float(np.max(np.abs(ct), initial=0.0)) if ct is not None else 0.0))
+            elif ct is not None:
+                self.cotangents[slot] = ct
+
+        self.cotangents |= {s: ct for s, ct in self.sweep(seen=seen).items() if ct is not None}
+        for parts in terms.values():
+            largest = max(size for _, size in parts)
+            self.nothing |= {edge for edge, size in parts if size <= 1e-11 * largest}
+
+    def slope(self, z: int, a: int, at: Array | None = None) -> Array:
+        """f′(z) of an activation, entry by entry, by forward mode through its operations; `at` another z."""
+        values, slopes = {z: self.values[z] if at is None else at}, {z: np.ones(self.values[z].shape)}
+        for op in self.operations:
+            if not any(s in slopes for s in op.operands) or op.outs[0] > a:
+                continue
+            if any(self.moving[s] and s not in slopes for s in op.operands) or op.name not in ELEMENTWISE:
+                continue
+            given = [values.get(s, self.values[s]) for s in op.operands]
+            (y,) = evaluate(op.primitive, op.params, given)
+            total = np.zeros(y.shape)
+            for k, s in enumerate(op.operands):
+                if s in slopes:
+                    term = rule(op.primitive, op.params, k, given, [y])([slopes[s]])
+                    total = total if term is None else total + term
+            values[op.outs[0]], slopes[op.outs[0]] = y, total
+        return np.asarray(slopes[a])
+
+    def sites(self) -> list[Site]:
+        """Return every site; those of a loop as a whole, and each of its steps, counted from the last."""
+        found: dict[tuple[str, Key], list[tuple[Edge, Line, int]]] = defaultdict(list)
+        users: dict[int, list[int]] = defaultdict(list)
+        for i, op in enumerate(self.operations):
+            for k, slot in enumerate(op.operands):
+                if self.moving[slot]:
+                    users[slot].append(i)
+                    first = op.operands.index(slot)  # x · x: what is confused is confused in both
+                    found["use", (*op.key, first)].append(((i, k), op.line, i))
+        roots = self._roots()
+        for i, op in enumerate(self.operations):
+            for j, slot in enumerate(op.outs):
+                used = users[slot]
+                if len(used) > 1 or slot in self.outputs:
+                    found["value", (*op.key, j)].append(((-1, slot), op.line, i))
+                branches = any(
+                    roots[self.operations[u].outs[0]] != roots[slot]
+                    or sum(self.moving[s] for s in self.operations[u].operands) > 1
+                    for u in used
+                )
+                if roots[slot] != slot and (branches or len(used) != 1 or slot in self.outputs):
+                    found["activation", (*op.key, j)].append(((roots[slot], slot), op.line, i))
+        sites = []
+        for (kind, key), made in found.items():
+            operations = list(dict.fromkeys(order for _, _, order in made))
+            n = len(operations)
+            made = [m for m in made if m[0] not in self.nothing]
+            at = tuple(operations.index(order) for _, _, order in made)
+            edges = tuple(edge for edge, _, _ in made)
+            if edges:
+                sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
+            for step in sorted(set(at)) if 1 < n <= 16 else ():
+                here = [i for i in range(len(made)) if at[i] == step]
+                _, line, order = made[here[0]]
+                alone = tuple(edges[i] for i in here)
+                sites.append(Site(kind, (kind, *key, "step", step - n), alone, line, order, (step,) * len(here), n))
+        return sites
+
+    def _roots(self) -> list[int]:
+        """For each slot the slot z from which alone it is computed, entry by entry; itself where there is none."""
+        roots = list(range(len(self.values)))
+        for op in self.operations:
+            (out, *others) = op.outs
+            moving = {roots[s] for s in op.operands if self.moving[s]}
+            if op.name in ELEMENTWISE and not others and len(moving) == 1:
+                (z,) = moving
+                if self.values[z].shape == self.values[out].shape:
+                    roots[out] = z
+        return roots
+
+
+def record(forward: Callable[..., Any], args: Mapping[str, Any], wrt: Sequence[str], dy: Sequence[Any]) -> Tape:
+    """Trace a forward and run it once, in NumPy.
+
+    Raises:
+        Exception: whatever JAX raises where the forward cannot be traced.
+    """
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(forward)(dict(args))
+    tape = Tape(dy=tuple(np.asarray(d) for d in dy))
+    names = sorted(args)  # JAX flattens a dict in this order
+    slots = [tape.new(args[name], name in wrt) for name in names]
+    tape.inputs = dict(zip(names, slots, strict=True))
+    tape.outputs = tuple(_follow(tape, closed.jaxpr, closed.consts, slots, (), ()))
+    tape.operations = _with_lines(tape.operations)
+    tape.settle()
+    return tape
+
+
+def _with_lines(operations: Sequence[Operation]) -> list[Operation]:
+    """Give each operation its line: the innermost one that tells it from others.
+
+    The line inside a helper that several lines call does not say which of them; then theirs does.
+    """
+    callers: dict[Any, set[Any]] = defaultdict(set)
+    for op in operations:
+        for (_, function), caller in itertools.pairwise(op.frames):
+            callers[function].add(caller)
+    lines = []
+    for op in operations:
+        telling = [i for i, (_, function) in enumerate(op.frames) if len(callers[function]) < 2]
+        i = telling[0] if telling else len(op.frames) - 1
+        lines.append(dataclasses.replace(op, line=op.frames[i][0] if op.frames else Line()))
+    return lines
+
+
+def _follow(
+    tape: Tape, jaxpr: Any, consts: Sequence[Any], slots: Sequence[int], caller: Key, frames: Frames
+) -> list[int]:
+    """Run the operations of `jaxpr`, and return the slots of its outputs."""
+    env = dict(zip(jaxpr.invars, slots, strict=True))
+    env |= {var: tape.new(const, False) for var, const in zip(jaxpr.constvars, consts, strict=True)}
+
+    def read(atom: Any) -> int:
+        return tape.new(atom.val, False) if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        operands = [read(v) for v in eqn.invars]
+        own, inner = _origin(eqn)
+        key, here = (*caller, *own), (*inner, *frames)
+        outs = _into(tape, eqn, operands, key, here)
+        if outs is None:
+            outs = _append(tape, eqn, operands, key, here)
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _append(tape: Tape, eqn: Any, operands: Sequence[int], key: Key, frames: Frames) -> list[int]:
+    moving = any(tape.moving[s] for s in operands) and eqn.primitive.name != "stop_gradient"
+    results = evaluate(eqn.primitive, eqn.params, [tape.values[s] for s in operands])
+    outs = [tape.new(value, moving) for value in results]
+    if any(tape.moving[s] for s in outs):
+        tape.operations.append(Operation(eqn.primitive, eqn.params, tuple(operands), tuple(outs), key, frames))
+    return outs
+
+
+def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -> list[int] | None:
+    """Follow a call, a branch or a loop as it runs; None for a plain operation."""
+    name, p = eqn.primitive.name, eqn.params
+
+    def run(body: Any, slots: Sequence[int]) -> list[int]:
+        inner, consts = (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, ())
+        return _follow(tape, inner, consts, slots, key, frames)
+
+    if name == "scan":
+        fixed, carried = p["num_consts"], p["num_carry"]
+        consts, carry, xs = operands[:fixed], operands[fixed : fixed + carried], operands[fixed + carried :]
+        ys: list[list[int]] = []
+        order = range(p["length"])
+        for t in reversed(order) if p["reverse"] else order:
+            taken = [_part(tape, x, t, frames, (*key, "x", j)) for j, x in enumerate(xs)]
+            outs = run(p["jaxpr"], [*consts, *carry, *taken])
+            carry = outs[:carried]
+            ys.append(outs[carried:])
+        steps = ys[::-1] if p["reverse"] else ys
+        return [
+            *carry,
+            *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True))),
+        ]
+    if name == "while":
+        a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+        carry = operands[b:]
+        while tape.values[run(p["cond_jaxpr"], [*operands[:a], *carry])[0]]:
+            carry = run(p["body_jaxpr"], [*operands[a:b], *carry])
+        return carry
+    if name == "cond":
+        return run(p["branches"][int(tape.values[operands[0]])], operands[1:])
+    body = next((p[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in p), None)
+    if body is None or (name.startswith("custom_") and _is_library(body)):
+        return None
+    return run(body, operands[: len((body.jaxpr if hasattr(body, "consts") else body).invars)])
+
+
+def _is_library(body: Any) -> bool:
+    info = (body.jaxpr if hasattr(body, "consts") else body).debug_info
+    return any(root in str(getattr(info, "func_src_info", "")) for root in library_roots())
+
+
+class _Numpy:
+    """Stands for a primitive of JAX's where a loop takes its inputs apart and puts its outputs together."""
+
+    multiple_results = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+_TAKE, _RESHAPE, _STACK = _Numpy("slice"), _Numpy("reshape"), _Numpy("concatenate")
+
+
+def _part(tape: Tape, x: int, t: int, frames: Frames, key: Key) -> int:
+    shape = tape.values[x].shape
+    starts, limits = (t, *[0] * (len(shape) - 1)), (t + 1, *shape[1:])
+    cut = {"start_indices": starts, "limit_indices": limits, "strides": None}
+    return _put(tape, _RESHAPE, {"new_sizes": shape[1:]}, [_put(tape, _TAKE, cut, [x], frames, key)], frames, (*key, 1))
+
+
+def _stacked(tape: Tape, ys: list[int], frames: Frames, key: Key) -> int:
+    rows = [_put(tape, _RESHAPE, {"new_sizes": (1, *tape.values[y].shape)}, [y], frames, key) for y in ys]
+    return _put(tape, _STACK, {"dimension": 0}, rows, frames, (*key, 1))
+
+
+def _put(tape: Tape, primitive: Any, params: Any, operands: list[int], frames: Frames, key: Key) -> int:
+    (value,) = evaluate(primitive, params, [tape.values[s] for s in operands])
+    out = tape.new(value, any(tape.moving[s] for s in operands))
+    if tape.moving[out]:
+        tape.operations.append(Operation(primitive, params, tuple(operands), (out,), key, frames))
+    return out
+
+
+def _origin(eqn: Any) -> tuple[Key, Frames]:
+    """Return what identifies the place in the source where an operation was traced, and the user's lines of it."""
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return (eqn.primitive.name,), ()
+    codes, offsets = traceback.raw_frames()
+    key: list[Any] = [eqn.primitive.name]
+    frames = []
+    for code, offset in itertools.islice(zip(codes, offsets, strict=True), 4, None):
+        if code.co_filename.startswith(_HERE):
+            continue
+        key.append((code.co_filename, code.co_firstlineno, offset))
+        if not code.co_filename.startswith(library_roots()):
+            frames.append((Line.of(code, offset), (code.co_filename, code.co_firstlineno, code.co_name)))
+    return tuple(key), tuple(frames)
