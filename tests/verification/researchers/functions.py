@@ -47,17 +47,17 @@ def dueling_back(args, dy):
 
 
 def radial(x, c, h):
-    """Gaussian kernels around the centres c, of widths exp(−h/2)."""
-    return np.exp(-((x[:, None] - c) ** 2).sum(axis=2) * np.exp(h))
+    """Gaussian kernels around the centres c, of precisions h²."""
+    return np.exp(-((x[:, None] - c) ** 2).sum(axis=2) * h**2)
 
 
 def radial_back(args, dy):
     x, c, h = args
     d = x[:, None] - c
     q = (d**2).sum(axis=2)
-    s = -dy * np.exp(-q * np.exp(h))
-    dd = 2 * d * (s * np.exp(h))[:, :, None]
-    return dd.sum(axis=1), -dd.sum(axis=0), (s * q * np.exp(h)).sum(axis=0)
+    s = -dy * np.exp(-q * h**2)
+    dd = 2 * d * (s * h**2)[:, :, None]
+    return dd.sum(axis=1), -dd.sum(axis=0), 2 * h * (s * q).sum(axis=0)
 
 
 def euler(x, w):
