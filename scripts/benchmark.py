@@ -131,7 +131,7 @@ def tinynet_jax(problem: Problem) -> Contestant:
 def jax_grad_scan(problem: Problem) -> Contestant:
     from tinynet.training.engines.jax import JaxEngine
 
-    engine = JaxEngine(problem.net(), tn.SquaredError("mean"), tn.SGD(LR), grads=_by_jax_grad)
+    engine = JaxEngine(problem.net(), tn.SquaredError("mean"), tn.SGD(LR), backpropagate=_by_jax_grad)
     return _tinynet(engine, problem)
 
 
@@ -139,7 +139,7 @@ def _by_jax_grad(net: Any, loss: Any, params: Any, x: Any, y: Any, *, dE: float 
     import jax
 
     E, grads = jax.value_and_grad(lambda params: loss.forward(net.forward(params, x)[0], y)[0] * dE)(params)
-    return E / dE, grads
+    return E / dE, grads, None
 
 
 def _tinynet(engine: Any, problem: Problem) -> Contestant:
@@ -165,7 +165,7 @@ def jax_grad_step(problem: Problem) -> Contestant:
 
     @partial(jax.jit, donate_argnums=0)
     def step(params: Any, x: Any, y: Any) -> Any:
-        E, grads = _by_jax_grad(net, loss, params, x, y)
+        E, grads, _ = _by_jax_grad(net, loss, params, x, y)
         return jax.tree.map(lambda p, g: p - LR * g, params, grads), E
 
     def epoch() -> None:

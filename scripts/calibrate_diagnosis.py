@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ TRUTHFUL = {
     "a term dropped": _PATH,
     "a gradient detached": _PATH,
     "truncated in time": _PATH,
-    "a factor changed": _FACTOR,
+    "a factor changed": _FACTOR | _PATH,
     "a factor dropped": _FACTOR,
     "a factor added": _FACTOR,
     "a sign": {"sign", "scaled", "another value", "another activation's derivative"},
@@ -139,8 +140,18 @@ def _near(lines: Sequence[int], known: Sequence[int]) -> bool:
 # ---- changes to a text ------------------------------------------------------------------------------------------
 
 
-def edits(backward: ast.FunctionDef, alike: dict[str, list[str]]) -> Iterator[tuple[str, ast.expr | ast.keyword, str]]:
-    """Yield (kind, node, the text in its place) for every change of one node.
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """Another text in place of a node of `backward`; `part` is what is wrong then, if not all of the node."""
+
+    kind: str
+    node: ast.expr | ast.keyword
+    text: str
+    part: ast.expr | None = None
+
+
+def edits(backward: ast.FunctionDef, alike: dict[str, list[str]]) -> Iterator[Edit]:
+    """Yield every change of one node.
 
     Args:
         backward: the syntax tree.
@@ -152,39 +163,40 @@ def edits(backward: ast.FunctionDef, alike: dict[str, list[str]]) -> Iterator[tu
             case ast.BinOp(left, ast.Add() | ast.Sub() as op, right):
                 minus = isinstance(op, ast.Sub)
                 kept = ast.UnaryOp(ast.USub(), right) if minus else right
-                yield "a term dropped" if _gradients(right) else "a factor changed", node, _text(left)
-                yield "a term dropped" if _gradients(left) else "a factor changed", node, _text(kept)
-                yield "a sign", node, _text(ast.BinOp(left, ast.Add() if minus else ast.Sub(), right))
+                yield Edit("a term dropped" if _gradients(right) else "a factor changed", node, _text(left), right)
+                if not isinstance(left, ast.BinOp) or not isinstance(left.op, (ast.Add, ast.Sub)):
+                    yield Edit("a term dropped" if _gradients(left) else "a factor changed", node, _text(kept), left)
+                yield Edit("a sign", node, _text(ast.BinOp(left, ast.Add() if minus else ast.Sub(), right)), right)
             case ast.BinOp(left, ast.Mult(), right):
                 for one, other in ((left, right), (right, left)):
                     if _gradients(one) or not _gradients(node):
-                        yield "a factor dropped", node, _text(one)
+                        yield Edit("a factor dropped", node, _text(one))
                     if not _gradients(other):
-                        yield "a factor added", node, _text(ast.BinOp(node, ast.Mult(), other))
+                        yield Edit("a factor added", node, _text(ast.BinOp(node, ast.Mult(), other)))
             case ast.BinOp(left, ast.Div()):
-                yield "a factor dropped", node, _text(left)
+                yield Edit("a factor dropped", node, _text(left))
             case ast.BinOp(left, ast.Pow(), ast.Constant(int(n))) if n > 1:
-                yield "a factor dropped", node, _text(ast.BinOp(left, ast.Pow(), ast.Constant(n - 1)))
+                yield Edit("a factor dropped", node, _text(ast.BinOp(left, ast.Pow(), ast.Constant(n - 1))))
             case ast.UnaryOp(ast.USub(), operand) if not isinstance(operand, ast.Constant):
-                yield "a sign", node, _text(operand)
+                yield Edit("a sign", node, _text(operand))
             case ast.Attribute(value, "T" | "mT"):
-                yield "a transpose", node, _text(value)
+                yield Edit("a transpose", node, _text(value))
             case ast.keyword("axis", value):
                 axes = (str(k) for k in (0, 1, 2, -1, -2))
-                yield from (("a wrong axis", node, f"axis={k}") for k in axes if k != ast.unparse(value))
+                yield from (Edit("a wrong axis", node, f"axis={k}") for k in axes if k != ast.unparse(value))
             case ast.Call(ast.Attribute(value, "sum" | "mean" as name), args, keywords) if keywords:
                 call = ast.Attribute(value, "mean" if name == "sum" else "sum", ast.Load())
-                yield "a factor changed", node, _text(ast.Call(call, args, keywords))
+                yield Edit("a factor changed", node, _text(ast.Call(call, args, keywords)))
             case ast.Name(name, ast.Load()):
                 like = [other for other in alike.get(name, ()) if _is_gradient(other) == _is_gradient(name)]
-                yield from (("a name swapped", node, other) for other in like[:2])
+                yield from (Edit("a name swapped", node, other) for other in like[:2])
                 if _is_gradient(name) and name != "dy":
-                    yield "a gradient detached", node, f"(0 * {name})"
+                    yield Edit("a gradient detached", node, f"(0 * {name})")
             case ast.Assign([ast.Name(name)], value):
                 if name in carried:
-                    yield "truncated in time", value, f"0 * {_text(value)}"
+                    yield Edit("truncated in time", value, f"0 * {_text(value)}")
                 elif _is_gradient(name):
-                    yield "a factor added", value, f"2 * {_text(value)}"
+                    yield Edit("a factor added", value, f"2 * {_text(value)}")
 
 
 def _text(node: ast.expr) -> str:
@@ -192,7 +204,7 @@ def _text(node: ast.expr) -> str:
 
 
 def _is_gradient(name: str) -> bool:
-    return re.fullmatch(r"d[a-z]\w*|later", name) is not None
+    return re.fullmatch(r"d[a-z]\w*", name) is not None
 
 
 def _gradients(node: ast.AST) -> set[str]:
@@ -230,33 +242,59 @@ def _carried(backward: ast.FunctionDef) -> set[str]:
     return carried
 
 
-def edge_lines(
-    forward: ast.FunctionDef, backward: ast.FunctionDef, statement: ast.stmt, node: ast.AST
-) -> tuple[int, ...]:
-    """Return the lines of `forward` that a changed node of `statement` belongs to.
+def edge_lines(module: ast.Module, cls: ast.ClassDef, statement: ast.stmt, node: ast.AST) -> tuple[int, ...]:
+    """Return the lines that a changed node of `statement`, in `backward`, belongs to in `forward` and its helpers.
 
     In `dv = … du …` it is the line where u is computed, with the lines between v and u that have no gradient of their
-    own, and the line of v, whose activation `dv` may include.
+    own, and the line of v, whose activation `dv` may include. A gradient of nothing that `forward` names (`dnext`)
+    stands for those that it is made of, and dx for the lines that use x. Where du is used once, a change of it there is
+    the same as one where it is made: then the lines of that statement count too.
     """
-    defined: dict[str, list[ast.Assign]] = {}
-    for s in ast.walk(forward):
-        if isinstance(s, ast.Assign):
-            for t in (t for target in s.targets for t in ast.walk(target) if isinstance(t, ast.Name)):
-                defined.setdefault(t.id, []).append(s)
-    own = {n.id[1:] for n in ast.walk(backward) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {"y"}
+    forward, backward = _method(cls, "forward"), _method(cls, "backward")
+    defined, made = _assignments(forward), _assignments(backward)
+    defined.setdefault("x", [s for s in ast.walk(forward) if isinstance(s, ast.Assign) and "x" in _names(s.value)])
+    helpers = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef)}
+    own = {name[1:] for name in made} | {"y"}
+
+    def of(node: ast.AST, seen: frozenset[str] = frozenset()) -> set[str]:
+        """Return the variables of `forward` whose gradients are in `node`."""
+        found: set[str] = set()
+        for name in _gradients(node) - seen:
+            parts = [] if name in defined else made.get(f"d{name}", [])
+            found |= {name} if name in defined else set().union(*(of(s.value, seen | {name}) for s in parts))
+        return found
+
     below = node
-    while not (_gradients(below) & defined.keys()) and below is not statement:
+    while not of(below) and below is not statement:
         below = next(n for n in ast.walk(statement) if below in ast.iter_child_nodes(n))
-    used = _gradients(below) & defined.keys()
-    targets = {t.id[1:] for t in getattr(statement, "targets", []) if isinstance(t, ast.Name)} & defined.keys()
-    lines, todo = {s.lineno for v in targets for s in defined[v]}, [s for u in used for s in defined[u]]
+    targets = {t.id[1:] for t in getattr(statement, "targets", []) if isinstance(t, ast.Name)} & defined.keys() - {"x"}
+    found = [s for v in targets for s in defined[v]]
+    used = of(below)
+    loads = Counter(n.id for n in ast.walk(backward) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    for _ in made:
+        used |= set().union(*(of(s.value) for u in used if loads[f"d{u}"] == 1 for s in made.get(f"d{u}", ())))
+    todo = [s for u in used for s in defined[u]]
     while todo:
         s = todo.pop()
-        if s.lineno not in lines:
-            lines.add(s.lineno)
-            between = {n.id for n in ast.walk(s.value) if isinstance(n, ast.Name)} & defined.keys() - own
-            todo += [t for w in between for t in defined[w]]
-    return tuple(sorted(lines))
+        if s not in found:
+            found.append(s)
+            todo += [t for w in (_names(s.value) & defined.keys()) - own - {"x"} for t in defined[w]]
+    called = {helpers[name] for s in found for name in _names(s.value) if name in helpers}
+    return tuple(sorted({s.lineno for s in found} | {s.lineno for f in called for s in f.body}))
+
+
+def _assignments(function: ast.FunctionDef) -> dict[str, list[ast.Assign]]:
+    """Return by name the statements that assign it."""
+    found: dict[str, list[ast.Assign]] = {}
+    for s in ast.walk(function):
+        if isinstance(s, ast.Assign):
+            for name in (n.id for target in s.targets for n in ast.walk(target) if isinstance(n, ast.Name)):
+                found.setdefault(name, []).append(s)
+    return found
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 # ---- changed layers ---------------------------------------------------------------------------------------------
@@ -272,15 +310,16 @@ def changes(module: str, folder: Path, most: int) -> Iterator[Change]:
     tree = ast.parse(source)
     for name, (right, shapes) in _loaded(FOLDER / f"{module}.py").LAYERS.items():
         cls = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == type(right).__name__)
-        forward, backward = (_method(cls, method) for method in ("forward", "backward"))
+        backward = _method(cls, "backward")
         exact = _gradients_of(right, shapes)
         assert exact is not None
         seen, found = [exact], []
-        for i, (kind, node, text) in enumerate(edits(backward, _alike(right, shapes[0]))):
+        for i, edit in enumerate(edits(backward, _alike(right, shapes[0]))):
+            node = edit.node
             if node.lineno != node.end_lineno:
                 continue
             line = lines[node.lineno - 1]
-            changed = line[: node.col_offset] + text.encode() + line[node.end_col_offset :]
+            changed = line[: node.col_offset] + edit.text.encode() + line[node.end_col_offset :]
             path = folder / f"{cls.name}_{i}.py"
             path.write_bytes(b"".join([*lines[: node.lineno - 1], changed, *lines[node.lineno :]]))
             target = _loaded(path).LAYERS[name][0]
@@ -290,9 +329,9 @@ def changes(module: str, folder: Path, most: int) -> Iterator[Change]:
                 continue
             seen.append(got)
             statement = _statement(backward, node)
-            edges = edge_lines(forward, backward, statement, node)
+            edges = edge_lines(tree, cls, statement, edit.part or node)
             description = f"{line.decode().strip()}  →  {changed.decode().strip()}"
-            found.append(Change(name, kind, description, statement.lineno, edges, target, shapes[0]))
+            found.append(Change(name, edit.kind, description, statement.lineno, edges, target, shapes[0]))
         yield from _spread(found, most)
 
 

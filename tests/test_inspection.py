@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.inspection import history_table
 from tinynet.trees import leaves
 from tinynet.verification.tolerance import K, ulps
 
@@ -143,6 +144,7 @@ def test_every_rule_and_its_factors_reproduce_the_value():
 
 PRINT = """
 import tinynet as tn
+from tinynet.inspection import history_table
 from tests.test_inspection import NET, PARAMS, X, Y
 print(tn.trace(NET, tn.SquaredError(), PARAMS, X, Y))
 print(tn.summary(NET, X))
@@ -230,8 +232,49 @@ def test_looks_into_any_composite():
     assert [(row.path, row.parameters) for row in table.rows] == [("f", 8), ("g.0", 8), ("g.1", 0), ("", 1)]
 
 
+def test_parameters_that_are_used_twice_are_counted_once():
+    chain = tn.Sequential(tn.Linear(3, 3), tn.Tanh(), tn.Linear(3, 3))
+    tied = tn.summary(tn.Tied(chain, {"2.W": "0.W"}), np.zeros((1, 3)))
+    assert [row.parameters for row in tied.rows] == [12, 0, 3]
+    assert tied.multiply_adds == 18
+    pair = np.zeros((1, 3)), np.zeros((1, 3))
+    shared = tn.summary(tn.Shared(tn.Linear(3, 2)), pair)
+    assert [row.parameters for row in shared.rows] == [8, 0]
+    assert shared.multiply_adds == 12
+
+
+def test_multiply_adds_of_attention_and_recurrent_layers_are_counted():
+    """n = 8, t = 5: four projections t n², and Q Kᵀ and A V, t² n each; of the GRU three gates at each of 5 times."""
+    attention = tn.summary(tn.MultiHeadAttention(8, 2), np.zeros((1, 5, 8)))
+    assert attention.multiply_adds == 4 * 5 * 64 + 2 * 25 * 8
+    assert tn.summary(tn.GRU(6, 4), np.zeros((2, 5, 6))).multiply_adds == 5 * 3 * 4 * (6 + 4)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"summary: x has shape \(0, 3\); expected \(m, …\) with m of at least 1"):
         tn.summary(tn.Linear(3, 2), np.zeros((0, 3)))
     with pytest.raises(TypeError, match=r"summary: net is the class Linear; expected an instance of"):
         tn.summary(tn.Linear, np.zeros((1, 3)))
+
+
+# What training did
+
+
+def test_a_result_of_fit_shows_itself():
+    x = np.eye(2)
+    result = tn.fit(tn.Linear(2, 2), tn.SquaredError(), x, x, optimizer=tn.SGD(0.1), epochs=3, validation=(x, x))
+    head, columns, loss, validation = str(result).splitlines()
+    assert head.startswith("3 epochs in ")
+    assert head.endswith(", stopped by epochs")
+    assert columns.split() == ["first", "last", "smallest", "at", "epoch", "largest", "at", "epoch"]
+    first, *_, last = (f"{value:.4g}" for value in result.history["loss"])
+    assert loss.split() == ["loss", first, last, last, "3", first, "1"]
+    assert validation.startswith("validation_loss")
+    assert len(columns) == len(loss) == len(validation)
+    assert f"<td>{first}</td>" in result._repr_html_()
+
+
+def test_the_table_of_a_history_leaves_out_what_was_not_measured():
+    history = {"loss": np.array([2.0, np.nan, 1.0]), "accuracy": np.full(3, np.nan), "seconds": np.arange(3.0)}
+    assert [row[0] for row in history_table(history)] == ["", "loss"]
+    assert history_table(history)[1] == ("loss", "2", "1", "1", "3", "2", "1")

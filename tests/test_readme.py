@@ -45,7 +45,7 @@ def is_missing(block):
 )
 def test_the_python_blocks_run_one_after_another_and_print_what_is_said(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names, left_out = {}, []
+    names, left_out = {"__name__": "__main__"}, []
     for block in blocks(page, "python"):
         if is_missing(block):
             left_out.append(block.splitlines()[0])

@@ -26,6 +26,7 @@ else:
     # imports neither NumPy nor JAX.
     import sys
     from importlib import import_module
+    from importlib.util import find_spec
 
     _NAMES_OF = {
         "arrays": ["namespace", "scan"],
@@ -34,17 +35,15 @@ else:
         "trees": ["map_leaves"],
     }
     _PACKAGES = ["layers", "losses", "optimizers", "files", "training", "bridges", "verification"]  # all of `__all__`
-    _SUBMODULES = ["initializers", "plot"]
+    _SUBMODULES = ["initializers", "plot"]  # not sklearn, which a star import must not hide
 
     def __getattr__(name):
         if name == "__all__":
             value = sorted({*_SUBMODULES, *(public for _, names in _public() for public in names)})
-        elif name in _SUBMODULES:
-            value = import_module(f"tinynet.{name}")
-        elif name == "sklearn":  # not in `__all__`: it cannot be imported without scikit-learn
+        elif find_spec(f"tinynet.{name}"):
             try:
-                value = import_module("tinynet.sklearn")
-            except ImportError as error:
+                value = import_module(f"tinynet.{name}")
+            except ImportError as error:  # `tinynet.sklearn` without scikit-learn
                 raise AttributeError(str(error)) from error
         else:
             value = _find(name)

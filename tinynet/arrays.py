@@ -100,6 +100,15 @@ def has_values(x: Array) -> bool:
     return namespace(x) is np
 
 
+def choose(flag: Array, f: Callable[..., Any], g: Callable[..., Any], *operands: Any) -> Any:
+    """Return f(*operands) if `flag` is true and g(*operands) if not: an `if` on NumPy, `jax.lax.cond` on JAX."""
+    if namespace(flag) is np:
+        return f(*operands) if flag else g(*operands)
+    from jax import lax
+
+    return lax.cond(flag, f, g, *operands)
+
+
 def scan(f: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
     """Apply `f` to each entry of `xs` in turn, handing `carry` on: a loop on NumPy, `jax.lax.scan` on JAX.
 

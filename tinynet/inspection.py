@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from tinynet.arrays import Array, Params
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
-from tinynet.layers import Conv2d, Layer, Linear, Sequential, Sigmoid
+from tinynet.layers import Layer, Linear, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
@@ -59,7 +58,7 @@ class SummaryRow:
         layer: the layer itself.
         output_shape: of one sample.
         parameters: how many numbers it learns.
-        multiply_adds: of its matrix products, for one sample; only Linear and Conv2d have any.
+        multiply_adds: of its matrix products, for one sample.
     """
 
     path: str
@@ -71,7 +70,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary` returns; `print(summary)` shows the table, and so does a notebook.
+    """The layers of a network; `print(summary)` shows them as a table, and so does a notebook.
 
     Attributes:
         input_shape: of one sample.
@@ -83,12 +82,12 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Of all layers together."""
+        """Return how many numbers all layers learn."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def multiply_adds(self) -> int:
-        """Of all layers together, for one sample forward; backward takes about twice as many."""
+        """Return those of all layers, for one sample forward; backward takes about twice as many."""
         return sum(row.multiply_adds for row in self.rows)
 
     def _table(self) -> list[tuple[str, ...]]:
@@ -104,12 +103,7 @@ class Summary:
         ]
 
     def __str__(self) -> str:
-        table = [tuple(map(for_terminal, cells)) for cells in self._table()]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join([*map(str.ljust, cells[:3], widths[:3]), *map(str.rjust, cells[3:], widths[3:])]).rstrip()
-            for cells in table
-        ]
+        lines = table_lines(self._table(), left=3)
         rule = for_terminal("─") * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -135,44 +129,82 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
-    forward_with_state(_watched(net, "", rows), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
+    forward_with_state(_watched(net, "", rows, set()), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
+
+
+class _Counting(np.ndarray):
+    """An array that notes the multiply-adds of each matrix product in which it, or what comes of it, takes part."""
+
+    counts: list[int]
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.counts = getattr(source, "counts", [])
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if "out" in options:
+            options["out"] = tuple(map(np.asarray, options["out"]))
+        result = getattr(ufunc, method)(*map(np.asarray, inputs), **options)
+        if ufunc is np.matmul:
+            self.counts.append(np.size(result) * inputs[0].shape[-1])
+        return _counting(result, self.counts) if isinstance(result, np.ndarray) else result
+
+
+def _counting(a: Array, counts: list[int]) -> Array:
+    view = np.asarray(a).view(_Counting)
+    view.counts = counts
+    return view
 
 
 @dataclass(frozen=True)
 class _Watched(Layer):
-    """A layer that writes its row when it runs; of a composite, only what it learns beside its children."""
+    """A layer that writes its row when it runs; what was seen before it, as in its children, is not counted again."""
 
     inner: Layer
     given: Layer
     path: str
     rows: list[SummaryRow]
+    seen: set[int]
 
     def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
-        y, cache = forward_with_state(self.inner, params, x, state)
-        children = self.given.split(params) if self.given.children() else {}
-        own = _size(params) - sum(_size(part) for part in children.values())
-        if own or not children:
-            a = leaves(y)[0]
-            products = a.size * math.prod(params["W"].shape[1:]) if isinstance(self.given, (Linear, Conv2d)) else 0
-            self.rows.append(SummaryRow(self.path, self.given, a.shape[1:], own, products))
+        before, counts = len(self.rows), list[int]()
+        counted = map_leaves(lambda p: _counting(p, counts), params)
+        y, cache = forward_with_state(self.inner, counted, map_leaves(np.asarray, x), state)
+        new = {_address(p): p.size for p in leaves(params) if _address(p) not in self.seen}
+        self.seen.update(new)
+        own = sum(new.values())
+        if own or counts or len(self.rows) == before:
+            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, sum(counts)))
         return y, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
         return self.inner.backward(params, cache, dy)
 
 
-def _watched(layer: Layer, path: str, rows: list[SummaryRow]) -> Layer:
-    children = {name: _watched(part, f"{path}.{name}".strip("."), rows) for name, part in layer.children().items()}
-    return _Watched(layer.with_children(children) if children else layer, layer, path, rows)
+def _watched(layer: Layer, path: str, rows: list[SummaryRow], seen: set[int]) -> Layer:
+    children = {
+        name: _watched(part, f"{path}.{name}".strip("."), rows, seen) for name, part in layer.children().items()
+    }
+    return _Watched(layer.with_children(children) if children else layer, layer, path, rows, seen)
 
 
-def _size(params: Params) -> int:
-    return sum(p.size for p in leaves(params))
+def _address(p: Array) -> int:
+    """Return where in memory an array begins: the same for the parameters of tied layers."""
+    return int(p.__array_interface__["data"][0])
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape)) or "1"
+
+
+def table_lines(table: list[tuple[str, ...]], *, left: int) -> list[str]:
+    """Return a table as aligned lines: the first `left` columns to the left, the others to the right."""
+    rows = [tuple(map(for_terminal, cells)) for cells in table]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([*map(str.ljust, cells[:left], widths), *map(str.rjust, cells[left:], widths[left:])]).rstrip()
+        for cells in rows
+    ]
 
 
 def html_table(table: list[tuple[str, ...]]) -> str:
@@ -183,6 +215,17 @@ def html_table(table: list[tuple[str, ...]]) -> str:
 
     body = "".join(row("td", cells) for cells in table[1:])
     return f"<table><thead>{row('th', table[0])}</thead><tbody>{body}</tbody></table>"
+
+
+def history_table(history: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """Return a table of the history of `fit`: what was measured, in the first and the last epoch and at its best."""
+    table: list[tuple[str, ...]] = [("", "first", "last", "smallest", "at epoch", "largest", "at epoch")]
+    for name, values in history.items():
+        if name != "seconds" and np.isfinite(values).any():
+            low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+            ends = [f"{values[k]:.4g}" for k in (0, -1, low, high)]
+            table.append((name, *ends[:3], f"{low + 1}", ends[3], f"{high + 1}"))
+    return table
 
 
 # One pass forward and backward
@@ -215,7 +258,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Trace:
-    """What `trace` returns: every quantity in the order of its computation.
+    """Every quantity of one pass forward and backward, in the order of its computation.
 
     `trace["δ2"]`, or in ASCII `trace["delta2"]` and `trace["dE/da2"]`, is a value by its name; the parameters `W2`,
     `b2` and the derivative `f′(z2)` are there too. `print(trace)` shows each equation beside its value, and of a large
@@ -239,7 +282,7 @@ class Trace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in order."""
+        """Return the names, in order."""
         return tuple(q.name for q in self.quantities)
 
     def __getitem__(self, name: str) -> Array:

@@ -1,6 +1,7 @@
 """What `tinynet` writes, and where: run as a user does, with streams that a test's capture does not replace."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,61 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     with open(writer, "wb") as closed:
         done = tinynet("equations", cwd=tmp_path, stdout=closed)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def shell(command, cwd):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    command = command.replace("tinynet", f"{sys.executable} -m tinynet")
+    return subprocess.run(["bash", "-c", command], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+WRONG = """
+import numpy as np
+def forward(x):
+    return x * x
+def backward(args, dy):
+    return (dy * args[0],)
+"""
+
+
+def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path):
+    (tmp_path / "wrong.py").write_text(WRONG)
+    for pipe in ("", "| head -1", "| head -c 1", "| true"):
+        done = shell(f"set -o pipefail; tinynet verify 'wrong:forward, backward' {pipe}", tmp_path)
+        assert (done.returncode, done.stderr) == (1, ""), pipe
+        done = shell(f"set -o pipefail; tinynet equations {pipe}", tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), pipe
+    assert shell("set -o pipefail; tinynet --help | true", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "message"),
+    [
+        (">&-", 2, "tinynet: standard output is closed; send it to a file, or to /dev/null\n"),
+        (">/dev/full", 2, "tinynet: standard output cannot be written: No space left on device\n"),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 2, ""),
+        (">/dev/full 2>/dev/full", 2, ""),
+    ],
+)
+def test_closed_and_full_streams_are_one_line_and_an_exit_code(tmp_path, streams, code, message):
+    done = shell(f"tinynet equations {streams}", tmp_path)
+    assert (done.returncode, done.stderr) == (code, message)
+    assert bool(done.stdout) == (streams == "2>&-")
+
+
+@pytest.mark.parametrize("hidden", ["999999999999", "9" * 18])
+def test_an_absurd_network_is_one_line_and_exit_code_2(tmp_path, hidden):
+    np.savez(tmp_path / "t.npz", x=np.zeros((9, 2)), y=np.arange(9) % 2)
+    done = shell(f"tinynet train t.npz --hidden {hidden}", tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"tinynet: .*\n", done.stderr)
+
+
+def test_a_table_cannot_write_to_the_terminal(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("\x1b[2Ja,b\nx,1\ny,2\n")
+    assert main(["train", str(tmp_path / "t.csv")]) == 2
+    assert capsys.readouterr().err.rstrip("\n").isprintable()
 
 
 @pytest.mark.parametrize(

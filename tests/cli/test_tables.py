@@ -1,10 +1,13 @@
 """Tables: digits as scikit-learn ships them, CSV and NPZ as written, a split that leaks nothing, and bad files."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import sklearn.datasets
 
-from tinynet.cli.tables import Table, load_digits, read_csv, read_npz, split
+from tinynet.cli.tables import Table, choose_task, load_digits, read_csv, read_npz, split
 
 
 def csv(folder, text, name="table.csv"):
@@ -74,12 +77,15 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path):
         ("a,b\n", None, "a header and no rows; expected at least two samples"),
         ("a,b\n1,2\n3\n", None, "row 3 has 1 fields; expected 2, as row 1 has"),
         ("1\n2\n", None, "one column; expected features and a target"),
-        ("1;2\n3;4\n", None, r"one column; .*separated by commas"),
+        ("1;2\n3;4\n", None, "one column: fields are separated by semicolons; expected commas"),
         ("a,b,c\n1,2,3\n4,x,6\n", None, "row 3, b: 'x' is not a finite number; encode or remove it"),
-        ("a,b,c\n1,,3\n", None, "row 2, b: '' is not a finite number"),
-        ("1,2,3\n1,nan,3\n", None, "row 2, column 1: 'nan' is not a finite number"),
+        ("a;b\n1,5;2\n", None, "row 2 has 2 fields; expected 1, as row 1 has: fields are separated by semicolons"),
+        ("a\tb\n1\t2\n", None, "one column: fields are separated by tabs"),
         ("1,2,3\n1,inf,3\n", "0", "row 2, column 1: 'inf' is not a finite number"),
-        ("a,b\n1,2\n1,nan\n", None, "the target has a value that is NaN or infinite"),
+        ("a,b\n1,2\n1,inf\n", None, "b has a value that is infinite"),
+        ("a,b\n1,\n1,nan\n", None, "b: no row has a target; choose another --target"),
+        ("a,b\n" + "".join(f"1,{i}\n" for i in range(30)) + "1,many\n", None, "b has numbers and 'many'; mend"),
+        (f"a,b\n{'1' * 200_000},2\n", None, "not a CSV file: field larger than field limit"),
         ("a,b\n1,2\n", "c", "no column 'c' for --target; the columns are: a, b"),
         ("1,2\n3,4\n", "2", "no column '2' for --target; the columns are: no header, indices 0 to 1"),
         ("1,2\n3,4\n", "-3", "no column '-3' for --target"),
@@ -88,6 +94,42 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path):
 def test_a_bad_csv_is_refused_where_it_is_bad(tmp_path, text, target, message):
     with pytest.raises(ValueError, match=rf"table\.csv: {message}"):
         read_csv(csv(tmp_path, text), target)
+
+
+def test_missing_cells_are_the_mean_and_rows_without_a_target_are_left_out(tmp_path):
+    read = read_csv(csv(tmp_path, "a,b,price\n1,,0.5\n3,NA,1.5\n5,6,\n7,8,n/a\n9,4,2.5\n"), None)
+    np.testing.assert_array_equal(read.x, [[1, np.nan], [3, np.nan], [9, 4]])
+    np.testing.assert_array_equal(read.target, [0.5, 1.5, 2.5])
+    assert read.note == "2 rows without price left out; 2 missing cells taken as the mean of the column"
+    holes = table(40)
+    holes.x[3:9, 0] = np.nan
+    data = split(holes, task=None, test_fraction=0.25, seed=0)
+    filled = np.concatenate([data.x_train, data.x_test])[:, 0]
+    assert (filled == 0).sum() == 6
+    np.testing.assert_allclose(data.x_mean[0] + data.x_scale[0] * data.x_train[:, 0].mean(dtype=float), data.x_mean[0])
+
+
+@pytest.mark.parametrize("target", ["3,1.5", "3,1"], ids=["fractions", "whole"])
+def test_one_empty_target_does_not_make_classes_of_numbers(tmp_path, target):
+    rows = "".join(f"{i},{i * 0.5 if '.' in target else i}\n" for i in range(50))
+    read = read_csv(csv(tmp_path, f"a,y\n{target}\n4,\n{rows}"), None)
+    assert read.target.dtype.kind in "fi"
+    assert choose_task(read.target) == "regress"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "hint"),
+    [("gbk", "it may be GBK: give --encoding gbk"), ("utf-16", "it looks like UTF-16: give --encoding utf-16")],
+)
+def test_an_encoding_is_named_with_the_remedy(tmp_path, encoding, hint):
+    path = tmp_path / "table.csv"
+    path.write_bytes("面积,价格\n1,0.5\n2,1.5\n".encode(encoding))
+    with pytest.raises(ValueError, match=rf"table\.csv: not utf-8 text; {hint}, or save it as UTF-8"):
+        read_csv(path, None)
+    read = read_csv(path, "价格", encoding)
+    assert (read.columns, read.target_name) == (("面积",), "价格")
+    with pytest.raises(ValueError, match="no encoding has the name 'klingon'"):
+        read_csv(path, None, "klingon")
 
 
 # NPZ
@@ -151,6 +193,19 @@ def test_a_single_array_is_no_npz(tmp_path):
         read_npz(tmp_path / "table.npz")
 
 
+def test_an_npz_that_claims_8_terabytes_is_refused(tmp_path):
+    path = tmp_path / "table.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 1)})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x.npy", "y.npy"):
+            archive.writestr(name, header.getvalue() + bytes(100))
+    with pytest.raises(
+        ValueError, match=r"table\.npz: not an NPZ file that can be read \(Unable to allocate 7\.28 TiB"
+    ):
+        read_npz(path)
+
+
 # the split
 
 
@@ -197,10 +252,16 @@ def test_the_seed_decides_the_split():
 
 @pytest.mark.parametrize(
     ("target", "task"),
-    [(np.linspace(0, 1, 20), "regress"), (np.arange(20.0) % 3, "classify"), (np.array(["a", "b"] * 10), "classify")],
+    [
+        (np.linspace(0, 1, 20), "regress"),
+        (np.arange(20.0) % 3, "classify"),
+        (np.array(["a", "b"] * 10), "classify"),
+        (np.arange(400) % 286, "regress"),
+        (np.arange(200) % 20, "classify"),
+    ],
 )
-def test_a_target_with_fractions_is_regressed_on(target, task):
-    assert split(table(target=target), task=None, test_fraction=0.25, seed=0).task == task
+def test_fractions_and_many_whole_numbers_are_regressed_on(target, task):
+    assert split(table(len(target), target=target), task=None, test_fraction=0.25, seed=0).task == task
 
 
 def test_a_regression_target_is_standardised_and_its_scale_kept():

@@ -55,7 +55,8 @@ def test_a_fault_is_one_line_of_backward_and_its_edge_lies_in_forward(script, ma
         (line,) = [i for i, (a, b) in enumerate(lines, 1) if a != b]
         code = [type(change.target).forward.__code__, type(change.target).backward.__code__]
         assert code[1].co_firstlineno < change.line <= line
-        assert all(code[0].co_firstlineno < edge < code[1].co_firstlineno for edge in change.edges)
+        assert all(edge < code[1].co_firstlineno for edge in change.edges)  # a helper may stand above the class
+        assert any(code[0].co_firstlineno < edge for edge in change.edges)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ async function readTrace(window) {
   for (let k = 0; k < 1000; k++) {
     steps.push(texts(document));
     widths.push(overflow(window));
-    if (k % 4 === 0) seen.push(...await violations(window));
+    if (k % 10 === 0) seen.push(...await violations(window));
     if (document.getElementById("on").disabled) break;
     if (k % 2) document.getElementById("on").click();
     else key("ArrowRight");

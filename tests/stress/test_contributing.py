@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECIPES = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")
-STEP = re.compile(r"([^`\n]*(?:`[^`\n]+`[^`\n]*)+):\n\n```python\n(.*?)```", flags=re.DOTALL)
+STEP = re.compile(r"\n\n((?:[^\n]+\n)+)\n```python\n(.*?)```", flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -28,12 +28,10 @@ def follow(recipe, copy):
     """Write each block of code into the file that the text before it names, above the line that it names."""
     file = None
     for text, code in STEP.findall(recipe):
-        quoted = re.findall(r"`([^`]+)`", text)
-        if quoted[0].endswith(".py"):
-            file = copy / quoted.pop(0)
-        if " above " in f" {text}":
+        file = copy / named[0] if (named := re.findall(r"`([^`]+\.py)`", text)) else file
+        if above := re.search(r"above `([^`]+)`", text):
             lines = file.read_text(encoding="utf-8").splitlines()
-            (at,) = [i for i, line in enumerate(lines) if line.strip().startswith(quoted[-1])]
+            (at,) = [i for i, line in enumerate(lines) if line.strip().startswith(above[1])]
             indent = " " * (len(lines[at]) - len(lines[at].lstrip()))
             lines[at:at] = [indent + line for line in code.splitlines()]
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from scripts.example_pages import images, sequences
 from tinynet.pages import examples
 from tinynet.pages.equations import equations_page
+from tinynet.pages.trace import trace_page
 
 BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 NPM = shutil.which("npm")
@@ -170,18 +172,14 @@ def test_an_entry_under_the_pointer_or_the_focus_lights_its_factors(axe, tmp_pat
         assert hovered["edge"]["nodes"] == 2
 
 
-def test_wide_layers_images_and_films_fit_the_screen(axe, tmp_path):
-    rng = np.random.default_rng(0)
-    images = tn.Conv2d(1, 3, 3), tn.ReLU(), tn.MaxPool2d(2), tn.Flatten()
-    net = tn.Sequential(*images, tn.Linear(27, 12), tn.Tanh(), tn.Linear(12, 10))
-    params, x, y = net.init(rng, float), rng.normal(size=(6, 1, 8, 8)), np.eye(10)[:6]
-    trace = tn.trace(net, tn.SoftmaxCrossEntropy("mean"), params, x, y)
-    trace.to_html(tmp_path / "page.html", steps=3)
-    for scheme in PAPER:
-        for result in read((tmp_path / "page.html").read_text(encoding="utf-8"), axe, scheme, tmp_path).values():
-            assert result["violations"] == []
-            assert result["overflow"] <= 0
-            assert len(result["steps"]) == 3 * (len(trace.names) + len(trace.parameters))
+@pytest.mark.parametrize("scheme", PAPER)
+@pytest.mark.parametrize("trace", [images, sequences], ids=lambda trace: trace.__name__)
+def test_folded_layers_and_heat_maps_fit_the_screen(trace, scheme, axe, tmp_path):
+    trace = trace()
+    for result in read(trace_page(trace, 0.1, 1), axe, scheme, tmp_path).values():
+        assert result["violations"] == []
+        assert result["overflow"] <= 0
+        assert len(result["steps"]) == len(trace.names) + len(trace.parameters)
 
 
 @pytest.mark.parametrize("scheme", PAPER)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinynet import Layer, Loss
-from tinynet.testing.faulty import named
+from tinynet.testing.wrong_targets import named
 from tinynet.trees import map_leaves
 
 

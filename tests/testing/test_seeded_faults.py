@@ -110,7 +110,7 @@ def test_shared_memory_is_overwritten_or_belongs_to_the_cache(right, width, case
 def test_the_names_are_those_of_the_table():
     faults = [fault for right, _ in TARGETS for fault in seeded_faults(right)]
     assert {fault.fault for fault in faults} < set(FAULTS)
-    assert len({fault.name for fault in faults}) == 44
+    assert len({fault.name for fault in faults}) >= 44
     assert {fault.name for fault in faults if fault.fault == "scaled"} >= {"scaled by 2", "scaled by 1/m"}
 
 

@@ -84,8 +84,8 @@ def exhausted() -> Iterator[Any]:
         ([data(), (np.full((2, 3), np.inf), np.ones((2, 2)))], {}, "x of batch 1 has a value that is NaN or infinite"),
         ([data()], {"batch_size": 5}, "batch_size"),
         ([data()], {"sample_weight": np.ones(21)}, "weights"),
-        (data()[0], {}, "y is None and x is float64 array"),
-        (7, {}, "y is None and x is int"),
+        (data()[0], {}, "y is None; expected"),
+        (7, {}, "x is int; expected arrays, or an iterable of batches"),
     ],
 )
 def test_streams_that_do_not_fit_are_refused(x: Any, options: Any, message: str) -> None:

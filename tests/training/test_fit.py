@@ -390,14 +390,14 @@ MIXED = (FLOAT64[0], {}, NET.init(np.random.default_rng(0))[2], {})
         (
             bad(y=np.zeros((6, 3))),
             ValueError,
-            r"fit: y has shape \(6, 3\); expected \(6, 2\), that of the network's out",
+            r"fit: the data do not fit the network's output: .*y has shape \(6, 3\); expected \(6, 2\), that of y_hat",
         ),
-        (bad(y=np.zeros(6)), ValueError, r"fit: y has shape \(6,\); expected \(6, 2\)"),
-        (bad(y=np.zeros((6, 1))), ValueError, r"fit: y has shape \(6, 1\); expected \(6, 2\)"),
+        (bad(y=np.zeros(6)), ValueError, r"fit: .*y has shape \(6,\); expected \(6, 2\)"),
+        (bad(y=np.zeros((6, 1))), ValueError, r"fit: .*y has shape \(6, 1\); expected \(6, 2\)"),
         (
             bad(net=sigmoid_network(4, 1), y=np.zeros(6)),
             ValueError,
-            r"fit: y has shape \(6,\); expected \(6, 1\), that of the network's output; use y.reshape\(\(6, 1\)\)",
+            r"fit: .*y has shape \(6,\); expected \(6, 1\), that of y_hat; use y.reshape\(\(6, 1\)\)",
         ),
         (bad(x=np.zeros((6, 4), int)), TypeError, "x has dtype int64; expected floating point; use x.astype"),
         (bad(y=np.zeros((6, 2), int)), TypeError, "y has dtype int64; expected floating point; use y.astype"),
@@ -409,8 +409,13 @@ MIXED = (FLOAT64[0], {}, NET.init(np.random.default_rng(0))[2], {})
         (bad(y=np.zeros((6, 2), object)), TypeError, "fit: y has dtype object; expected real numbers"),
         (bad(x=np.zeros((6, 4), complex)), TypeError, "fit: x has dtype complex128; expected real numbers"),
         (bad(x=np.full((6, 4), "1")), TypeError, "fit: x has dtype <U1; expected real numbers"),
-        (bad(x=np.zeros((6, 4), bool)), TypeError, "fit: x has dtype bool; expected real numbers"),
-        (bad(x=None), TypeError, "fit: x has dtype object; expected real numbers"),
+        (bad(x=np.zeros((6, 4), bool)), TypeError, "x has dtype bool; expected floating point"),
+        (
+            bad(y=np.zeros(6, int)),
+            TypeError,
+            r"y has dtype int64.*for classes use numpy.eye\(2\)\[y\]",
+        ),
+        (bad(x=None), TypeError, "fit: x is None, which holds no array"),
         (
             bad(x=with_nan((6, 4))),
             ValueError,
@@ -455,7 +460,7 @@ MIXED = (FLOAT64[0], {}, NET.init(np.random.default_rng(0))[2], {})
         (
             bad(validation=(np.zeros((2, 4)), np.zeros(2))),
             ValueError,
-            r"validation\[1\] has shape \(2,\); expected \(2, 2\)",
+            r"the validation data do not fit .*y has shape \(2,\); expected \(2, 2\)",
         ),
         (
             bad(validation=(np.zeros((2, 4)), np.zeros((3, 2)))),

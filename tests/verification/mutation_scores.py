@@ -10,8 +10,8 @@ import numpy as np
 
 import tinynet as tn
 from tinynet.testing import Mutant, mutate_backward
-from tinynet.testing.faulty import instance_of
 from tinynet.testing.seeded_faults import example
+from tinynet.testing.wrong_targets import instance_of
 from tinynet.trees import leaves, map_leaves
 from tinynet.verification.cases import CASES, Case
 

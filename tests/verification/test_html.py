@@ -127,7 +127,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_and_nothing_else(repor
 
 def test_without_jinja_it_says_what_to_install(reports, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ImportError, match=r'jinja2; use pip install "tinynet\[html\]"'):
+    with pytest.raises(ImportError, match=r'jinja2; use pip install "tinynet-grad\[html\]"'):
         reports[0].to_html(tmp_path / "report.html")
 
 

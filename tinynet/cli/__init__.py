@@ -1,44 +1,51 @@
-"""Run the command line: `tinynet train`, `tinynet verify`, `tinynet trace`, `tinynet equations`."""
+"""Run the command line: `tinynet train`, `predict`, `evaluate`, `verify`, `trace`, `equations`."""
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
+import contextlib
 import sys
 from collections.abc import Sequence
 
 import tinynet
-from tinynet.cli import equations, trace, train, verify
+from tinynet.cli import equations, predict, trace, train, verify
+from tinynet.cli.streams import prepared_streams
+from tinynet.files.container import printable
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    """Run a subcommand and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
+
+    What goes wrong is one line on standard error. A reader that leaves, as `head` does, changes no exit code.
+    """
+    try:
+        with prepared_streams():
+            return _run(argv)
+    except KeyboardInterrupt as interrupt:
+        return _complain(interrupt, "interrupted", 130)
+    except tinynet.DivergenceError as error:
+        return _complain(error, "diverged", 1)
+    except MemoryError as error:
+        return _complain(error, "not enough memory", 2)
+    except (ValueError, TypeError, ImportError, OSError, OverflowError) as error:
+        return _complain(error, type(error).__name__, 2)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="tinynet", description=tinynet.__doc__)
     parser.add_argument("--version", action="version", version=f"tinynet {tinynet.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="command")
-    for command in (train, verify, trace, equations):
+    for command in (train, predict, verify, trace, equations):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot write ŷ gets a "?"
-    try:
-        code = int(args.run(args))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Whoever read the output, `head` perhaps, has seen enough; leave nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        print(f"tinynet: {error}", file=sys.stderr)
-        return 2
-    except tinynet.DivergenceError as error:
-        print(f"tinynet: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print(f"tinynet: {str(interrupt) or 'interrupted'}", file=sys.stderr)
-        return 130
+    return int(args.run(args))
+
+
+def _complain(error: BaseException, otherwise: str, code: int) -> int:
+    """Print the message of an error, in one line that no terminal obeys, and return the exit code."""
+    if sys.stderr is not None:  # print would choose standard output
+        with contextlib.suppress(OSError):
+            print(f"tinynet: {printable(' '.join(str(error).split()) or otherwise)}", file=sys.stderr)
+    return code

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import tinynet
+from tinynet.verification import TargetError
 from tinynet.verification.cases import Case
-from tinynet.verification.subjects import TargetError
 
 
 def load_target(text: str) -> Any:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 import tinynet as tn
 from tinynet.arrays import Params
+from tinynet.cli.model import Model, check_writable, save_model
 from tinynet.cli.tables import Split, Table, load_digits, read_csv, read_npz, split
 from tinynet.trees import map_leaves
 
@@ -31,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("data", nargs="?", type=Path, help="a .csv or .npz file (default: scikit-learn's digits)")
     parser.add_argument("--target", help="CSV column to predict, by name or index (default: the last)")
-    parser.add_argument("--task", choices=("classify", "regress"), help="default: regress if the target has fractions")
+    parser.add_argument(
+        "--task", choices=("classify", "regress"), help="default: regress on fractions and on more than 20 numbers"
+    )
     parser.add_argument("--hidden", type=_widths, default=(30,), metavar="N[,N…]", help="hidden widths (default: 30)")
     parser.add_argument("--epochs", type=_positive_int, default=60, help="passes over the training rows (default: 60)")
     parser.add_argument("--lr", type=float, help="learning rate (default: 3 to classify, 0.1 to regress)")
@@ -39,13 +42,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--test-fraction", type=_fraction, default=0.2, help="rows held out (default: 0.2)")
     parser.add_argument("--checkpoint", type=Path, help="a file to write each epoch, and to go on from if it is there")
     parser.add_argument("--every", type=_positive_int, metavar="N", help="write it after every N batches too")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write what was learned, for tinynet predict")
+    parser.add_argument("--encoding", default="utf-8-sig", help="of the CSV file (default: utf-8)")
     parser.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the order (default: 0)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, train, test, verify."""
-    table = _read(args.data, args.target)
+    if args.save is not None:
+        check_writable("--save", args.save)
+    table = _read(args.data, args.target, args.encoding)
     # Pixels share one scale already; the columns of a table do not.
     data = split(
         table,
@@ -57,7 +64,13 @@ def run(args: argparse.Namespace) -> int:
     net, sizes = _network(data, args.hidden)
     loss = tn.SquaredError("mean")
     optimizer = tn.SGD(LEARNING_RATE[data.task] if args.lr is None else args.lr)
-    print(f"data      {table.name}: {len(data.x_train)} rows to train on, {len(data.x_test)} held out")
+    note = f"; {table.note}" if table.note else ""
+    print(f"data      {table.name}: {len(data.x_train)} rows to train on, {len(data.x_test)} held out{note}")
+    if data.task == "regress" and args.task is None and table.target.dtype.kind in "iu":
+        print(
+            f"target    {table.target_name} has {len(np.unique(table.target))} distinct whole numbers: taken as a "
+            "quantity; --task classify makes a class of each"
+        )
     print(
         f"network   {'-'.join(map(str, sizes))} sigmoid, E = ½ Σ (ŷ − y)² / m, {optimizer}, batches of "
         f"{min(args.batch_size, len(data.x_train))}"
@@ -83,14 +96,37 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(f"gradients {_compare_gradients(net, loss, result.params, data)}")
     y_hat, _ = net.forward(result.params, data.x_test)
+    epochs = len(result.history["loss"])
+    if epochs > args.epochs:
+        print(f"run       {args.checkpoint} has {epochs} epochs; --epochs {args.epochs} asks for no more: none trained")
     print(
         f"result    {_score(data, y_hat)} on {len(data.x_test)} held-out rows "
-        f"after {args.epochs} epoch{'s' if args.epochs > 1 else ''}, {seconds:.2f} s"
+        f"after {epochs} epoch{'s' if epochs > 1 else ''}, {seconds:.2f} s"
     )
+    if args.save is not None:
+        save_model(args.save, _model(net, result.params, table, data))
+        print(f"saved     {args.save}; to predict: tinynet predict {args.save} NEW.csv")
     return 0
 
 
-def _read(path: Path | None, target: str | None) -> Table:
+def _model(net: tn.Layer, params: Params, table: Table, data: Split) -> Model:
+    """Return what is needed to predict from a table like this one."""
+    return Model(
+        net=net,
+        params=params,
+        task=data.task,
+        columns=table.columns,
+        target=table.target_name,
+        position=table.position,
+        classes=tuple(data.classes.tolist()),
+        x_mean=data.x_mean,
+        x_scale=data.x_scale,
+        y_mean=data.y_mean,
+        y_scale=data.y_scale,
+    )
+
+
+def _read(path: Path | None, target: str | None, encoding: str) -> Table:
     if path is None:
         if target is not None:
             raise ValueError("--target names a column of a CSV file; give the file too")
@@ -98,7 +134,7 @@ def _read(path: Path | None, target: str | None) -> Table:
     if not path.is_file():
         raise ValueError(f"{path}: no file of that name")
     if path.suffix == ".csv":
-        return read_csv(path, target)
+        return read_csv(path, target, encoding)
     if path.suffix == ".npz":
         if target is not None:
             raise ValueError(f'{path}: --target is for CSV files; an NPZ file has its target in the array "y"')
@@ -148,13 +184,13 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a positive integer of at most 18 digits")
     return int(text)
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 2³² − 1")
     return int(text)
 

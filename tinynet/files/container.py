@@ -52,12 +52,17 @@ class FileError(ValueError):
     """
 
     def __init__(self, path: StrPath, reason: str) -> None:
-        reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
+        reason = printable(reason)
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
         return f"{os.fspath(self.path)}: {self.reason}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with an escape for each character that a terminal would obey rather than print."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def save(path: StrPath, net: Layer, params: Params, *, extra: Any = None) -> None:

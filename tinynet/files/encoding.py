@@ -23,7 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet import initializers, layers, losses, optimizers
+# `from tinynet import layers` would search the lazy names of tinynet first, and import JAX for that.
+import tinynet.initializers as initializers
+import tinynet.layers as layers
+import tinynet.losses as losses
+import tinynet.optimizers as optimizers
 from tinynet.arrays import is_array
 from tinynet.optimizers import schedules
 

@@ -1,8 +1,9 @@
 """Layers: one idea a file, each a pure function with its derivation beside it."""
 
+from tinynet.layers.add import Add
 from tinynet.layers.attention import MultiHeadAttention
 from tinynet.layers.batch_norm import BatchNorm
-from tinynet.layers.branches import Add, Concatenate
+from tinynet.layers.concatenate import Concatenate
 from tinynet.layers.conv1d import Conv1d
 from tinynet.layers.conv2d import Conv2d
 from tinynet.layers.dropout import Dropout

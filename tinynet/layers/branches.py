@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, State, namespace
-from tinynet.checks import check_instance, check_same_shape
+from tinynet.arrays import Array, Cache, Params, State
+from tinynet.checks import check_instance
 from tinynet.layers.layer import Layer, forward_with_state
 from tinynet.trees import map_leaves
 
@@ -66,7 +65,7 @@ class Branches(Layer):
         caches, outputs = cache
         parts = zip(self.layers, params, caches, self.shares(dy, outputs), strict=True)
         dxs, dparams = zip(*(layer.backward(p, c, dy) for layer, p, c, dy in parts), strict=True)
-        return map_leaves(_sum, *dxs), dparams
+        return map_leaves(total, *dxs), dparams
 
     @abstractmethod
     def join(self, outputs: tuple[Array, ...]) -> Array:
@@ -77,56 +76,6 @@ class Branches(Layer):
         """Return ∂E/∂f_k for each k."""
 
 
-@dataclass(frozen=True, init=False, repr=False)
-class Add(Branches):
-    """The sum of what several layers make of one input, y = Σ_k f_k(x).
-
-    Shapes:
-        x is whatever all layers take; their outputs and y are of one shape.
-
-    Derivation. ∂E/∂f_k = ∂E/∂y for every k; the rest is that of `Branches`.
-
-    Source: the definition; with `Sequential()`, the identity, as one of two branches it is `Residual`.
-
-    Raises:
-        TypeError, ValueError: an argument is not a Layer, or there is none; the outputs differ in shape.
-    """
-
-    def join(self, outputs: tuple[Array, ...]) -> Array:
-        for k, y in enumerate(outputs):
-            check_same_shape(self, f"the output of layer {k}", y, outputs[0].shape, "layer 0")
-        return _sum(*outputs)
-
-    def shares(self, dy: Array, outputs: tuple[Array, ...]) -> list[Array]:
-        check_same_shape(self, "dy", dy, outputs[0].shape, "the output")
-        return [dy] * len(outputs)
-
-
-@dataclass(frozen=True, init=False, repr=False)
-class Concatenate(Branches):
-    """What several layers make of one input, side by side: y = (f_1(x), …, f_K(x)) along the last axis.
-
-    Shapes:
-        x is whatever all layers take; their outputs are (..., n_k) and y is (..., Σ n_k).
-
-    Derivation. ∂E/∂f_k is the slice of ∂E/∂y that f_k filled; the rest is that of `Branches`.
-
-    Source: the definition; C. Szegedy et al., Going deeper with convolutions, CVPR 2015, joins branches so.
-
-    Raises:
-        TypeError, ValueError: an argument is not a Layer, or there is none; the outputs differ in a leading axis.
-    """
-
-    def join(self, outputs: tuple[Array, ...]) -> Array:
-        for k, y in enumerate(outputs):
-            check_same_shape(self, f"the output of layer {k}", y, (*outputs[0].shape[:-1], y.shape[-1]), "layer 0")
-        return namespace(outputs[0]).concatenate(outputs, axis=-1)
-
-    def shares(self, dy: Array, outputs: tuple[Array, ...]) -> list[Array]:
-        ends = list(itertools.accumulate(y.shape[-1] for y in outputs))
-        check_same_shape(self, "dy", dy, (*outputs[0].shape[:-1], ends[-1]), "the output")
-        return [dy[..., end - y.shape[-1] : end] for y, end in zip(outputs, ends, strict=True)]
-
-
-def _sum(*terms: Any) -> Any:
+def total(*terms: Any) -> Any:
+    """Return the sum of the terms; None if they are None."""
     return None if terms[0] is None else sum(terms[1:], terms[0])

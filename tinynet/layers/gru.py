@@ -34,25 +34,19 @@ class GRU(Recurrent):
 
     gates: ClassVar[int] = 3
 
-    def start(self, h: Array) -> tuple[Array, ...]:
-        return (h,)
-
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
-        (before,), k, xp = carry, self.n_out, namespace(z)
-        v = z[:, : 2 * k] + u[:, : 2 * k]
-        gates, slopes = _SIGMOID.forward({}, xp.concatenate([v, -v[:, k:]], axis=-1))
-        r, s, rest, u_n = gates[:, :k], gates[:, k : 2 * k], gates[:, 2 * k :], u[:, 2 * k :]
-        n, slope_n = _TANH.forward({}, z[:, 2 * k :] + r * u_n)
+        (before,), xp = carry, namespace(z)
+        (z_r, z_s, z_n), (u_r, u_s, u_n) = xp.split(z, 3, axis=-1), xp.split(u, 3, axis=-1)
+        r, slope_r = _SIGMOID.forward({}, z_r + u_r)
+        s, slope_s = _SIGMOID.forward({}, z_s + u_s)
+        rest, _ = _SIGMOID.forward({}, -(z_s + u_s))
+        n, slope_n = _TANH.forward({}, z_n + r * u_n)
         to_n = rest * slope_n
-        to_rs = slopes[:, : 2 * k] * xp.concatenate([to_n * u_n, before - n], axis=-1)
-        return (rest * n + s * before,), {"r": r, "s": s, "to_n": to_n, "to_rs": to_rs}
+        to_r, to_s = to_n * u_n * slope_r, (before - n) * slope_s
+        return (rest * n + s * before,), {"r": r, "s": s, "to_r": to_r, "to_s": to_s, "to_n": to_n}
 
-    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
+    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array, Array]:
         (dh,), xp = dcarry, namespace(dcarry[0])
-        delta_rs = xp.concatenate([dh, dh], axis=-1) * kept["to_rs"]  # (20)
-        return (dh * kept["s"],), xp.concatenate([delta_rs, dh * kept["to_n"]], axis=-1)
-
-    def through_state(self, delta: Array, kept: Any) -> Array:
-        k = self.n_out
-        epsilon_n = delta[..., 2 * k :] * kept["r"]
-        return namespace(delta).concatenate([delta[..., : 2 * k], epsilon_n], axis=-1)
+        δ_r, δ_s, δ_n = (dh * kept[name] for name in ("to_r", "to_s", "to_n"))  # (20)
+        δ, ε = xp.concatenate([δ_r, δ_s, δ_n], axis=-1), xp.concatenate([δ_r, δ_s, δ_n * kept["r"]], axis=-1)
+        return (dh * kept["s"],), δ, ε

@@ -39,18 +39,19 @@ class LSTM(Recurrent):
         return h, namespace(h).zeros_like(h)
 
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
-        (_, before), k, v, xp = carry, self.n_out, z + u, namespace(z)
-        gates, slopes = _SIGMOID.forward({}, v)
-        i, f, o = gates[:, :k], gates[:, k : 2 * k], gates[:, 3 * k :]
-        g, slope_g = _TANH.forward({}, v[:, 2 * k : 3 * k])
+        _, before = carry
+        v_i, v_f, v_g, v_o = namespace(z).split(z + u, 4, axis=-1)
+        i, slope_i = _SIGMOID.forward({}, v_i)
+        f, slope_f = _SIGMOID.forward({}, v_f)
+        g, slope_g = _TANH.forward({}, v_g)
+        o, slope_o = _SIGMOID.forward({}, v_o)
         c = f * before + i * g
         read, slope_c = _TANH.forward({}, c)
-        to_ifg = xp.concatenate([g * slopes[:, :k], before * slopes[:, k : 2 * k], i * slope_g], axis=-1)
-        return (o * read, c), {"to_ifg": to_ifg, "f": f, "to_c": o * slope_c, "to_o": read * slopes[:, 3 * k :]}
+        kept = {"f": f, "to_i": g * slope_i, "to_f": before * slope_f, "to_g": i * slope_g, "to_c": o * slope_c}
+        return (o * read, c), {**kept, "to_o": read * slope_o}
 
-    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
+    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array, Array]:
         (dh, dc), xp = dcarry, namespace(dcarry[0])
-        dc = dc + dh * kept["to_c"]
-        delta_ifg = xp.concatenate([dc, dc, dc], axis=-1) * kept["to_ifg"]  # (20)
-        delta = xp.concatenate([delta_ifg, dh * kept["to_o"]], axis=-1)  # (20)
-        return (xp.zeros_like(dh), dc * kept["f"]), delta
+        γ = dc + dh * kept["to_c"]
+        δ = xp.concatenate([γ * kept["to_i"], γ * kept["to_f"], γ * kept["to_g"], dh * kept["to_o"]], axis=-1)  # (20)
+        return (xp.zeros_like(dh), γ * kept["f"]), δ, δ

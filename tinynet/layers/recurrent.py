@@ -44,7 +44,6 @@ class Recurrent(Layer):
     """
 
     gates: ClassVar[int]
-
     n_in: int
     n_out: int
     initializer: Initializer = field(default=glorot_uniform, kw_only=True, repr=False)
@@ -52,21 +51,17 @@ class Recurrent(Layer):
     def __post_init__(self) -> None:
         convert_ints(self, "n_in", "n_out")
 
-    @abstractmethod
     def start(self, h: Array) -> tuple[Array, ...]:
         """Return the carry before the first step, given h_0; h comes first in it."""
+        return (h,)
 
     @abstractmethod
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
         """Return the next carry and what `step_back` needs of this step."""
 
     @abstractmethod
-    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array]:
-        """Return ∂E/∂(carry before), without what passes through u, and δ = ∂E/∂z, given ∂E/∂(carry after)."""
-
-    def through_state(self, delta: Array, kept: Any) -> Array:
-        """Return ε = ∂E/∂u; it is δ where u is added to z."""
-        return delta
+    def step_back(self, dcarry: tuple[Array, ...], kept: Any) -> tuple[tuple[Array, ...], Array, Array]:
+        """Return ∂E/∂(carry before) without what passes through u, δ = ∂E/∂z and ε = ∂E/∂u, given ∂E/∂(carry after)."""
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         n = self.gates * self.n_out
@@ -98,8 +93,8 @@ class Recurrent(Layer):
         return owned_copy(y.swapaxes(0, 1)), (x, h, kept, inside)
 
     def backward(self, params: Params, cache: Cache, dy: Array) -> tuple[Any, Params]:
-        delta, dparams = self._grads(params, cache, dy)
-        dx = (delta @ params["W_ih"]).swapaxes(0, 1)  # (22)
+        δ, dparams = self._grads(params, cache, dy)
+        dx = (δ @ params["W_ih"]).swapaxes(0, 1)  # (22)
         return dx if cache[-1] is None else (dx, None), dparams
 
     def param_grads(self, params: Params, cache: Cache, dy: Array) -> Params:
@@ -107,8 +102,7 @@ class Recurrent(Layer):
 
     def _grads(self, params: Params, cache: Cache, dy: Array) -> tuple[Array, Params]:
         x, h, kept, inside = cache
-        W_hh = self._params(params)[1]
-        T, m, _ = h.shape
+        W_hh, (T, m, _) = self._params(params)[1], h.shape
         check_same_shape(self, "dy", dy, (m, T, self.n_out), "the output")
         xp, dy = namespace(dy), dy.swapaxes(0, 1)
         if inside is not None:
@@ -116,15 +110,14 @@ class Recurrent(Layer):
 
         def step_back(dcarry: tuple[Array, ...], xs: Any) -> Any:
             dy, kept = xs
-            (dh, *others), delta = self.step_back((dcarry[0] + dy, *dcarry[1:]), kept)
-            return (dh + self.through_state(delta, kept) @ W_hh, *others), delta  # (22)
+            (dh, *others), δ, ε = self.step_back((dcarry[0] + dy, *dcarry[1:]), kept)
+            return (dh + ε @ W_hh, *others), (δ, ε)  # (22)
 
-        _, delta = scan(step_back, self.start(xp.zeros((m, self.n_out), dtype=dy.dtype)), (dy, kept), reverse=True)
-        epsilon = self.through_state(delta, kept)
-        before = xp.concatenate([xp.zeros((1, m, self.n_out), dtype=h.dtype), h])[:T]
-        D, E = rows(delta), rows(epsilon)
-        dW_ih, dW_hh = D.T @ rows(x), E.T @ rows(before)  # (24)
-        return delta, {"W_ih": dW_ih, "W_hh": dW_hh, "b_ih": D.sum(axis=0), "b_hh": E.sum(axis=0)}  # (26)
+        nothing = xp.zeros((1, m, self.n_out), dtype=h.dtype)
+        _, (δ, ε) = scan(step_back, self.start(nothing[0]), (dy, kept), reverse=True)
+        Δ, Δ_hh, before = rows(δ), rows(ε), rows(xp.concatenate([nothing, h])[:T])
+        dW_ih, dW_hh = Δ.T @ rows(x), Δ_hh.T @ before  # (24)
+        return δ, {"W_ih": dW_ih, "W_hh": dW_hh, "b_ih": Δ.sum(axis=0), "b_hh": Δ_hh.sum(axis=0)}  # (26)
 
     def _params(self, params: Params) -> tuple[Array, ...]:
         n = self.gates * self.n_out

@@ -31,13 +31,11 @@ class RNN(Recurrent):
 
     gates: ClassVar[int] = 1
 
-    def start(self, h: Array) -> tuple[Array, ...]:
-        return (h,)
-
     def step(self, carry: tuple[Array, ...], z: Array, u: Array) -> tuple[tuple[Array, ...], Any]:
         h, slope = _TANH.forward({}, z + u)
         return (h,), slope
 
-    def step_back(self, dcarry: tuple[Array, ...], slope: Array) -> tuple[tuple[Array, ...], Array]:
+    def step_back(self, dcarry: tuple[Array, ...], slope: Array) -> tuple[tuple[Array, ...], Array, Array]:
         (dh,) = dcarry
-        return (namespace(dh).zeros_like(dh),), dh * slope  # (20)
+        δ = dh * slope  # (20)
+        return (namespace(dh).zeros_like(dh),), δ, δ

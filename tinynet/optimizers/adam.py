@@ -42,6 +42,8 @@ class Adam(Optimizer):
         TypeError, ValueError: a setting is not a number in its range.
     """
 
+    traced = ("lr", "weight_decay")
+
     lr: LearningRate = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
@@ -56,6 +58,9 @@ class Adam(Optimizer):
 
     def init(self, params: Params) -> Any:
         return {"step": first_step(), "m": zeros_like(params), "v": zeros_like(params)}
+
+    def learning_rate(self, state: Any) -> float | None:
+        return float(learning_rate_at(self.lr, state["step"]))
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         t = next_step(state["step"])

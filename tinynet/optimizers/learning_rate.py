@@ -37,6 +37,11 @@ def learning_rate_at(lr: LearningRate, step: Array) -> Any:
     return lr(step) if callable(lr) else lr
 
 
+def is_zero(number: Any) -> bool:
+    """Return whether a setting is 0; one that a compiled program is given when it runs is not."""
+    return type(number) is float and number == 0
+
+
 def in_dtype_of(p: Array, number: Any) -> Any:
     """Return `number` in the dtype of `p`, so that a schedule's float64 does not widen it; a Python float cannot."""
     return number if type(number) is float else namespace(p).asarray(number, dtype=p.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from tinynet.arrays import Params, namespace, owned_copy
 from tinynet.trees import map_leaves
@@ -13,7 +14,13 @@ class Optimizer(ABC):
     """A rule (params, grads, state) -> (params, state).
 
     A subclass writes `init` and `step`; `update` is the pure face of `step`.
+
+    Attributes:
+        traced: names of fields that hold floats which a compiled program may be given when it runs, so that another
+            value does not compile it anew. `step` computes with them and neither tests nor converts them.
     """
+
+    traced: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def init(self, params: Params) -> Any:
@@ -22,6 +29,14 @@ class Optimizer(ABC):
     @abstractmethod
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         """Do as `update`, on arrays that the caller gives away: NumPy arrays are overwritten."""
+
+    def learning_rate(self, state: Any) -> float | None:
+        """Return η of the next update, given the state before it; None where there is no one number."""
+        return None
+
+    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
+        """Return the state after an epoch whose entry in the history is `row`; `fit` calls it. By default the same."""
+        return state
 
     def scaled(self) -> tuple[float, Optimizer]:
         """Return (c, rule): a step of `rule` on the gradient of c·E is a step of this on the gradient of E.

@@ -28,6 +28,8 @@ class ExponentialDecay:
         steps: T ≥ 1.
     """
 
+    traced = ("lr", "rate")
+
     lr: float
     rate: float
     steps: int
@@ -39,7 +41,7 @@ class ExponentialDecay:
         check_positive_int("ExponentialDecay", "steps", self.steps)
 
     def __call__(self, step: Array | int) -> Array:
-        return self.lr * self.rate ** (_array(step) / self.steps)
+        return self.lr * self.rate ** (1.0 * _array(step) / self.steps)  # JAX divides int32 in float32
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class CosineDecay:
 
     Source: I. Loshchilov, F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017, equation (5).
     """
+
+    traced = ("lr", "final")
 
     lr: float
     steps: int
@@ -91,7 +95,7 @@ class Warmup:
     def __call__(self, step: Array | int) -> Array:
         step = _array(step)
         xp = namespace(step)
-        line = learning_rate_at(self.then, xp.zeros_like(step)) * (step / self.steps)
+        line = learning_rate_at(self.then, xp.zeros_like(step)) * (1.0 * step / self.steps)
         return xp.where(step < self.steps, line, learning_rate_at(self.then, xp.maximum(step - self.steps, 0)))
 
 

@@ -12,6 +12,7 @@ from tinynet.optimizers.learning_rate import (
     check_learning_rate,
     first_step,
     in_dtype_of,
+    is_zero,
     learning_rate_at,
     next_step,
 )
@@ -37,6 +38,8 @@ class SGD(Optimizer):
         TypeError, ValueError: lr or momentum is not a number in its range.
     """
 
+    traced = ("lr", "momentum")
+
     lr: LearningRate
     momentum: float = 0.0
 
@@ -45,11 +48,14 @@ class SGD(Optimizer):
         object.__setattr__(self, "momentum", check_number("SGD", "momentum", self.momentum, 0.0, 1.0))
 
     def init(self, params: Params) -> Any:
-        v = zeros_like(params) if self.momentum else ()
+        v = () if is_zero(self.momentum) else zeros_like(params)
         return {"step": first_step(), "v": v} if callable(self.lr) else v
 
+    def learning_rate(self, state: Any) -> float | None:
+        return float(learning_rate_at(self.lr, state["step"] if callable(self.lr) else None))
+
     def scaled(self) -> tuple[float, Optimizer]:
-        if type(self) is not SGD or self.momentum or callable(self.lr):
+        if type(self) is not SGD or not is_zero(self.momentum) or callable(self.lr) or is_zero(self.lr):
             return 1.0, self
         return self.lr, SGD(1.0)  # η ∇E = ∇(η E)
 
@@ -65,7 +71,7 @@ class SGD(Optimizer):
             p -= g if type(lr) is float and lr == 1 else in_dtype_of(p, lr) * g  # w ← w − η ∇w
             return p
 
-        if not self.momentum:
+        if is_zero(self.momentum):
             return map_leaves(descend, params, grads), v
         v = accumulate(self.momentum, v, grads)
         return map_leaves(descend, params, v), v
@@ -90,6 +96,8 @@ class Nesterov(Optimizer):
         TypeError, ValueError: lr or momentum is not a number in its range.
     """
 
+    traced = ("lr", "momentum")
+
     lr: LearningRate
     momentum: float = 0.9
 
@@ -99,6 +107,9 @@ class Nesterov(Optimizer):
 
     def init(self, params: Params) -> Any:
         return {"step": first_step(), "v": zeros_like(params)}
+
+    def learning_rate(self, state: Any) -> float | None:
+        return float(learning_rate_at(self.lr, state["step"]))
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         lr = learning_rate_at(self.lr, state["step"])

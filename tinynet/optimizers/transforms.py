@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class ClipByGlobalNorm(Optimizer):
         TypeError, ValueError: optimizer is not an Optimizer; max_norm is not a positive number.
     """
 
+    traced = ("max_norm",)
+
     optimizer: Optimizer
     max_norm: float
 
@@ -40,6 +43,12 @@ class ClipByGlobalNorm(Optimizer):
 
     def init(self, params: Params) -> Any:
         return self.optimizer.init(params)
+
+    def learning_rate(self, state: Any) -> float | None:
+        return self.optimizer.learning_rate(state)
+
+    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
+        return self.optimizer.observe(state, row)
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         norm = global_norm(grads)
@@ -62,6 +71,8 @@ class WeightDecay(Optimizer):
         TypeError, ValueError: optimizer is not an Optimizer; decay is not a number of at least 0.
     """
 
+    traced = ("decay",)
+
     optimizer: Optimizer
     decay: float
 
@@ -71,6 +82,12 @@ class WeightDecay(Optimizer):
 
     def init(self, params: Params) -> Any:
         return self.optimizer.init(params)
+
+    def learning_rate(self, state: Any) -> float | None:
+        return self.optimizer.learning_rate(state)
+
+    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
+        return self.optimizer.observe(state, row)
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         grads = map_leaves(lambda g, p: g + self.decay * p, grads, params)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import tinynet
 from tinynet import scalar
 from tinynet.equations import EQUATIONS, Equation
 from tinynet.inspection import trace
@@ -204,7 +203,7 @@ def equations_page() -> str:
     for numbers, en, zh in SECTIONS:
         rows = "".join(_row(by_number[n], found.get(n)) for n in numbers)
         sections.append(f"<section><h2>{_both(en, zh)}</h2>{rows}</section>")
-    return fill("equations.html", sections="\n".join(sections), remark=escape(remark), version=tinynet.__version__)
+    return fill("equations.html", sections="\n".join(sections), remark=escape(remark))
 
 
 def _row(e: Equation, check: Check | None) -> str:
@@ -247,6 +246,6 @@ def _code(code: str, number: int) -> str:
     lines, first = inspect.getsourcelines(found)
     marked = [i for i, line in enumerate(lines) if f"({number})" in line]
     at = next((i for i in marked if "#" in lines[i].split(f"({number})")[0]), marked[0])
-    file = Path(inspect.getfile(found)).relative_to(Path(tinynet.__file__).parents[1]).as_posix()
+    file = Path(inspect.getfile(found)).relative_to(Path(__file__).parents[2]).as_posix()
     line = lines[at].split("  # ")[0].strip()
     return f'<p class="code"><code>{escape(line)}</code> <span class="dim">{file}:{first + at}</span></p>'

@@ -115,6 +115,7 @@ const functionName = () => steps[state.step].text.match(/= (.*)\(/u)[1].split("(
 
 // The matrices of an equation
 
+const equalsSum = data.samples > 1 ? "= ∑" : "=";
 const OPERANDS = {
   input: () => [],
   affine: ([W, a, b]) => ["=", {name: W}, "·", {name: a}, "+", {name: b}],
@@ -123,8 +124,8 @@ const OPERANDS = {
   residual: ([ŷ, y]) => ["of", {name: ŷ}, "and", {name: y}],
   product: ([above, slope]) => ["=", {name: above}, "⊗", {name: slope}],
   transposed: ([W, δ]) => ["=", {name: W, above: "T"}, "·", {name: δ}],
-  outer: ([δ, a]) => ["=", {name: δ}, "·", {name: a, above: "T"}],
-  sum: ([δ]) => ["=", {name: δ}],
+  outer: ([δ, a]) => [equalsSum, {name: δ}, "·", {name: a, above: "T"}],
+  sum: ([δ]) => [equalsSum, {name: δ}],
   update: ([W, dW]) => ["←", {name: W}, `− ${data.lr} ·`, {name: dW}],
   layer: names => names.flatMap((name, k) => [k ? "and" : "of", {name}]),
 };
@@ -199,7 +200,7 @@ function places(width) {
   const gap = vertical ? Math.min(130, (width - 16) / most) : Math.min(190, Math.max(84, 640 / most));
   const length = vertical ? 90 + columns.length * 140 : width, breadth = vertical ? width : Math.max(most * gap, 240) + 70;
   const first = vertical ? 62 : 70, last = vertical ? length - 110 : width - 190, between = (last - first) / Math.max(1, columns.length - 1);
-  const radius = Math.min(vertical ? 28 : 46, 0.42 * gap, Math.max(18, 0.24 * between)), narrow = vertical && gap < 60, digits = narrow ? 2 : 4;
+  const radius = Math.min(vertical ? 28 : 46, 0.42 * gap, Math.max(18, 0.24 * between)), narrow = vertical && gap < 60, digits = narrow ? 2 : radius < 32 && !vertical ? 3 : 4;
   const font = Math.min(vertical ? 13 : 20, radius * (narrow ? 0.6 : 0.46));
   const along = c => columns.length > 1 ? first + c * between : length / 2;
   const across = (c, k) => breadth / 2 + (vertical ? 0 : 8) + (k - (counts[c] - 1) / 2) * gap;

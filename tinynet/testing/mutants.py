@@ -17,8 +17,8 @@ from typing import Any
 
 from tinynet.layers import Layer
 from tinynet.losses import Loss
-from tinynet.testing.faulty import instance_of
 from tinynet.testing.source_changes import checks_in, source_changes
+from tinynet.testing.wrong_targets import instance_of
 
 
 @dataclass(frozen=True)

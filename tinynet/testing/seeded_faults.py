@@ -12,9 +12,9 @@ from tinynet.arrays import is_floating
 from tinynet.faults import name as printed
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import Loss
-from tinynet.testing.faulty import Backward, Call, faulty
 from tinynet.testing.state_faults import state_faults
 from tinynet.testing.value_faults import value_faults
+from tinynet.testing.wrong_targets import Backward, Call, faulty
 from tinynet.trees import leaves, map_leaves
 
 

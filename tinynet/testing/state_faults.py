@@ -14,7 +14,7 @@ import numpy as np
 from tinynet.arrays import Array, Params, is_floating, owned_copy
 from tinynet.layers import Layer
 from tinynet.losses import Loss
-from tinynet.testing.faulty import Backward, Call, Grads, Watch
+from tinynet.testing.wrong_targets import Backward, Call, Grads, Watch
 from tinynet.trees import leaves, map_leaves
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinynet.arrays import Array, is_floating, namespace, owned_copy
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import Loss
-from tinynet.testing.faulty import Backward, Call, Grads, named
+from tinynet.testing.wrong_targets import Backward, Call, Grads, named
 from tinynet.trees import leaves, map_leaves
 
 

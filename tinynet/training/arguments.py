@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Params, describe
-from tinynet.checks import check_number, check_positive_int
+from tinynet.arrays import Params, describe
+from tinynet.checks import check_natural, check_number, check_positive_int
 from tinynet.layers import Layer
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
-from tinynet.training.batches import Samples, Stream, cast, sample_weights, samples
+from tinynet.training.batches import (
+    Samples,
+    Stream,
+    arrays_in,
+    cast,
+    count,
+    is_data,
+    map_arrays,
+    mapping,
+    rows_of,
+    sample_weights,
+    samples,
+)
 from tinynet.training.callbacks import EarlyStopping
-from tinynet.training.checkpoints import fingerprint
 from tinynet.training.engines import Engine, TrainingState
 from tinynet.training.engines.numpy import NumpyEngine
+from tinynet.training.evaluation import metrics_by_name
+from tinynet.training.settings import is_optax
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 
 
@@ -47,11 +61,10 @@ def check_arguments(
         shown = f"the class {given.__name__}" if isinstance(given, type) else describe(given)
         raise TypeError(f"fit: {name} is {shown}; expected an instance of tinynet.{kind.__name__}")
     check_positive_int("fit", "epochs", epochs)
-    for name, count in {"batch_size": batch_size, "threads": threads}.items():
-        if count is not None:
-            check_positive_int("fit", name, count)
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"fit: seed is {seed!r}; expected an int of at least 0")
+    for name, number in {"batch_size": batch_size, "threads": threads}.items():
+        if number is not None:
+            check_positive_int("fit", name, number)
+    check_natural("fit", "seed", seed)
     if not isinstance(shuffle, (bool, np.bool_)):
         raise TypeError(f"fit: shuffle is {shuffle!r}; expected True or False")
     if state is not None and not isinstance(state, TrainingState):
@@ -63,20 +76,21 @@ def check_arguments(
 
 
 def check_watching(
-    validation: object, metrics: object, early_stopping: object, tolerance: object, trained_on_arrays: bool
+    validation: Any, metrics: Any, early_stopping: object, tolerance: object, trained_on_arrays: bool, loss: Loss
 ) -> None:
     """Raise TypeError or ValueError unless what `fit` is to measure after each epoch can be."""
-    if validation is not None and not (isinstance(validation, (tuple, list)) and len(validation) == 2):
+    if isinstance(validation, (float, np.floating)):
+        if not 0 < validation < 1:
+            raise ValueError(f"fit: validation is {validation!r}; expected a share of the samples between 0 and 1")
+        if not trained_on_arrays:
+            raise ValueError("fit: validation is a share of the samples, but x is an iterable; expected (x, y)")
+    elif validation is not None and not (isinstance(validation, (tuple, list)) and len(validation) == 2):
         given = f"{len(validation)} entries" if isinstance(validation, (tuple, list)) else describe(validation)
         raise TypeError(f"fit: validation is {given}; expected a tuple (x, y)")
-    if metrics is not None and not isinstance(metrics, Mapping):
-        raise TypeError(f"fit: metrics is {describe(metrics)}; expected a dict of functions of (ŷ, y)")
-    names = dict(metrics or {})
-    for name, metric in names.items():
-        if not callable(metric):
-            raise TypeError(f"fit: metrics[{name!r}] is {describe(metric)}; expected a function of (ŷ, y)")
-        if not isinstance(name, str) or name in ("loss", "seconds") or name.startswith("validation_"):
-            raise ValueError(f"fit: metrics has the name {name!r}, which the history uses itself; use another one")
+    try:
+        names = metrics_by_name(metrics, loss)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"fit: {error}") from None
     if tolerance is not None:
         check_number("fit", "tolerance", tolerance)
     if early_stopping is None:
@@ -102,27 +116,56 @@ def check_calls(
             raise TypeError(f"fit: {name} is {given!r:.60}; expected a list of functions")
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
         raise TypeError(f"fit: checkpoint is {describe(checkpoint)}; expected the path of a file")
-    for name, count in {"verify_every": verify_every, "every": every}.items():
-        if count is not None:
-            check_positive_int("fit", name, count)
+    for name, number in {"verify_every": verify_every, "every": every}.items():
+        if number is not None:
+            check_positive_int("fit", name, number)
     if every is not None and checkpoint is None:
         raise ValueError("fit: every is for checkpoint=, which is not given")
 
 
 def source(
-    x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, shuffle: bool, epochs: int
+    loss: Loss,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    class_weight: Any,
+    batch_size: int | None,
+    shuffle: bool,
+    epochs: int,
 ) -> Samples | Stream:
     """Return where the batches come from."""
-    if y is None:
-        if hasattr(x, "__array_namespace__") or not (callable(x) or isinstance(x, Iterable)):
-            raise TypeError(f"fit: y is None and x is {describe(x)}; expected y, or x an iterable of batches (x, y)")
+    if (sample_weight is not None or class_weight is not None) and not loss.samplewise():
+        raise ValueError(f"fit: the loss of a sample depends on the others in {loss}; expected no weights of samples")
+    if y is None and not is_data(x):
+        if not (callable(x) or isinstance(x, Iterable)):
+            raise TypeError(f"fit: x is {describe(x)}; expected arrays, or an iterable of batches (x, y)")
         if batch_size is not None:
             raise ValueError("fit: batch_size is for arrays; an iterable x makes its own batches")
         if sample_weight is not None or class_weight is not None:
             raise ValueError("fit: weights are for arrays; an iterable x yields its own, as (x, y, weights)")
         return Stream(x, epochs)
     x, y = samples("x", x, "y", y)
-    return Samples(x, y, sample_weights(y, sample_weight, class_weight), batch_size, shuffle)
+    batch_size = None if batch_size is None else int(batch_size)
+    return Samples(x, y, sample_weights(y, sample_weight, class_weight, count(x)), batch_size, shuffle)
+
+
+def split_off(data: Samples | Stream, validation: Any, seed: int) -> tuple[Samples | Stream, tuple[Any, Any] | None]:
+    """Return the data to train on and (x, y) to validate on, if any."""
+    if validation is None:
+        return data, None
+    if not isinstance(validation, (float, np.floating)):
+        return data, samples("validation[0]", validation[0], "validation[1]", validation[1])
+    assert isinstance(data, Samples)  # as `check_watching` has seen to
+    m = count(data.x)
+    held_out = math.ceil(validation * m)
+    if held_out == m:
+        raise ValueError(f"fit: validation is {validation!r}, all of the {m} samples; expected a smaller share")
+    order = np.random.default_rng(seed).spawn(3)[2].permutation(m)
+    x, y, weights = (
+        map_arrays(lambda a: a[np.sort(order[held_out:])], part) for part in (data.x, data.y, data.weights)
+    )
+    rest = map_arrays(lambda a: a[np.sort(order[:held_out])], (data.x, data.y))
+    return replace(data, x=x, y=y, weights=weights), rest
 
 
 def initial_params(net: Layer, params: Params, rng: np.random.Generator, dtype: Any) -> Params:
@@ -134,6 +177,11 @@ def initial_params(net: Layer, params: Params, rng: np.random.Generator, dtype: 
     params = map_leaves(np.asarray, params)
     dtypes = {p.dtype for p in leaves(params)}
     for path, p in leaves_with_paths(params):
+        if p.dtype in ("float16", "bfloat16"):
+            raise TypeError(
+                f"fit: params{path} has dtype {p.dtype}, whose small gradients would be 0; expected float32 or "
+                "float64; use tn.map_leaves(lambda p: p.astype(numpy.float32), params)"
+            )
         if p.dtype.kind != "f" or len(dtypes) > 1:
             raise TypeError(f"fit: params{path} has dtype {p.dtype}; expected one floating-point dtype throughout")
         if not np.isfinite(p).all():
@@ -141,14 +189,30 @@ def initial_params(net: Layer, params: Params, rng: np.random.Generator, dtype: 
     return params
 
 
-def check_fits(net: Layer, loss: Loss, params: Params, x: Array, y: Array, name_y: str, dtype: Any) -> None:
-    """Send one sample through, so that data which do not fit are met before anything is trained."""
-    y_hat, _ = net.forward(params, cast(x[:1], dtype))
-    expected = (len(x), *y_hat.shape[1:])
-    if y.shape != expected:
-        hint = f"; use {name_y}.reshape({expected})" if y.size == math.prod(expected) else ""
-        raise ValueError(f"fit: {name_y} has shape {y.shape}; expected {expected}, that of the network's output{hint}")
-    loss.forward(y_hat, cast(y[:1], dtype))
+def first_dtype(x: Any) -> Any:
+    """Return the dtype in which parameters are drawn: that of the floating-point data, of 32 bits at least."""
+    found = [a.dtype for a in arrays_in(x) if a.dtype.kind == "f"]
+    return np.result_type(np.float32, *found)
+
+
+def check_fits(name: str, net: Layer, loss: Loss, params: Params, state: Any, x: Any, y: Any, dtype: Any) -> None:
+    """Send one sample of the data called `name` through, so that a misfit is met before anything is trained."""
+    y_hat, _ = forward_with_state(net, params, cast(rows_of(x, slice(1)), dtype), state)
+    if all(mapping(a) is None for a in arrays_in(y)):
+        every = map_arrays(lambda a: np.broadcast_to(a[:1], (count(x), *a.shape[1:])), y_hat)
+        y = cast(y, dtype)
+    else:  # a file is read when its batches come
+        every, y = y_hat, cast(rows_of(y, slice(1)), dtype)
+    try:
+        loss.check(every, y)
+    except (TypeError, ValueError) as error:
+        classes = np.ndim(every) == 2 and np.ndim(y) == 1 and np.asarray(y).dtype.kind in "iu"
+        hint = f"; for classes use numpy.eye({every.shape[1]})[y]" if classes else ""
+        raise type(error)(f"fit: {name} do not fit the network's output: {error}{hint}") from error
+    if type(loss).check is Loss.check and {np.ndim(y), np.ndim(every)} == {1, 2} and np.size(y) == np.size(every):
+        # Broadcasting would hide the mistake: (m,) against (m, 1) makes (m, m).
+        raise ValueError(f"{loss}: y has shape {y.shape}; expected {every.shape}, that of y_hat")
+    loss.forward(y_hat, rows_of(y, slice(1)))
 
 
 def make_engine(
@@ -160,31 +224,3 @@ def make_engine(
     from tinynet.training.engines.jax import JaxEngine
 
     return JaxEngine(net, loss, optimizer, mesh, dtype)
-
-
-def settings_of(
-    data: Samples | Stream,
-    loss: Loss,
-    optimizer: Any,
-    early_stopping: EarlyStopping | None,
-    seed: int,
-    batch_size: int | None,
-    shuffle: bool,
-    engine: str,
-) -> dict[str, Any]:
-    """Return what decides each bit of a run's result, as a file can hold it."""
-    return {
-        "loss": loss,
-        "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
-        "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
-        "early_stopping": early_stopping and asdict(early_stopping),
-        "seed": seed,
-        "batch_size": batch_size,
-        "shuffle": shuffle,
-        "engine": engine,
-    }
-
-
-def is_optax(optimizer: object) -> bool:
-    """Return whether `optimizer` has the form of an Optax transformation."""
-    return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")

@@ -1,4 +1,8 @@
-"""Batches: from arrays, from arrays mapped from a file, or from any iterable; and how much each sample counts."""
+"""Batches: from arrays, from arrays mapped from a file, or from any iterable; and how much each sample counts.
+
+Data are trees: an array, or a tuple or dict of arrays with one common first axis, that of the samples. There may be no
+y, which is None then.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from tinynet.arrays import Array, describe
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
-Batch: TypeAlias = tuple[Array, Array, Array | None]
+Batch: TypeAlias = tuple[Any, Any, Array | None]
 """x, y and the weights of the samples, or None for equal ones."""
 
 _RELEASE_EVERY = 64 * 2**20
@@ -27,23 +32,26 @@ _CHECK_AT_ONCE = 16 * 2**20
 class Batches:
     """The batches of one epoch, as often as asked for: `size` samples each, in `order` or as they stand."""
 
-    x: Array
-    y: Array
+    x: Any
+    y: Any
     weights: Array | None
     size: int
     order: Array | None
     dtype: Any
 
     def __iter__(self) -> Iterator[Batch]:
-        unreleased = 0
+        data, unreleased = (self.x, self.y, self.weights), 0
         for i in range(0, self.m, self.size):
-            x, y = self._take(self.x, i), self._take(self.y, i)
-            if not self.in_memory:
-                rows = range(i, i + len(x)) if self.order is None else self.order[i : i + len(x)]
-                x, y = _checked("x", cast(x, self.dtype), rows), _checked("y", cast(y, self.dtype), rows)
-            yield x, y, None if self.weights is None else self._take(self.weights, i)
-            unreleased += x.nbytes + y.nbytes if self.order is None else len(x) * _MAPPED_AROUND
-            if unreleased >= _RELEASE_EVERY and not self.in_memory:
+            x, y, weights = map_arrays(partial(self._take, i), data)
+            if self.in_memory:
+                yield x, y, weights
+                continue
+            rows = range(i, i + self.size) if self.order is None else self.order[i : i + self.size]
+            x, y = (_checked(name, cast(a, self.dtype), rows) for name, a in (("x", x), ("y", y)))
+            yield x, y, weights
+            read = sum(a.nbytes for a in arrays_in((x, y)))
+            unreleased += read if self.order is None else count(x) * _MAPPED_AROUND
+            if unreleased >= _RELEASE_EVERY:
                 release(self.x, self.y)
                 unreleased = 0
         release(self.x, self.y)
@@ -54,11 +62,11 @@ class Batches:
     @property
     def m(self) -> int:
         """Return the number of samples that the epoch meets."""
-        return len(self.x) if self.order is None else len(self.order)
+        return count(self.x) if self.order is None else len(self.order)
 
     def parts(self, start: int, every: int | None) -> Iterator[Batches]:
         """Cut what is left from batch `start` on into parts of `every` batches; one part if None."""
-        order = np.arange(len(self.x)) if self.order is None else self.order
+        order = np.arange(count(self.x)) if self.order is None else self.order
         if start == 0 and every is None:
             yield self
             return
@@ -68,18 +76,18 @@ class Batches:
 
     @cached_property
     def in_memory(self) -> bool:
-        return mapping(self.x) is None and mapping(self.y) is None
+        return all(mapping(a) is None for a in arrays_in((self.x, self.y)))
 
-    def _take(self, a: Array, i: int) -> Array:
+    def _take(self, i: int, a: Array) -> Array:
         return a[i : i + self.size] if self.order is None else a.take(self.order[i : i + self.size], 0)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Arrays x and y with one row per sample, in memory or mapped from a file, and how epochs go through them."""
+    """Data x and y with one row per sample, in memory or mapped from a file, and how epochs go through them."""
 
-    x: Array
-    y: Array
+    x: Any
+    y: Any
     weights: Array | None
     batch_size: int | None
     shuffle: bool
@@ -89,17 +97,18 @@ class Samples:
 
     def as_dtype(self, dtype: Any) -> Samples:
         """Round floating-point data to `dtype`: at once in memory, batch by batch from a file."""
-        x, y = (cast(a, dtype) if mapping(a) is None else a for a in (self.x, self.y))
+        x, y = map_arrays(lambda a: cast(a, dtype) if mapping(a) is None else a, (self.x, self.y))
         weights = None if self.weights is None else self.weights.astype(dtype)
         return Samples(x, y, weights, self.batch_size, self.shuffle, dtype)
 
     @property
     def largest(self) -> int:
         """Return the number of samples of a batch, the last one excepted."""
-        return min(self.batch_size or len(self.x), len(self.x))
+        return min(self.batch_size or count(self.x), count(self.x))
 
     def epoch(self, rng: np.random.Generator) -> Batches:
-        order = rng.permutation(len(self.x)) if self.shuffle and self.largest < len(self.x) else None
+        m = count(self.x)
+        order = rng.permutation(m) if self.shuffle and self.largest < m else None
         return Batches(self.x, self.y, self.weights, self.largest, order, self.dtype)
 
 
@@ -124,8 +133,9 @@ class Stream:
         first = next(self._started, None)
         if first is None:
             raise ValueError("fit: x is an iterable that yields no batch (an exhausted generator?)")
+        self.x, self.y, weights = self._batch(first, 0)
+        first = (self.x, self.y, *(() if weights is None else (weights,)))  # the iterable may reuse what it yielded
         self._started = itertools.chain([first], self._started)
-        self.x, self.y, _ = self._batch(first, 0)
 
     def as_dtype(self, dtype: Any) -> Stream:
         self.dtype = dtype
@@ -133,7 +143,7 @@ class Stream:
 
     @property
     def largest(self) -> int:
-        return len(self.x)
+        return count(self.x)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         iterator, self._started = self._started or self._start(), None
@@ -148,80 +158,57 @@ class Stream:
         return iter(self._batches() if callable(self._batches) else self._batches)
 
     def _batch(self, batch: Any, i: int) -> Batch:
+        """Return a batch of copies, so that an iterable that reuses its arrays does not change what is held."""
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             raise TypeError(f"fit: batch {i} of x is {describe(batch)}; expected a tuple (x, y) or (x, y, weights)")
         x, y = samples(f"x of batch {i}", batch[0], f"y of batch {i}", batch[1])
         weights = as_array(f"weights of batch {i}", batch[2]) if len(batch) == 3 else None
-        if weights is not None and weights.shape != (len(x),):
-            raise ValueError(f"fit: weights of batch {i} has shape {weights.shape}; expected {(len(x),)}")
-        dtype = self.dtype
-        return cast(x, dtype), cast(y, dtype), None if weights is None else weights.astype(dtype or weights.dtype)
+        if weights is not None and weights.shape != (count(x),):
+            raise ValueError(f"fit: weights of batch {i} has shape {weights.shape}; expected {(count(x),)}")
+        weights = None if weights is None else weights.astype(self.dtype or weights.dtype)
+        x, y = map_arrays(lambda a: np.array(cast(a, self.dtype)), (x, y))
+        return x, y, weights
 
 
-def samples(name_x: str, x: Array, name_y: str, y: Array) -> tuple[Array, Array]:
-    """Return x and y as arrays of real, finite numbers with equally many rows, at least one.
+def is_data(x: Any) -> bool:
+    """Return whether `x` is data: an array, a frame, or a tuple or dict of them; anything else may be batches."""
+    return isinstance(x, (tuple, dict)) or hasattr(x, "__array__") or hasattr(x, "__array_namespace__")
+
+
+def samples(name_x: str, x: Any, name_y: str, y: Any) -> tuple[Any, Any]:
+    """Return x and y as trees of arrays of real, finite numbers with equally many rows, at least one.
 
     Arrays mapped from a file are not read: their batches are checked as they come.
     """
-    x, y = as_array(name_x, x), as_array(name_y, y)
-    if len(x) != len(y):
-        raise ValueError(f"fit: {name_y} has {len(y)} samples; expected {len(x)}, as many as {name_x}")
-    if len(x) == 0:
-        raise ValueError(f"fit: {name_x} has shape {x.shape}; expected at least one sample")
+    x, y = as_tree(name_x, x), None if y is None else as_tree(name_y, y)
+    if not arrays_in(x):
+        raise TypeError(f"fit: {name_x} is {describe(x)}, which holds no array; expected at least one")
+    for name, tree in ((name_x, x), (name_y, y)):
+        for path, array in leaves_with_paths(tree):
+            if array is not None and len(array) != count(x):
+                raise ValueError(
+                    f"fit: {name}{path} has {len(array)} samples; expected {count(x)}, as many as {name_x}"
+                )
+    if count(x) == 0:
+        raise ValueError(f"fit: {name_x} has shape {arrays_in(x)[0].shape}; expected at least one sample")
     return x, y
 
 
-def sample_weights(
-    y: Array, sample_weight: Any, class_weight: Mapping[int, float] | Literal["balanced"] | None
-) -> Array | None:
-    """Return the weight of each sample, (m,), or None where all count the same.
-
-    Args:
-        y: (m,) or (m, 1) whole numbers that are classes, or (m, K), the class being the largest entry's column.
-        sample_weight: (m,), at least 0.
-        class_weight: a weight at least 0 for every class in y; "balanced" for m / (classes · samples of the class).
-
-    Raises:
-        TypeError, ValueError: the weights do not fit y.
-    """
-    if sample_weight is None and class_weight is None:
+def as_tree(name: str, data: Any) -> Any:
+    """Return `data`, an array or a tuple or dict of arrays and None, as such a tree of NumPy arrays."""
+    if data is None:
         return None
-    weights = np.ones(len(y))
-    if sample_weight is not None:
-        weights = as_array("sample_weight", sample_weight).astype(np.float64)
-        if weights.shape != (len(y),):
-            raise ValueError(f"fit: sample_weight has shape {weights.shape}; expected {(len(y),)}, one per sample")
-    if class_weight is not None:
-        weights *= _of_classes(_classes(y), class_weight)
-    if (weights < 0).any():
-        raise ValueError("fit: a weight of a sample is negative; expected at least 0")
-    return weights
+    if isinstance(data, dict):
+        return {key: as_tree(f'{name}["{key}"]', part) for key, part in data.items()}
+    if isinstance(data, tuple):
+        return tuple(as_tree(f"{name}[{i}]", part) for i, part in enumerate(data))
+    return as_array(name, data)
 
 
-def _of_classes(classes: Array, class_weight: Any) -> Array:
-    present, index, count = np.unique(classes, return_inverse=True, return_counts=True)
-    if class_weight == "balanced":
-        return (len(classes) / (len(present) * count))[index]
-    if not isinstance(class_weight, Mapping):
-        raise TypeError(f'fit: class_weight is {describe(class_weight)}; expected a dict or "balanced"')
-    missing = [c for c in present.tolist() if c not in class_weight]
-    if missing:
-        raise ValueError(f"fit: class_weight has no weight for class {missing[0]!r}, which is in y")
-    return as_array("class_weight", [class_weight[c] for c in present.tolist()]).astype(np.float64)[index]
-
-
-def _classes(y: Array) -> Array:
-    if y.ndim == 2 and y.shape[1] > 1:
-        return y.argmax(axis=1)
-    if y.ndim <= 2 and np.array_equal(y, np.rint(y)):
-        return y.reshape(-1).astype(np.int64)
-    raise ValueError(f"fit: class_weight needs y of classes, (m,), (m, 1) or (m, K); y has shape {y.shape}")
-
-
-def as_array(name: str, data: Array) -> Array:
-    """Return `data` as an array of real, finite numbers with one row per sample."""
+def as_array(name: str, data: Any) -> Array:
+    """Return `data` as an array of real, finite numbers or truth values with one row per sample."""
     array = np.asarray(data)
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiub":
         raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use numpy.asarray({name}, float)")
     if array.ndim == 0:
         raise ValueError(f"fit: {name} has shape (); expected (m, …), one row per sample")
@@ -232,9 +219,84 @@ def as_array(name: str, data: Array) -> Array:
     return array
 
 
-def cast(x: Array, dtype: Any) -> Array:
+def map_arrays(f: Callable[[Array], Any], tree: Any) -> Any:
+    """Apply `f` to each array of `tree`; None, which stands for no data, stays."""
+    return map_leaves(lambda a: None if a is None else f(a), tree)
+
+
+def arrays_in(tree: Any) -> list[Array]:
+    """Return the arrays of `tree`."""
+    return [a for a in leaves(tree) if a is not None]
+
+
+def count(tree: Any) -> int:
+    """Return the number of samples."""
+    return len(arrays_in(tree)[0])
+
+
+def rows_of(tree: Any, rows: slice) -> Any:
+    """Return the samples `rows` of a tree."""
+    return map_arrays(lambda a: a[rows], tree)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
     """Round floating-point numbers to `dtype`; integers, which are labels or indices, stay."""
-    return x.astype(dtype, copy=False) if x.dtype.kind == "f" and dtype is not None else x
+
+    def leaf(x: Array) -> Array:
+        return x.astype(dtype, copy=False) if x.dtype.kind == "f" and dtype is not None else x
+
+    return map_arrays(leaf, tree)
+
+
+def sample_weights(
+    y: Any, sample_weight: Any, class_weight: Mapping[int, float] | Literal["balanced"] | None, m: int | None = None
+) -> Array | None:
+    """Return the weight of each of the m samples, (m,), or None where all count the same.
+
+    Args:
+        y: for m, if that is None. For `class_weight`, (m,) or (m, 1) whole numbers that are classes, or (m, K), the
+            class being the largest entry's column.
+        sample_weight: (m,), at least 0.
+        class_weight: a weight at least 0 for every class in y; "balanced" for m / (classes · samples of the class).
+
+    Raises:
+        TypeError, ValueError: the weights do not fit y.
+    """
+    if sample_weight is None and class_weight is None:
+        return None
+    m = count(y) if m is None else m
+    weights = np.ones(m)
+    if sample_weight is not None:
+        weights = as_array("sample_weight", sample_weight).astype(np.float64)
+        if weights.shape != (m,):
+            raise ValueError(f"fit: sample_weight has shape {weights.shape}; expected {(m,)}, one per sample")
+    if class_weight is not None:
+        weights *= _of_classes(_classes(y), class_weight)
+    if (weights < 0).any():
+        raise ValueError("fit: a weight of a sample is negative; expected at least 0")
+    return weights
+
+
+def _of_classes(classes: Array, class_weight: Any) -> Array:
+    present, index, number = np.unique(classes, return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return (len(classes) / (len(present) * number))[index]
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f'fit: class_weight is {describe(class_weight)}; expected a dict or "balanced"')
+    missing = [c for c in present.tolist() if c not in class_weight]
+    if missing:
+        raise ValueError(f"fit: class_weight has no weight for class {missing[0]!r}, which is in y")
+    return as_array("class_weight", [class_weight[c] for c in present.tolist()]).astype(np.float64)[index]
+
+
+def _classes(y: Any) -> Array:
+    if isinstance(y, np.ndarray):
+        if y.ndim == 2 and y.shape[1] > 1:
+            return y.argmax(axis=1)
+        if y.ndim <= 2 and np.array_equal(y, np.rint(y)):
+            return y.reshape(-1).astype(np.int64)
+    given = describe(y)
+    raise ValueError(f"fit: class_weight needs y of classes, (m,), (m, 1) or (m, K); y is {given}")
 
 
 def mapping(array: Array) -> mmap.mmap | None:
@@ -245,17 +307,22 @@ def mapping(array: Array) -> mmap.mmap | None:
     return base if isinstance(base, mmap.mmap) else None
 
 
-def release(*arrays: Array) -> None:
+def release(*trees: Any) -> None:
     """Let go of what was read of arrays mapped from files, so that a file larger than memory does not fill it."""
-    for m in map(mapping, arrays):
+    for m in map(mapping, arrays_in(trees)):
         # A writable mapping may hold changes that only it has.
         if m is not None and memoryview(m).readonly and hasattr(m, "madvise"):
             m.madvise(mmap.MADV_DONTNEED)
 
 
-def _checked(name: str, array: Array, rows: Sequence[int]) -> Array:
-    finite = np.isfinite(array)
-    if not finite.all():
-        row = rows[int(np.argwhere(~finite)[0, 0])]
-        raise ValueError(f"fit: {name} has a value that is NaN or infinite, first in row {row}; expected finite")
-    return array
+def _checked(name: str, tree: Any, rows: Sequence[int]) -> Any:
+    for path, array in leaves_with_paths(tree):
+        if array is None or array.dtype.kind != "f":
+            continue
+        finite = np.isfinite(array)
+        if not finite.all():
+            row = rows[int(np.argwhere(~finite)[0, 0])]
+            raise ValueError(
+                f"fit: {name}{path} has a value that is NaN or infinite, first in row {row}; expected finite"
+            )
+    return tree

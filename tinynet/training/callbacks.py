@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from tinynet.arrays import Array, Params
+from tinynet.arrays import Params, State
 from tinynet.checks import check_positive_int
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -25,8 +25,8 @@ from tinynet.training.checkpoints import Run, save_checkpoint
 from tinynet.training.engines import TrainingState
 from tinynet.trees import map_leaves
 
-Stopped = Literal["epochs", "tolerance", "early_stopping", "callback"]
-"""Why training ended."""
+Stopped = Literal["epochs", "tolerance", "early_stopping", "callback", "diverged"]
+"""Why training ended; "diverged" in a sweep, where `fit` raises."""
 
 Row: TypeAlias = Mapping[str, float]
 """The entry of one epoch in the history, by name."""
@@ -41,14 +41,20 @@ class Step:
         loss: of the batch, before the update.
         params: after it; valid during the call, copy what you keep.
         x, y: the batch.
+        grads: the gradient that the update followed, of the loss before it.
+        net: the network of this step, as `net.sample` gave it.
+        lr: the learning rate of the update; None where the optimizer has no one number.
     """
 
     epoch: int
     batch: int
     loss: float
     params: Params
-    x: Array
-    y: Array
+    x: Any
+    y: Any
+    grads: Params
+    net: Layer
+    lr: float | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class EarlyStopping:
     """Stop when a number of the history has not improved for a while, and go back to the best parameters.
 
     Args:
-        monitor: its name in the history.
+        monitor: its name in the history. "loss" is measured while the epoch goes on: where a batch has all samples, at
+            the parameters that the epoch began with, which are those that are kept then.
         patience: how many epochs in a row may pass without improvement.
         min_delta: how much better than the best so far counts as better.
         mode: "min" if less is better, "max" if more is.
@@ -111,6 +118,9 @@ class Callback:
 
     def begin(self, run: Run) -> None:
         """Called before the first epoch."""
+
+    def before_epoch(self, run: Run) -> None:
+        """Called before each epoch, and where one is gone on with."""
 
     def after_part(self, run: Run) -> None:
         """Called after each part of an epoch: after so many batches, or the whole of it."""
@@ -151,12 +161,22 @@ class KeepBest(Callback):
 
     rule: EarlyStopping
 
+    def before_epoch(self, run: Run) -> None:
+        if self.rule.monitor == "loss" and run.batch == 0:
+            run.before = _copy(run)
+
     def after_epoch(self, run: Run, row: Row) -> Stopped | None:
         value = row[self.rule.monitor]
         run.waited += 1
         if self.rule.improves(value, run.best and run.best[0]):
-            run.best, run.waited = (value, map_leaves(np.copy, run.params)), 0
+            measured = run.before if run.before is not None and run.batch == 1 else _copy(run)
+            run.best, run.waited = (value, *measured), 0
         return "early_stopping" if run.waited >= self.rule.patience else None
+
+
+def _copy(run: Run) -> tuple[Params, State]:
+    assert run.state is not None  # it is set when training starts
+    return map_leaves(np.array, (run.params, run.state.layers))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -229,8 +249,8 @@ def verify_after(n: int, net: Layer, loss: Loss) -> StepCallback:
         if done % n == 0:
             from tinynet.verification import verify
 
-            inputs, probes = (np.asarray(step.x), np.asarray(step.y)), ("forward", "rectangular")
-            params = map_leaves(np.asarray, step.params)
+            inputs, params = map_leaves(np.asarray, (step.x, step.y)), map_leaves(np.asarray, step.params)
+            probes = ("forward", "rectangular")
             verify(net, loss=loss, params=params, inputs=inputs, probes=probes, dtype="float64").raise_if_failed()
 
     return check

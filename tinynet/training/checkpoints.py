@@ -6,9 +6,10 @@ A checkpoint is a file as `tinynet.files` writes them: whole or not there at all
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Params
-from tinynet.files.container import FileError, check_params, contents, read, write
+from tinynet.arrays import Params, State
+from tinynet.files.container import FileError, check_params, contents, printable, read, write
 from tinynet.files.encoding import encode, own_names
 from tinynet.layers import Layer
 from tinynet.training.engines import Losses, TrainingState
@@ -43,8 +44,12 @@ class Run:
         draws: the state of the generator that random layers draw from; None before the epoch.
         history: the finished epochs, by name.
         seconds: how long the run has taken.
-        best: the best number that early stopping has met, and the parameters of then.
+        best: the best number that early stopping has met, and the parameters and layers' state of then.
         waited: how many epochs ago that was.
+        before: the parameters and layers' state that the epoch began with, if early stopping may need them.
+        asked: whether a step callback asked to stop: the run ends with this epoch.
+        seen: of an iterable, a text that differs where one of the epoch's batches so far does.
+        versions: of tinynet and what it computes with.
     """
 
     net: Layer
@@ -58,8 +63,12 @@ class Run:
     draws: dict[str, Any] | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
-    best: tuple[float, Params] | None = None
+    best: tuple[float, Params, State] | None = None
     waited: int = 0
+    before: tuple[Params, State] | None = None
+    asked: bool = False
+    seen: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
     def next_epoch(self, row: Mapping[str, float]) -> None:
         """Enter the epoch in the history, NaN where nothing was measured, and go to the beginning of the next."""
@@ -111,6 +120,8 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
         for name, numbers in run.history.items():
             run.history[name] = _numbers(f"history[{name!a:.40}]", numbers, (run.epoch,))
         check_params("load_checkpoint", run.net, run.params)
+        for kept in (*(run.best or ())[1:2], *(run.before or ())[:1]):
+            check_params("load_checkpoint", run.net, kept)
     except Exception as error:  # whatever a layer's init meets in fields that nobody has checked
         raise FileError(path, f"not a checkpoint that tinynet wrote: {error!s:.300}") from error
     return run
@@ -125,11 +136,20 @@ def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
         ValueError: the file was written by another run; names the file and what differs.
         FileError, OSError: as `load_checkpoint`.
     """
+    folder = Path(path).absolute().parent
+    if processes.is_first and not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder}; make it first", os.fspath(path))
+    own = own_names((run.net, run.settings))  # what could not be written is refused before anything is trained
     data = processes.from_first(contents(path) if processes.is_first and Path(path).exists() else None)
     if data is None:
         return run
-    found = load_checkpoint(path, data, classes=own_names((run.net, run.settings)))
+    found = load_checkpoint(path, data, classes=own)
     check_same_run(path, found, run)
+    if found.versions != run.versions:
+        was, now = (", ".join(map(" ".join, v.items())) for v in (found.versions, run.versions))
+        told = f"fit: {os.fspath(path)} was written with {printable(was)}; {now} may differ in the last bits"
+        warnings.warn(told, stacklevel=3)
+    found.versions = run.versions
     return found
 
 
@@ -141,10 +161,12 @@ def check_same_run(path: StrPath, found: Run, run: Run) -> None:
     """
     before, now = {"net": found.net, **found.settings}, {"net": run.net, **run.settings}
     for name in sorted(before.keys() | now.keys()):
+        if name == "validation" and (before.get(name) is None or now.get(name) is None):
+            continue  # it only observes: the history has NaN where nothing was measured
         if _told(before.get(name)) != _told(now.get(name)):
             raise ValueError(
-                f"fit: {os.fspath(path)} was written by another run: {name} was {before.get(name)!r:.80} and is "
-                f"{now.get(name)!r:.80}; make the same call, or give another checkpoint"
+                f"fit: {os.fspath(path)} was written by another run: {printable(name)} was {before.get(name)!r:.80} "
+                f"and is {now.get(name)!r:.80}; make the same call, or give another checkpoint"
             )
 
 
@@ -166,18 +188,6 @@ def restore_rng(rng: np.random.Generator, state: Mapping[str, Any]) -> None:
         raise ValueError(f"the state of a random generator does not fit {kind}: {error!s:.200}") from error
 
 
-def fingerprint(*arrays: Array | None) -> str:
-    """Return a text that differs where shape, dtype or a row differ, of at most 2048 rows spread evenly."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        if array is None:
-            digest.update(b"none")
-        else:
-            digest.update(f"{array.dtype} {array.shape};".encode())
-            digest.update(np.asarray(array[:: max(1, len(array) // 1024)]).tobytes())
-    return digest.hexdigest()
-
-
 def _check(run: Run) -> None:
     for name in ("epoch", "batch", "waited"):
         number = getattr(run, name)
@@ -188,6 +198,18 @@ def _check(run: Run) -> None:
     for name, optional in (("settings", False), ("history", False), ("order", True), ("draws", True)):
         if not isinstance(value := getattr(run, name), dict) and not (optional and value is None):
             raise ValueError(f"{name} is not a dict")
+    for state in (run.order, run.draws):
+        if state is not None:
+            restore_rng(np.random.default_rng(0), state)
+    for name, kind in (("asked", bool), ("seen", str)):
+        if type(getattr(run, name)) is not kind:
+            raise ValueError(f"{name} is not a {kind.__name__}")
+    if not isinstance(run.versions, dict) or not all(isinstance(text, str) for text in run.versions.values()):
+        raise ValueError("versions is not a dict of texts")
+    if run.best is not None and not (isinstance(run.best, tuple) and len(run.best) == 3 and type(run.best[0]) is float):
+        raise ValueError("best is not a number with parameters and state")
+    if run.before is not None and not (isinstance(run.before, tuple) and len(run.before) == 2):
+        raise ValueError("before is not a pair of parameters and state")
     if len(run.losses) != run.batch:
         raise ValueError(f"there are {len(run.losses)} losses; expected {run.batch}, one per batch")
 

@@ -7,15 +7,18 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
+from tinynet.files.container import FileError
+from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.training.arguments import (
@@ -23,12 +26,13 @@ from tinynet.training.arguments import (
     check_calls,
     check_fits,
     check_watching,
+    first_dtype,
     initial_params,
     make_engine,
-    settings_of,
     source,
+    split_off,
 )
-from tinynet.training.batches import Batch, Batches, Samples, Stream, cast, release, samples
+from tinynet.training.batches import Batch, Batches, Samples, Stream, is_data
 from tinynet.training.callbacks import (
     Callback,
     CallFunctions,
@@ -45,15 +49,13 @@ from tinynet.training.callbacks import (
     verify_after,
 )
 from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
-from tinynet.training.engines import Carry, Engine, Losses, TrainingState
+from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
 from tinynet.training.engines.threads import step_work
+from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
+from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
+from tinynet.training.settings import chained, settings_of, versions
 from tinynet.trees import leaves, map_leaves
-
-Metric = Callable[[Any, Any], float]
-"""(ŷ, y) -> a number to watch, over the whole of a data set."""
-
-_EVALUATE_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,24 @@ class FitResult:
     stopped: Stopped
     state: TrainingState
 
+    def __str__(self) -> str:
+        """Return what was measured, as a table."""
+        return "\n".join([self._headline(), *table_lines(history_table(self.history), left=1)])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._headline())}</p>{html_table(history_table(self.history))}"
+
+    def _headline(self) -> str:
+        epochs, seconds = len(self.history["loss"]), self.history["seconds"]
+        time = f" in {seconds[-1]:.3g} s" if len(seconds) else ""
+        return f"{epochs} epoch{'' if epochs == 1 else 's'}{time}, stopped by {self.stopped.replace('_', ' ')}"
+
 
 def fit(
     net: Layer,
     loss: Loss,
-    x: Array | Iterable[Any] | Callable[[], Iterable[Any]],
-    y: Array | None = None,
+    x: Any,
+    y: Any = None,
     *,
     params: Params = None,
     optimizer: Any,
@@ -91,8 +105,8 @@ def fit(
     threads: int | None = None,
     mesh: Any = None,
     tolerance: float | None = None,
-    validation: tuple[Array, Array] | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    validation: tuple[Any, Any] | float | None = None,
+    metrics: Metrics | None = None,
     sample_weight: Array | None = None,
     class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -112,9 +126,10 @@ def fit(
 
     Args:
         net, loss: the network and its loss.
-        x: (m, …), one row per sample, in memory or mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with
-            y=None, an iterable of batches (x, y) or (x, y, weights), or a function that returns one for each epoch.
-        y: of the shape of the network's output.
+        x: (m, …), one row per sample: an array, or a tuple or dict of arrays with one common first axis, in memory or
+            mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with y=None, a list or another iterable of batches
+            (x, y) or (x, y, weights), or a function that returns one for each epoch.
+        y: what the loss takes, an array or a tuple or dict of arrays; None where it takes none.
         params: where to start; `net.init(numpy.random.default_rng(seed), dtype of x)` if None.
         optimizer: turns gradients into updates; with engine="jax" an Optax transformation will do.
         epochs: passes over the data, at least 1.
@@ -128,9 +143,10 @@ def fit(
         mesh: for engine="jax", a `jax.sharding.Mesh` with an axis "data" to spread each batch over, if that divides it.
             Where it has the devices of several processes, each of them makes this call; only callbacks may differ.
         tolerance: stop after an epoch whose loss is at most this.
-        validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric.
-        metrics: functions of (ŷ, y) to evaluate after each epoch on the training data, if they are arrays, and on the
-            validation data.
+        validation: (x, y) to evaluate after each epoch, as "validation_loss" and "validation_" + each metric; or the
+            share of the samples to hold out for that, drawn by `seed`.
+        metrics: what to evaluate after each epoch on the training data, if they are arrays, and on the validation
+            data: functions of (ŷ, y) by name, or names as for `evaluate`.
         sample_weight: (m,), how much each sample counts: E = Σ w_i E_i, times 1/m where the loss is a mean.
         class_weight: a weight for each class, times that of the sample; the class is y itself, or the column of its
             largest entry. "balanced" is m / (classes · samples of the class).
@@ -145,7 +161,8 @@ def fit(
             Ctrl-C in one ends all. With another mesh a run goes on as well, the same to rounding.
         every: see checkpoint.
 
-    Floating-point data are rounded to the dtype of the parameters.
+    Floating-point data are rounded to the dtype of the parameters. A `tinynet.NoHeadwayWarning` says that after ten
+    epochs or more the network predicts hardly better than a constant would.
 
     Raises:
         TypeError, ValueError: an argument does not fit; nothing was trained. Data from a file or an iterable are
@@ -157,20 +174,26 @@ def fit(
         OSError: the checkpoint could not be written; the earlier one is still there.
     """
     check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle, state)
-    check_watching(validation, metrics, early_stopping, tolerance, y is not None)
+    check_watching(validation, metrics, early_stopping, tolerance, y is not None or is_data(x), loss)
     check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
+    is_new = params is None and state is None
+    metrics, seed, epochs = metrics_by_name(metrics, loss), int(seed), int(epochs)
     rng = np.random.default_rng(seed)
     order_rng, sample_rng = rng.spawn(2)
-    data = source(x, y, sample_weight, class_weight, batch_size, shuffle, epochs)
-    params = initial_params(net, params, rng, data.x.dtype if data.x.dtype.kind == "f" else np.float32)
-    dtype = next((p.dtype for p in leaves(params)), data.x.dtype)
+    data, held_out = split_off(
+        source(loss, x, y, sample_weight, class_weight, batch_size, shuffle, epochs), validation, seed
+    )
+    given = (params, None if state is None else (state.optimizer, state.layers))
+    params = initial_params(net, params, rng, first_dtype(data.x))
+    dtype = next((p.dtype for p in leaves(params)), first_dtype(data.x))
     data = data.as_dtype(dtype)
-    check_fits(net, loss, params, data.x, data.y, "y", dtype)
     watched = {"": (data.x, data.y)} if metrics and isinstance(data, Samples) else {}
-    if validation is not None:
-        x_val, y_val = samples("validation[0]", validation[0], "validation[1]", validation[1])
-        check_fits(net, loss, params, x_val, y_val, "validation[1]", dtype)
-        watched["validation_"] = x_val, y_val
+    if held_out is not None:
+        watched["validation_"] = held_out
+    layers = first_layers_state(net, dtype, state)
+    check_fits("the data", net, loss, params, layers, data.x, data.y, dtype)
+    if held_out is not None:
+        check_fits("the validation data", net, loss, params, layers, *held_out, dtype)
 
     runner = make_engine(engine, net, loss, optimizer, dtype, step_work(params, data.largest), threads, mesh)
     run = Run(net, {}, params, state)
@@ -182,7 +205,10 @@ def fit(
     if progress:
         told.append(ShowProgress(epochs))
     if checkpoint is not None:
-        run.settings = settings_of(data, loss, optimizer, early_stopping, seed, batch_size, shuffle, engine)
+        run.settings = settings_of(
+            data, held_out, loss, optimizer, params, given, early_stopping, seed, batch_size, shuffle, engine
+        )
+        run.versions = versions(engine)
         run = resumed(checkpoint, run, runner.processes)
         if runner.processes.is_first:
             told.append(WriteCheckpoint(checkpoint))
@@ -197,13 +223,21 @@ def fit(
             carry, asked = training.epoch(carry)
             row = {"loss": join(loss, run.losses)}
             for prefix, (x_seen, y_seen) in watched.items():
-                row |= evaluate(net, loss, run.params, x_seen, y_seen, metrics or {}, prefix, dtype)
+                measured = evaluate(
+                    net, loss, run.params, x_seen, y_seen, metrics=metrics, state=carry.layers, engine=engine
+                )
+                row |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             row["seconds"] = training.seconds()
+            carry = runner.observe(carry, row)
             stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
             run.next_epoch(row)
-        params = run.best[1] if run.best else map_leaves(np.array, runner.params(carry))
         history = {name: np.array(values) for name, values in run.history.items()}
-        return FitResult(params, history, stopped, runner.state(carry))
+        if stopped in ("epochs", "early_stopping"):
+            warn_without_headway(loss, data, history, from_start=is_new, stacklevel=2)
+        state, params = runner.state(carry), map_leaves(np.array, runner.params(carry))
+        if run.best is not None:
+            params, state = run.best[1], replace(state, layers=run.best[2])
+        return FitResult(params, history, stopped, state)
 
 
 @dataclass(frozen=True)
@@ -239,7 +273,14 @@ class _Training:
     def start(self) -> Carry:
         """Return the carry to begin with."""
         self.sample_rng.spawn(self.run.epoch)  # those of the epochs that are done
-        return self.engine.start(self.run.params, self.run.state)
+        try:
+            carry = self.engine.start(self.run.params, self.run.state)
+        except Exception as error:
+            if self.checkpoint is None or self.run.order is None:
+                raise
+            raise FileError(self.checkpoint, f"its state does not fit the run: {error!s:.300}") from error
+        self._stand(carry)
+        return carry
 
     def epoch(self, carry: Carry) -> tuple[Carry, bool]:
         """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop.
@@ -256,26 +297,51 @@ class _Training:
         draws = self.sample_rng.spawn(1)[0]
         if run.draws is not None:
             restore_rng(draws, run.draws)
+        chain: list[str] = []
+        if self.checkpoint is not None and not isinstance(batches, Batches):
+            batches = self._same_batches(chained(batches, chain), chain)
+        for callback in self.told:
+            callback.before_epoch(run)
+        if run.asked:
+            return carry, True
         asked: list[bool] = []
         on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
-        for part in _parts(batches, run.batch, self.every):
+        for part in _parts(batches, 0 if chain else run.batch, self.every):
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
             until_asked = itertools.takewhile(self._goes_on, part) if engine.stops_anywhere else part
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
-            run.params, run.state = engine.params(carry), TrainingState(carry.optimizer, carry.layers)
+            self._stand(carry)
             if not (all(math.isfinite(E) for E, _ in losses) and all_finite(run.params)):
                 again = part if self.data.replayable or isinstance(part, list) else ()
                 raise divergence(engine, before, again, draws_before, run.epoch, run.batch, losses)
             run.losses += losses
             run.batch += len(losses)
             run.draws, run.seconds = rng_state(draws), self.seconds()
+            run.seen = chain[run.batch - 1] if chain else ""
+            run.asked = engine.processes.any(any(asked))
             for callback in self.told:
                 callback.after_part(run)
             if engine.processes.any(self.interrupt.asked):
                 raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
-            if engine.processes.any(any(asked)):
+            if run.asked:
                 return carry, True
         return carry, False
+
+    def _same_batches(self, batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
+        """Skip the batches of the epoch that are done; raise ValueError unless they are those of then."""
+        done = self.run.batch
+        for _ in itertools.islice(batches, done):
+            pass
+        if done and (len(chain) < done or chain[-1] != self.run.seen):
+            raise ValueError(
+                f"fit: {os.fspath(self.checkpoint or '')} was written by another run: x yields other batches now; "
+                "yield the same ones, or give another checkpoint"
+            )
+        return batches
+
+    def _stand(self, carry: Carry) -> None:
+        self.run.params = self.engine.params(carry)
+        self.run.state = TrainingState(carry.optimizer, carry.layers)
 
     def seconds(self) -> float:
         """Return how long the run has taken."""
@@ -284,8 +350,8 @@ class _Training:
     def _goes_on(self, _batch: Batch) -> bool:
         return not self.interrupt.asked
 
-    def _tell_step(self, asked: list[bool], batch: int, loss: float, params: Params, x: Array, y: Array) -> bool:
-        step = Step(self.run.epoch, self.run.batch + batch, loss, params, x, y)
+    def _tell_step(self, asked: list[bool], batch: int, *what: Any) -> bool:
+        step = Step(self.run.epoch, self.run.batch + batch, *what)
         asked += [bool(callback(step)) for callback in self.steps]
         return any(asked)
 
@@ -314,23 +380,3 @@ def join(loss: Loss, losses: Losses) -> float:
     if loss.reduction == "sum":
         return sum(E for E, _ in losses)
     return sum(E * m for E, m in losses) / sum(m for _, m in losses)
-
-
-def evaluate(
-    net: Layer,
-    loss: Loss,
-    params: Params,
-    x: Array,
-    y: Array,
-    metrics: Mapping[str, Metric],
-    prefix: str,
-    dtype: Any,
-) -> dict[str, float]:
-    """Return metrics of the network on (x, y), and its loss where they have a `prefix`, by name."""
-    parts = []
-    for i in range(0, len(x), _EVALUATE_AT_ONCE):
-        parts.append(net.forward(params, cast(x[i : i + _EVALUATE_AT_ONCE], dtype))[0])
-        release(x)
-    y_hat, y = np.concatenate(parts), cast(y, dtype)
-    row = {prefix + "loss": float(loss.forward(y_hat, y)[0])} if prefix else {}
-    return row | {prefix + name: float(metric(y_hat, y)) for name, metric in metrics.items()}

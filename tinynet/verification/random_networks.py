@@ -18,7 +18,7 @@ from tinynet.trees import leaves, map_leaves
 from tinynet.verification.oracle import loss_grads
 from tinynet.verification.report import Probe, Report
 from tinynet.verification.tolerance import bound, distance
-from tinynet.verification.tracing import traceable
+from tinynet.verification.tracing import Traced, raw, rebound
 from tinynet.verification.verify import verify
 
 __all__ = ["activations_among", "verify_networks"]
@@ -170,8 +170,11 @@ def _keeps_shape(layer: Layer) -> bool:
 
 
 def _can_be_traced(layer: Layer) -> bool:
-    for candidate in (layer, traceable(layer)):
-        with contextlib.suppress(Exception):
-            jax.eval_shape(lambda x, layer=candidate: layer.forward({}, x)[0], np.ones((2, 3)))
-            return True
+    with contextlib.suppress(Exception):
+        jax.eval_shape(lambda x: layer.forward({}, x)[0], np.ones((2, 3)))
+        return True
+    with contextlib.suppress(Exception):
+        copied = rebound(layer)
+        jax.eval_shape(lambda x: raw(copied.forward({}, Traced(x))[0]), np.ones((2, 3)))
+        return True
     return False

@@ -10,12 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tinynet import faults
 from tinynet.files.atomic import write_atomically
-from tinynet.verification.tolerance import RULE
-
-__all__ = ["Finding", "GradientError", "Probe", "Report", "Verdict"]
+from tinynet.verification.tolerance import rule
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+FORMAT = 1
+"""The version of the JSON: a name that is there keeps its meaning as long as this number stays; names may be added."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,23 @@ class Finding:
     """One fault, by its root cause.
 
     Attributes:
-        target: what was verified.
+        target: what was verified; for a layer inside a composite, its path too.
         gradient: which gradient is wrong: "params.W", "x", …; "y" if it is the forward pass.
-        fault: its name, from the fault table; "unknown" where no hypothesis reproduces the array.
+        fault: a key of `tinynet.faults.FAULTS`; "unknown" where no known mistake reproduces the array.
         explanation: one sentence on what was computed and what should have been.
+        factor: what belongs to the fault: "2" or "1/m" of "scaled"; else "".
+        at: "file.py:12", the forward's statement at the edge through which what is wrong passes; "" if unknown.
+        text: that statement.
+        where: "file.py:31", the backward's statement that last wrote the wrong array; "" if unknown.
         also: the other gradients that the same fault spoils.
         right: the gradients without fault.
         index, got, expected: the worst entry.
         tolerance: how far it was allowed to be.
         ratio: its error in units of the tolerance.
         extent: how many entries are wrong, at how many shapes.
-        probe: where it was seen.
-        where: file:line of the guilty expression, with its text, as far as it can be found.
-        reproduce: a command or a line of Python.
+        probe: where it was seen first.
+        shapes: the shapes of every input at which it was seen.
+        reproduce: a command or a line of Python; "" where none can be given.
         got_array, expected_array: the whole tensors, for pictures.
     """
 
@@ -69,6 +75,10 @@ class Finding:
     gradient: str
     fault: str
     explanation: str
+    factor: str = ""
+    at: str = ""
+    text: str = ""
+    where: str = ""
     also: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
     index: tuple[int, ...] | None = None
@@ -78,25 +88,30 @@ class Finding:
     ratio: float = float("inf")
     extent: str = ""
     probe: str = ""
-    where: str = ""
+    shapes: tuple[str, ...] = ()
     reproduce: str = ""
     got_array: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
     expected_array: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def name(self) -> str:
+        """The fault as it is printed: "scaled by 1/m"."""
+        return faults.name(self.fault, self.factor) if self.fault == "scaled" else self.fault
+
     def __str__(self) -> str:
-        fine = ", ".join(f"{name} ok" for name in self.right)
+        fine = ", ".join(f"{name} ok" for name in self.right[:8]) + (", …" if len(self.right) > 8 else "")
         lines = [f"FAIL  {self.target} → {', '.join((self.gradient, *self.also))}" + (f"    {fine}" if fine else "")]
-        lines.append(f"  fault      {self.fault}: {self.explanation}")
+        lines.append(f"  fault      {self.name}: {self.explanation}")
         if self.got is not None and self.expected is not None:
             at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-            name = self.gradient.removeprefix("params.")
             lines.append(
-                f"  worst      {name}{at}  got {self.got:.9g}  expected {self.expected:.9g}  "
+                f"  worst      {self.gradient}{at}  got {self.got:.9g}  expected {self.expected:.9g}  "
                 f"(tolerance {self.tolerance:.2g})"
             )
         for label, value in (
-            ("extent", self.extent),
+            ("extent", self.extent + (f", first {self.shapes[0]}" if self.shapes else "")),
             ("probe", self.probe),
+            ("at", f"{self.at}   {self.text}".rstrip() if self.at else ""),
             ("where", self.where),
             ("reproduce", self.reproduce),
         ):
@@ -107,11 +122,12 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON types, without the arrays."""
         plain = {k: v for k, v in vars(self).items() if not k.endswith("_array")}
-        return plain | {"also": list(self.also), "right": list(self.right), "index": list(self.index or ())}
+        lists = {k: list(plain[k]) for k in ("also", "right", "shapes")}
+        return plain | lists | {"index": list(self.index or ()), "name": self.name}
 
 
 class GradientError(AssertionError):
-    """A gradient is wrong, or could not be proven; `report` says which and why."""
+    """A gradient is wrong, or could not be verified; `report` says which and why."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(f"\n{report}")
@@ -124,11 +140,17 @@ class Report:
 
     Attributes:
         target: what was verified.
-        verdict: "PASS", "FAIL" or "INCONCLUSIVE": no exact oracle could be had, and nothing is proven.
+        verdict: "PASS", "FAIL" or "INCONCLUSIVE": something could not be compared, and `reason` says what to do.
         findings: the faults, root causes first.
         coverage: every probe, run or skipped.
+        oracle: what the gradients were compared with.
+        compared: the arrays whose gradients were compared.
+        notes: what is unusual and does no harm, how the target was read, what could not run.
+        resolution: the smallest relative error that could be seen: 2.2e-16 · K for the exact oracle.
+        unreached: the branches that no example took, "file.py:40: text".
         reason: why the verdict is INCONCLUSIVE.
-        oracle: what the gradients were held against.
+        depth: how many layers contribute rounding.
+        seed: of every random number.
         seconds: how long it took.
     """
 
@@ -137,13 +159,18 @@ class Report:
     findings: tuple[Finding, ...]
     coverage: tuple[Probe, ...]
     oracle: str
+    compared: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    resolution: float = 0.0
+    unreached: tuple[str, ...] = ()
     reason: str = ""
+    depth: int = 1
     seed: int = 0
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether every gradient is proven."""
+        """Whether every gradient is verified."""
         return self.verdict == "PASS"
 
     def __bool__(self) -> bool:
@@ -157,57 +184,52 @@ class Report:
     def __str__(self) -> str:
         run = [p for p in self.coverage if not p.skipped]
         worst = max((r for p in run for r in p.ratios.values()), default=0.0)
-        lines = [f"{self.verdict}  {self.target}  ({self.oracle}; {len(run)} of {len(self.coverage)} probes run)"]
+        verdict: str = self.verdict
+        if self.ok and self.resolution > 1e-12:
+            verdict += f" to {self.resolution:.0e}"
+        if self.ok and self.unreached:
+            verdict += f", {len(self.unreached)} branch{'es' if len(self.unreached) > 1 else ''} not reached"
+        lines = [f"{verdict}  {self.target}  (against {self.oracle}; {len(run)} of {len(self.coverage)} probes run)"]
         if self.reason:
             lines.append(f"  because    {self.reason}")
-        if self.verdict == "PASS":
+        if self.compared:
+            lines.append(f"  compared   {', '.join(self.compared[:12])}{', …' if len(self.compared) > 12 else ''}")
+        if self.ok:
             lines.append(f"  worst      {worst:.2g} of the tolerance")
-        lines.append(f"  rule       {RULE}")
-        notes = {p.note: p.name for p in reversed(run) if p.note}  # each once, where it was first seen
-        lines += [f"  note       {name}: {note}" for note, name in reversed(notes.items())]
+        lines.append(f"  rule       {rule(self.depth)}")
+        lines += [f"  unreached  {place}" for place in self.unreached]
+        lines += [f"  note       {note}" for note in self.notes]
         return "\n".join([*lines, *(str(f) for f in self.findings)])
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the report as JSON text; also write it to `path`, whole or not at all, if one is given."""
-        text = json.dumps(
-            {
-                "target": self.target,
-                "verdict": self.verdict,
-                "reason": self.reason,
-                "oracle": self.oracle,
-                "rule": RULE,
-                "seed": self.seed,
-                "seconds": self.seconds,
-                "findings": [f.to_dict() for f in self.findings],
-                "coverage": [vars(p) for p in self.coverage],
-            },
-            ensure_ascii=False,
-            indent=2,
-            default=_plain,
-        )
+        content = {k: v for k, v in vars(self).items() if k not in ("findings", "coverage")}
+        content |= {
+            "format": FORMAT,
+            "rule": rule(self.depth),
+            "findings": [f.to_dict() for f in self.findings],
+            "coverage": [vars(p) for p in self.coverage],
+        }
+        text = json.dumps(_plain(content), ensure_ascii=False, indent=2)
         if path is not None:
-            write_atomically(path, _finite(text).encode())
-        return _finite(text)
+            write_atomically(path, text.encode())
+        return text
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one self-contained page with heat maps, whole or not at all (the extra `html`)."""
+        """Write the report as one page, whole or not at all; needs `pip install "tinynet-grad[html]"`."""
         from tinynet.verification.html import write_html
 
         write_html([self], path)
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def _finite(text: str) -> str:
-    """JSON has no infinity: write null."""
-    return json.dumps(_without_infinities(json.loads(text)), ensure_ascii=False, indent=2)
-
-
-def _without_infinities(value: Any) -> Any:
+    """Return JSON types; JSON has no infinity: None."""
     if isinstance(value, dict):
-        return {k: _without_infinities(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_infinities(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

@@ -1,9 +1,9 @@
-"""One rule for how far a gradient may be from the exact one.
+"""One rule for how far a gradient may be from the exact one, and every number that the verifier decides by.
 
-    |mine − exact| ≤ K · max(u · max|exact|, spread)
+    |mine − exact| ≤ K · depth · max(u · max|exact|, spread)
 
-u is the spacing of the number type at 1, `spread` how far the exact gradient itself moves when its inputs move by one
-unit in their last place (and, for float32, how far the oracle in float32 is from the oracle in float64). The scale is
+u is the spacing of the number type at 1, depth the number of layers of a Sequential, `spread` how far the exact
+gradient moves when its inputs move by one unit in their last place and when it is computed with rounding. The scale is
 the tensor's, not the entry's: a correct entry that is small because large terms cancel in its sum has no small relative
 error, and none can be asked of it. There is no absolute tolerance.
 """
@@ -15,15 +15,50 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RULE", "UNIT", "K", "bound", "distance", "ulps", "unit_of"]
-
 K = 32
 """How many units a correct layer may be off: it rounds a few times for each entry, and sums in another order."""
 
 UNIT = 2.0**-52
 """The spacing of float64 at 1."""
 
-RULE = f"|mine − exact| ≤ {K} · max(u · max|exact|, spread of the exact gradient when its inputs move by ±1 ulp)"
+CHOICE = 1e-6
+"""How near, relative to the largest entry, values must be to decide how an ambiguous form is read."""
+
+SLOPE = 1e-5
+"""At a kink: how near to the slopes on both sides the gradient along a direction must be, relative to them."""
+
+STEP = 1e-7
+"""At a kink: how far to its sides the slopes are taken, relative to the data."""
+
+JUMP = 1e-3
+"""At a kink: how much the gradient changes from one side to the other, relative to its largest entry."""
+
+CANCELLED = 2.0**-40
+"""An exact gradient below this, relative to the terms that cancel in it, is zero but for rounding."""
+
+ONE_HOT = 32
+"""How many outputs are looked at one by one at a kink."""
+
+ROUNDINGS = 6
+"""How many times the inputs are moved by one unit in their last place to see the spread."""
+
+HANG_SECONDS = 8.0
+"""How long one call of the target may take; a finding follows within two seconds more."""
+
+LONG = 500
+"""Beyond this many primitives a program is a loop written out, which grows with its arrays."""
+
+LARGE = 1 << 16
+"""Beyond this many numbers in the arrays, shapes are varied on small inputs and the rest is tried at few values."""
+
+RULE = (
+    f"|mine − exact| ≤ {K} · {{depth}}max(u · max|exact|, spread of the exact gradient when its inputs move by ±1 ulp)"
+)
+
+
+def rule(depth: int) -> str:
+    """Return the rule as it is applied to a chain of `depth` layers."""
+    return RULE.format(depth=f"{depth} layers · " if depth > 1 else "")
 
 
 def unit_of(dtype: Any) -> float:

@@ -1,29 +1,32 @@
-"""`verify`: run the target on every probe, hold it against the oracle, name what is wrong."""
+"""`verify`: is a hand-derived gradient right, and if not, where and why?
+
+adapt → examples → execute → compare → diagnose → report
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinynet.layers import Sequential
+from tinynet.layers import Layer
 from tinynet.losses import Loss
-from tinynet.verification.oracle import NumericalOracle
-from tinynet.verification.probes.forward import probe_forward
-from tinynet.verification.probes.layouts import probe_layouts
-from tinynet.verification.probes.regimes import probe_regimes
-from tinynet.verification.probes.state import probe_state
-from tinynet.verification.probes.types import probe_compiled, probe_float32, probe_param_grads
-from tinynet.verification.probes.values import probe_values
+from tinynet.verification.adapters import TargetError, adapt
+from tinynet.verification.adapters.contract import layer_subject, rebuilt
+from tinynet.verification.adapters.subject import Subject
+from tinynet.verification.examples import PROBES, cotangent
+from tinynet.verification.execution import Abandoned, Hang, Watch, execute, leave_no_trace, line_of_error, told, watched
+from tinynet.verification.fault import Fault
+from tinynet.verification.judgement import Judgement, Settings, judge
+from tinynet.verification.naming import findings_of
+from tinynet.verification.oracle import find_oracle, leaves_of
+from tinynet.verification.probes.claims import check_each, check_samplewise
 from tinynet.verification.report import Probe, Report, Verdict
-from tinynet.verification.runs import Hang, Watchdog, leave_no_trace
-from tinynet.verification.subjects import LayerSubject, Subject, TargetError, make_subject
-from tinynet.verification.trial import HANG_SECONDS, PROBES, Stop, Trial
-
-__all__ = ["PROBES", "check", "check_vjp", "verify"]
+from tinynet.verification.tolerance import CHOICE, HANG_SECONDS, UNIT, K, distance
 
 
 def verify(
@@ -31,46 +34,68 @@ def verify(
     *,
     inputs: Any = None,
     params: Any = None,
+    wrt: Iterable[str] | None = None,
     loss: Loss | None = None,
     reference: Callable[..., Any] | None = None,
     dtype: str | Sequence[str] = ("float64", "float32"),
     seed: int = 0,
+    name_seconds: float = 10.0,
     probes: Iterable[str] | None = None,
     named: bool = True,
 ) -> Report:
-    """Hold the hand-derived gradients of `target` against the exact ones of its own forward pass.
+    """Compare the hand-derived gradients of `target` with the exact ones of its own forward pass.
 
     Args:
-        target: a `Layer`, a `Loss`, a `Sequential` (layer by layer, then as the chain), an object with forward(x) and
-            backward(dy) that keeps its state on itself, a function that returns (y, backprop), or a pair of functions
-            (forward, backward) as `check_vjp` takes them.
-        inputs: an array, a tuple of arrays (an argument each; (ŷ, y) for a loss), or the shape of x to fill at random.
-        params: the parameters of a layer; drawn near its own initial ones if None.
+        target: a tinynet Layer, Loss or network; a pair (forward, backward); a function that returns (y, backprop) or
+            (E, gradient); an object with a forward and a backward method; a torch.autograd.Function or nn.Module; a
+            function of JAX's with custom rules; a thinc Model.
+        inputs: a tuple with one entry for each argument of the forward pass, or a dict by argument name; an entry is an
+            array, a shape, a pytree of arrays, or a constant such as a flag. One array or one shape is the single
+            argument. A Loss takes (ŷ, y). Guessed if None, which one argument allows.
+        params: the parameters: a layer's tree; of an object a dict by attribute path, which also says what they are.
+        wrt: the names of the arrays whose gradients are judged, as in `report.compared`; all of floats if None.
         loss: verify E = loss(target(params, x), y) end to end.
         reference: an independent forward pass with the arguments of the target's: f(params, x) for a layer, f(ŷ, y) for
             a loss, else the function's own. What it returns must equal y.
         dtype: which number types to try.
         seed: of every random number.
+        name_seconds: how long to look for the name of what is wrong, after it was found; 0 for not at all.
         probes: only these, by name; all of `PROBES` if None.
-        named: look for the name of what is wrong; without it a verdict of FAIL comes many times faster.
+        named: False is the same as name_seconds=0.
 
     Returns:
         A report. It never raises for a fault of the target.
 
     Raises:
-        TargetError: (a ValueError) target, inputs or params are nothing that can be verified.
+        TargetError: (a ValueError) target, inputs, params or wrt are nothing that can be verified.
     """
-    wanted = _wanted(probes)
-    dtypes = (dtype,) if isinstance(dtype, str) else tuple(dtype)
-    for name in dtypes:
-        if name not in ("float64", "float32"):
-            raise TargetError(f'verify: dtype is {name!r}; expected "float64", "float32" or both')
     start = time.perf_counter()
-    with leave_no_trace(), Watchdog(HANG_SECONDS) as watchdog:
-        rng = np.random.default_rng(seed)
-        with watchdog.watching():
-            subject = _made(target, inputs, params, loss, rng)
-        report = _run(Trial(subject, reference, dtypes, seed, wanted, watchdog, named))
+    dtypes, wanted = _dtypes(dtype), _wanted(probes)
+    seconds = name_seconds if named else 0.0
+    with leave_no_trace():
+        random.seed(seed)
+
+        def work(watch: Watch) -> Report:
+            settings = Settings(reference, dtypes, wanted, seed, watch)
+            rng = np.random.default_rng(seed)
+            subjects = watch.call(lambda: adapt(target, inputs=inputs, params=params, loss=loss, rng=rng))
+            subjects = [_restricted(s, wrt) for s in subjects]
+            subject = _settled(subjects, settings, rng)
+            judgement = judge(subject, settings)
+            judgement = _with_claims(judgement, target, settings, rng)
+            return _report(judgement, settings, seconds, seed)
+
+        try:
+            report = watched(work, HANG_SECONDS)
+        except Abandoned as hang:
+            report = _hung(target, hang.where, "; its thread still runs", seed)
+        except Hang:
+            report = _hung(target, "", "", seed)
+        except SystemExit as error:
+            fault = Fault((), "exits", f"the target calls {told(error)}", "forward", where=line_of_error(error))
+            report = _of_faults(target, [fault], seed)
+        except TargetError:
+            raise
     return dataclasses.replace(report, seconds=time.perf_counter() - start)
 
 
@@ -83,23 +108,22 @@ def check_vjp(forward: Callable[..., Any], backward: Callable[..., Any], *args: 
     """Do as `check` for a pair of functions that know nothing of tinynet.
 
     Args:
-        forward: forward(*args) -> y.
-        backward: backward(args, dy) -> a gradient per argument, a tuple; args is a tuple.
+        forward: forward(*args) -> y, or (y, cache).
+        backward: backward(args, dy), or backward(dy, cache) -> a gradient per argument, a tuple.
         args: example arrays. The first axis of the first one counts samples.
         options: as for `verify`.
     """
     check((forward, backward), inputs=tuple(args) if args else None, **options)
 
 
-def _made(target: Any, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator) -> Subject:
-    try:
-        return make_subject(target, inputs, params, loss, rng)
-    except TargetError:
-        raise
-    except Hang:
-        raise TargetError("verify: the target did not come back while its input shape was looked for") from None
-    except Exception as error:
-        raise TargetError(f"verify: the target cannot be called: {type(error).__name__}: {error}") from error
+def _dtypes(dtype: str | Sequence[str]) -> tuple[str, ...]:
+    dtypes = (dtype,) if isinstance(dtype, str) else tuple(dtype)
+    for name in dtypes:
+        if name not in ("float64", "float32"):
+            raise TargetError(f'verify: dtype is {name!r}; expected "float64", "float32" or both')
+    if not dtypes:
+        raise TargetError('verify: dtype is empty; expected "float64", "float32" or both')
+    return dtypes
 
 
 def _wanted(probes: Iterable[str] | None) -> frozenset[str]:
@@ -109,81 +133,150 @@ def _wanted(probes: Iterable[str] | None) -> frozenset[str]:
     return names
 
 
-def _run(trial: Trial) -> Report:
-    """Run the probes in order; what is found early explains what comes later, which is then left out."""
+def _restricted(subject: Subject, wrt: Iterable[str] | None) -> Subject:
+    if wrt is None:
+        return subject
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    unknown = [n for n in names if n not in subject.wrt]
+    if unknown:
+        raise TargetError(f"verify: wrt names {unknown[0]!r}; {subject.name} has {', '.join(subject.wrt)}")
+    return dataclasses.replace(subject, wrt=tuple(n for n in subject.wrt if n in names))
+
+
+def _settled(subjects: list[Subject], settings: Settings, rng: np.random.Generator) -> Subject:
+    """Return the reading of a target under which it is right at two draws; else the one that is least wrong."""
+    scored = []
+    for i, subject in enumerate(subjects):
+        if len(subjects) == 1 and subject.settle is None:
+            return subject
+        try:
+            subject, wrong = _score(subject, settings, rng)
+        except (Exception, Hang, SystemExit):
+            wrong = 1e6 + (0 if _runs(subject, settings) else 1e6)
+        if wrong == 0:
+            return subject
+        scored.append((wrong, i, subject))
+    return min(scored, key=lambda s: s[:2])[2]
+
+
+def _runs(subject: Subject, settings: Settings) -> bool:
+    run = execute(subject, subject.args, None, settings.watch)
+    if run.error is not None:
+        return False
     try:
-        probe_forward(trial)
-        if isinstance(trial.subject, LayerSubject) and type(trial.subject.layer) is Sequential:
-            _probe_layers(trial, trial.subject, trial.subject.layer)
-        probe_state(trial)
-        probe_values(trial)
-        trial.findings = trial.findings or trial.suspicions
-        if not trial.findings:
-            probe_regimes(trial)
-            probe_layouts(trial)
-            probe_param_grads(trial)
-            probe_compiled(trial)
-            probe_float32(trial)
-    except Stop:
-        pass
-    except Hang:
-        trial.reason = trial.reason or f"a call did not come back within {HANG_SECONDS:g} s"
-    done = {(p.name, p.dtype) for p in trial.coverage}
-    for name in PROBES:
-        if not any(n == name or n.startswith(f"{name} (") for n, _ in done):
-            why = "a fault was found before it" if trial.findings else "does not apply"
-            trial.coverage.append(Probe(name, skipped=why if name in trial.wanted else "not asked for"))
-    return Report(
-        target=trial.subject.name,
-        verdict=_verdict(trial),
-        findings=tuple(trial.findings),
-        coverage=tuple(sorted(trial.coverage, key=_place)),
-        oracle=_oracle_text(trial),
-        reason=trial.reason,
-        seed=trial.seed,
+        return all(leaf.dtype.kind in "fV" for leaf in leaves_of(run.y))
+    except Exception:
+        return False
+
+
+def _score(subject: Subject, settings: Settings, rng: np.random.Generator) -> tuple[Subject, float]:
+    """Return a subject that has settled where its gradients are, and how many of them are wrong at two draws."""
+    first = execute(subject, subject.args, None, settings.watch)
+    if first.error is not None:
+        raise first.error
+    outputs = leaves_of(first.y)
+    if any(leaf.dtype.kind not in "fV" for leaf in outputs):
+        raise TypeError("an output is no array of floating-point numbers")
+    oracle, draws = None, []
+    for _ in range(2):
+        dy = cotangent(outputs, rng)
+        oracle = oracle if oracle is not None else find_oracle(subject, settings.watch, dy)
+        draws.append((subject.args, dy, oracle(subject.args, dy)))
+    if subject.settle is not None:
+        subject = subject.settle(draws)
+    wrong = 0.0
+    for args, dy, exact in draws:
+        run = execute(subject, args, dy, settings.watch)
+        if run.error is not None:
+            raise run.error
+        for name, g in exact.grads.items():
+            got = run.grads.get(name)
+            fits = isinstance(got, (np.ndarray, np.generic, float)) and np.shape(got) == g.shape
+            size = float(np.max(np.abs(g), initial=0.0))
+            wrong += 2.0 if not fits else float(distance(np.asarray(got, np.float64), g) > CHOICE * size)
+    return subject, wrong
+
+
+def _with_claims(j: Judgement, target: Any, settings: Settings, rng: np.random.Generator) -> Judgement:
+    """Judge also what a layer or a loss says of itself, and the layer that trains."""
+    args = {n: np.array(a) for n, a in j.subject.args.items()}
+    target = target() if isinstance(target, type) and j.subject.contract and _constructs(target) else target
+    if isinstance(target, Loss) and j.subject.contract:
+        return dataclasses.replace(j, faults=(*j.faults, *check_each(target, args["y_hat"], args.get("y"))))
+    if not isinstance(target, Layer) or j.oracle is None or "training" not in settings.wanted or "y" in args:
+        return j
+    params = rebuilt(target.init(rng, np.float64), "params", args)
+    x = args.get("x")
+    found = check_samplewise(target, params, x) if x is not None else []
+    j = dataclasses.replace(j, faults=(*j.faults, *found))
+    trains = target.sample(np.random.default_rng(settings.seed))
+    if trains is target or trains == target or x is None:
+        return j
+    subject = dataclasses.replace(layer_subject(trains, x, params, given=True), variants=lambda rng: [])
+    return dataclasses.replace(
+        j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None))))
     )
 
 
-def _verdict(trial: Trial) -> Verdict:
-    if trial.findings:
-        return "FAIL"
-    judged = any(p.ratios for p in trial.coverage if p.name not in ("forward", "empty batch"))
-    if trial.reason or not judged:
-        trial.reason = trial.reason or "no gradient was compared"
-        return "INCONCLUSIVE"
-    return "PASS"
+def _constructs(cls: type) -> bool:
+    try:
+        cls()
+    except Exception:
+        return False
+    return True
 
 
-def _oracle_text(trial: Trial) -> str:
-    if isinstance(trial.oracle, NumericalOracle):
-        return "against complex step and extrapolated differences of your forward"
-    how = "jax.vjp of your forward, NumPy rebound to jax.numpy" if trial.subject.rebound else "jax.vjp of your forward"
-    return f"against {how}, float64" + ("; forward equals the reference" if trial.reference else "")
+def _report(j: Judgement, settings: Settings, seconds: float, seed: int) -> Report:
+    findings = findings_of(j, seconds=seconds, seed=seed)
+    compared = tuple(n for n in j.subject.wrt if any(n in c.got for c in j.comparisons))
+    reason = j.reason or next((f"{path}: {part.reason}" for path, part in j.inside if part.reason), "")
+    if not findings and not reason and not compared:
+        reason = "no gradient was compared"
+    verdict: Verdict = "FAIL" if findings else "INCONCLUSIVE" if reason else "PASS"
+    unreached = (*j.unreached, *(u for _, part in j.inside for u in part.unreached))
+    return Report(
+        target=j.subject.name,
+        verdict=verdict,
+        findings=tuple(findings),
+        coverage=_coverage(j, settings, bool(findings)),
+        oracle=_oracle_text(j, settings),
+        compared=compared,
+        notes=tuple(dict.fromkeys((*j.notes, *(n for _, part in j.inside for n in part.notes)))),
+        resolution=max(K * UNIT, j.oracle.resolution if j.oracle is not None else 0.0),
+        unreached=tuple(dict.fromkeys(unreached)) if verdict == "PASS" else (),
+        reason=reason if verdict == "INCONCLUSIVE" else "",
+        depth=j.subject.depth,
+        seed=seed,
+    )
 
 
-def _probe_layers(trial: Trial, subject: LayerSubject, net: Sequential) -> None:
-    """Verify each layer of a chain for itself, on what reaches it; a fault found there explains the chain's."""
-    params, x = subject.params(subject.args), subject.args["x"]
-    seen: set[Any] = set()
-    for i, layer in enumerate(net.layers):
-        child = LayerSubject(layer, params[i], x)
-        y, _ = child.session().forward({name: a.copy() for name, a in child.args.items()})
-        known = (child.key, child.parts, x.shape)
-        if child.key is None or known not in seen:
-            seen.add(known)
-            report = _run(Trial(child, None, trial.dtypes, trial.seed, trial.wanted, trial.watchdog, trial.named))
-            trial.findings += [
-                dataclasses.replace(f, target=f"{trial.subject.name}, layer {i}: {f.target}") for f in report.findings
-            ]
-            if report.verdict == "INCONCLUSIVE":
-                trial.reason = f"layer {i}, {child.name}: {report.reason}"
-            worst = max((r for p in report.coverage for r in p.ratios.values()), default=0.0)
-            trial.coverage.append(Probe(f"layer {i}", ratios={child.name: worst}))
-        x = np.asarray(y)
-    if trial.findings:
-        raise Stop
+def _coverage(j: Judgement, settings: Settings, failed: bool) -> tuple[Probe, ...]:
+    """Return every probe: those that ran, and for the others why not."""
+    coverage = list(j.coverage)
+    for name in PROBES:
+        if not any(p.name == name for p in coverage):
+            why = "a fault was found before it" if failed else "does not apply"
+            coverage.append(Probe(name, skipped=why if name in settings.wanted else "not asked for"))
+    return tuple(sorted(coverage, key=lambda p: PROBES.index(p.name)))
 
 
-def _place(probe: Probe) -> int:
-    name = probe.name.partition(" (")[0]
-    return PROBES.index(name) if name in PROBES else len(PROBES)
+def _oracle_text(j: Judgement, settings: Settings) -> str:
+    if j.oracle is None:
+        return "nothing"
+    equal = settings.reference is not None and not any(f.gradients == ("y",) for f in j.faults)
+    return j.oracle.text + (
+        "; forward equals the reference" if equal and not any(n.startswith("reference=") for n in j.notes) else ""
+    )
+
+
+def _hung(target: Any, where: str, more: str, seed: int) -> Report:
+    sentence = f"a call does not come back within {HANG_SECONDS:g} s{more}"
+    return _of_faults(target, [Fault((), "hangs", sentence, "forward", where=where)], seed)
+
+
+def _of_faults(target: Any, faults: list[Fault], seed: int) -> Report:
+    from tinynet.verification.adapters.subject import short
+
+    nothing = Subject(name=short(target), args={}, wrt=(), inputs=(), start=lambda: None)  # type: ignore[arg-type, return-value]
+    settings = Settings(None, (), frozenset(), seed, Watch(HANG_SECONDS))
+    return _report(Judgement(nothing, faults=tuple(faults)), settings, 0.0, seed)

@@ -220,7 +220,7 @@ def test_products_of_float32_are_in_float32_on_every_device_unless_jax_was_told_
         carry = engine.start(NET.init(np.random.default_rng(0)))
         batches = (x[None], y[None], None)
         draws = engine._draw(np.random.default_rng(0), 1)
-        text = engine._program.scan_batches.lower(engine._program, carry, batches, draws).as_text()
+        text = engine._program.scan_batches.lower(engine._program, carry, batches, draws, engine.numbers).as_text()
     assert set(re.findall(r"precision = \[(\w+), (\w+)\]", text)) == {(expected, expected)}
 
 

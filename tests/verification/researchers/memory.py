@@ -43,16 +43,16 @@ class GRU(tn.Layer):
     def backward(self, params, cache, dy):
         x, steps = cache
         xp = tn.namespace(dy)
-        later = 0 * dy[:, 0]
+        dlater = 0 * dy[:, 0]
         back = []
         for t in reversed(range(len(steps))):
             h, r, z, n = steps[t]
-            dh = dy[:, t] + later
+            dh = dy[:, t] + dlater
             dn = dh * (1 - z) * (1 - n * n)
             dz = dh * (h - n) * z * (1 - z)
             drh = dn @ params["Un"].T
             dr = drh * h * r * (1 - r)
-            later = dh * z + drh * r + dr @ params["Ur"].T + dz @ params["Uz"].T
+            dlater = dh * z + drh * r + dr @ params["Ur"].T + dz @ params["Uz"].T
             back.append((dr, dz, dn))
         dr, dz, dn = (xp.stack(d[::-1], axis=1) for d in zip(*back, strict=True))
         h, r = (xp.stack([step[i] for step in steps], axis=1) for i in (0, 1))

@@ -48,11 +48,11 @@ class LSTM(tn.Layer):
     def backward(self, params, cache, dy):
         x, steps = cache
         xp = tn.namespace(dy)
-        later, dcell = 0 * dy[:, 0], 0 * dy[:, 0]
+        dlater, dcell = 0 * dy[:, 0], 0 * dy[:, 0]
         back = []
         for t in reversed(range(len(steps))):
             _, c, i, f, o, g, q = steps[t]
-            dh = dy[:, t] + later
+            dh = dy[:, t] + dlater
             do = dh * q * o * (1 - o)
             dc = dcell + dh * o * (1 - q * q)
             df = dc * c * f * (1 - f)
@@ -60,7 +60,7 @@ class LSTM(tn.Layer):
             dg = dc * i * (1 - g * g)
             da = xp.concatenate([di, df, do, dg], axis=1)
             dcell = dc * f
-            later = da @ params["U"].T
+            dlater = da @ params["U"].T
             back.append(da)
         da = xp.stack(back[::-1], axis=1)
         h = xp.stack([step[0] for step in steps], axis=1)

@@ -6,16 +6,18 @@ an update changes, is given away at each call. `params`, `state` and `copy` look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from tinynet.arrays import Array, Params
+from tinynet.arrays import Params, State
+from tinynet.layers import Layer
 from tinynet.training.batches import Batch
 from tinynet.training.engines.processes import Processes
+from tinynet.trees import check_like, leaves
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,26 @@ class Carry(NamedTuple):
 Losses: TypeAlias = list[tuple[float, int]]
 """The loss of each batch before its update, and how many samples it had."""
 
-OnStep: TypeAlias = Callable[[int, float, Params, Array, Array], bool]
-"""(batch, loss, params after the update, x, y) -> whether to stop."""
+OnStep: TypeAlias = Callable[[int, float, Params, Any, Any, Params, Layer, float | None], bool]
+"""(batch, loss, params after the update, x, y, gradients, sampled network, learning rate) -> whether to stop."""
+
+
+def is_sampled(net: Layer) -> bool:
+    """Return whether any layer of the network has a `sample` of its own; if not, the network is the one that trains."""
+    return type(net).sample is not Layer.sample or any(map(is_sampled, net.children().values()))
+
+
+def first_layers_state(net: Layer, dtype: Any, state: TrainingState | None) -> State:
+    """Return the layers' state to begin with: that of `state`, if it has one.
+
+    Raises:
+        TypeError, ValueError: it does not fit the network.
+    """
+    first = net.init_state(dtype)
+    if state is None or not leaves(state.layers):
+        return first
+    check_like("fit", "state.layers", state.layers, first, "the network")
+    return state.layers
 
 
 class Engine(Protocol):
@@ -73,6 +93,9 @@ class Engine(Protocol):
         self, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, on_step: OnStep | None = None
     ) -> tuple[Carry, Losses]:
         """Make one update per batch; random layers draw from `rng`. The carry is given away."""
+
+    def observe(self, carry: Carry, row: Mapping[str, float]) -> Carry:
+        """Show the optimizer the entry of an epoch in the history."""
 
     def copy(self, carry: Carry) -> Carry:
         """Return a carry of its own."""

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property, partial, reduce
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tinynet.arrays import Array, Params
-from tinynet.gradients import value_and_grads
+from tinynet.arrays import Array, Cache, Params, State
+from tinynet.gradients import backpropagate, check_like_params
 from tinynet.layers import Layer
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
-from tinynet.training.batches import Batch, Batches
-from tinynet.training.engines import Carry, Losses, OnStep, TrainingState
+from tinynet.training.batches import Batch, Batches, arrays_in, count
+from tinynet.training.engines import Carry, Losses, OnStep, TrainingState, first_layers_state
 from tinynet.training.engines.processes import Processes
+from tinynet.training.engines.templates import Attributes, Draws, SampledNetworks, Template, traced
 from tinynet.trees import leaves, map_leaves
-
-Path: TypeAlias = tuple[str | int, ...]
-"""Field names and tuple indices that lead from a layer to a number in it."""
-
-Draws: TypeAlias = tuple[Array, tuple[tuple[Array, ...], ...]]
-"""For each of several batches, which of the sampled networks it has; for each network, the numbers at its paths."""
 
 _STACKED_BYTES = 32 * 2**20
 
@@ -46,7 +42,7 @@ class JaxEngine:
         optimizer: tinynet's or an Optax transformation.
         mesh: the devices that share each batch, along its axis "data"; parameters are on all of them.
         dtype: of the parameters.
-        grads: (net, loss, params, x, y, weights=…, dE=…) -> (E, dparams).
+        backpropagate: (net, loss, params, x, y, weights=…, dE=…, state=…) -> (E, dparams, cache).
     """
 
     stops_anywhere: ClassVar[bool] = False
@@ -56,7 +52,7 @@ class JaxEngine:
     optimizer: Any
     mesh: Any = None
     dtype: Any = np.float32
-    grads: Callable[..., tuple[Array, Params]] = value_and_grads
+    backpropagate: Callable[..., tuple[Array, Params, Cache]] = backpropagate
 
     def __post_init__(self) -> None:
         if self.mesh is None:
@@ -79,24 +75,28 @@ class JaxEngine:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Use 64 bits where the parameters do; products of float32 are products of float32, unless JAX was told else.
-
-        On GPUs and TPUs JAX would round their operands to fewer bits.
-        """
-        precision = jax.config.jax_default_matmul_precision or "float32"  # type: ignore[attr-defined]
-        with jax.enable_x64(np.dtype(self.dtype).itemsize == 8), jax.default_matmul_precision(precision):
+        """Use the precision of the parameters."""
+        with precision(self.dtype):
             yield
 
     def start(self, params: Params, state: TrainingState | None = None) -> Carry:
+        self._attributes  # noqa: B018
         place = partial(_on_all_devices, self.mesh)
         params = map_leaves(place, params)
+        layers = jax.tree.map(place, first_layers_state(self.net, self.dtype, state))
         first = jax.tree.map(place, self.optimizer.init(params))
         if state is None:
-            return Carry(params, first)
-        leaves_of = jax.tree.leaves(state.optimizer)  # a file has tuples for the named tuples of Optax
-        if [np.shape(leaf) for leaf in leaves_of] != [leaf.shape for leaf in jax.tree.leaves(first)]:
+            return Carry(params, first, layers)
+        given = jax.tree.leaves(state.optimizer)  # a file has tuples for the named tuples of Optax
+        if [np.shape(leaf) for leaf in given] != [leaf.shape for leaf in jax.tree.leaves(first)]:
             raise ValueError("fit: state.optimizer is not a state of this optimizer on these parameters")
-        return Carry(params, jax.tree.unflatten(jax.tree.structure(first), map(place, leaves_of)))
+        return Carry(params, jax.tree.unflatten(jax.tree.structure(first), map(place, given)), layers)
+
+    def observe(self, carry: Carry, row: Mapping[str, float]) -> Carry:
+        if not isinstance(self.optimizer, Optimizer):
+            return carry
+        state = self.optimizer.observe(carry.optimizer, row)
+        return carry._replace(optimizer=jax.tree.map(partial(_on_all_devices, self.mesh), state))
 
     def copy(self, carry: Carry) -> Carry:
         return jax.tree.map(jnp.copy, carry)  # type: ignore[no-any-return]
@@ -124,9 +124,36 @@ class JaxEngine:
         for rows in (order[: whole * size].reshape(whole, size), order[whole * size :].reshape(1, -1)):
             if rows.size:
                 draws = self._draw(rng, len(rows))
-                rows = _on_all_devices(self.mesh, rows.astype(np.int32))
-                carry, E = self._program.scan_rows(carry, data, rows, draws)
-                losses += [(loss, int(rows.shape[1])) for loss in np.asarray(E, float).tolist()]
+                on_device = _on_all_devices(self.mesh, rows.astype(np.int32))
+                carry, E = self._program.scan_rows(carry, data, on_device, draws, self.numbers)
+                self._attributes.check_unchanged()
+                losses += [(loss, rows.shape[1]) for loss in np.asarray(E, float).tolist()]
+        return carry, losses
+
+    def epoch_of_runs(
+        self, carry: Carry, batches: Sequence[Batches], rngs: Sequence[np.random.Generator], numbers: Any
+    ) -> tuple[Carry, list[Losses]]:
+        """Run an epoch of several runs at once, each with its own `batches` of the same data, generator and numbers.
+
+        Every array of `carry` and `numbers` has the runs as its first axis.
+        """
+        m, size = batches[0].m, batches[0].size
+        data, whole = self._resident(batches[0]), m // size
+        orders = np.stack([np.arange(m) if b.order is None else b.order for b in batches])
+        losses: list[Losses] = [[] for _ in batches]
+        parts = (
+            orders[:, : whole * size].reshape(-1, whole, size),
+            orders[:, whole * size :].reshape(len(batches), 1, -1),
+        )
+        for rows in parts:
+            if rows.size:
+                for rng in rngs:  # so that all templates are known before the first numbers are drawn
+                    self._samples.draw(copy.deepcopy(rng), rows.shape[1])
+                draws = stacked([self._samples.draw(rng, rows.shape[1]) for rng in rngs])
+                carry, E = self._program.scan_rows_of_runs(carry, data, rows.astype(np.int32), draws, numbers)
+                self._attributes.check_unchanged()
+                for of_run, Es in zip(losses, np.asarray(E, float).tolist(), strict=True):
+                    of_run += [(loss, rows.shape[2]) for loss in Es]
         return carry, losses
 
     def _fed_epoch(
@@ -135,12 +162,21 @@ class JaxEngine:
         losses: Losses = []
         for stack in _stacks(batches, 1 if on_step else None):
             data = jax.tree.map(lambda *parts: _on_all_devices(self.mesh, np.stack(parts)), *stack)
-            draws = self._draw(rng, len(stack))
-            carry, E = self._program.scan_batches(carry, data, draws)
-            losses += [(loss, len(stack[0][0])) for loss in np.asarray(E, float).tolist()]
-            if on_step and self.processes.any(on_step(len(losses) - 1, losses[-1][0], carry.params, *stack[0][:2])):
+            draws, lr = self._draw(rng, len(stack)), self._learning_rate(carry) if on_step else None
+            carry, E, grads = self._program.scan_batches(carry, data, draws, self.numbers, on_step is not None)
+            self._attributes.check_unchanged()
+            losses += [(loss, count(stack[0][0])) for loss in np.asarray(E, float).tolist()]
+            if on_step is None:
+                continue
+            grads = jax.tree.map(lambda g: g[0], grads)
+            net = self._samples.last
+            stops = on_step(len(losses) - 1, losses[-1][0], carry.params, *stack[0][:2], grads, net, lr)
+            if self.processes.any(stops):
                 break
         return carry, losses
+
+    def _learning_rate(self, carry: Carry) -> float | None:
+        return self.optimizer.learning_rate(carry.optimizer) if isinstance(self.optimizer, Optimizer) else None
 
     def _draw(self, rng: np.random.Generator, n: int) -> Draws:
         """Sample the network of `n` batches as the NumPy engine does."""
@@ -155,12 +191,22 @@ class JaxEngine:
         return self._placed["data"]  # type: ignore[no-any-return]
 
     @cached_property
-    def _samples(self) -> _Samples:
-        return _Samples(self.net, self.dtype)
+    def _samples(self) -> SampledNetworks:
+        return SampledNetworks(self.net, self.dtype)
+
+    @cached_property
+    def _attributes(self) -> Attributes:
+        return Attributes(self.net, self.loss, self.optimizer)
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers of the optimizer that programs are not compiled for."""
+        return tuple(number for _, number in traced(self.optimizer))
 
     @property
-    def _program(self) -> _Program:
-        return _Program(self._samples.nets(), self.loss, self.optimizer, self.mesh, self.grads)
+    def _program(self) -> Program:
+        optimizer = Template.without(self.optimizer, tuple(path for path, _ in traced(self.optimizer)))
+        return Program(self._samples.templates(), self.loss, optimizer, self.mesh, self.backpropagate)
 
     @cached_property
     def _placed(self) -> dict[str, Any]:
@@ -168,149 +214,107 @@ class JaxEngine:
 
 
 @dataclass(frozen=True)
-class _Program:
-    """The functions that are compiled; equal programs, of one `fit` or of several, are compiled once."""
+class Program:
+    """The functions that are compiled; equal programs, of one `fit` or of several, are compiled once.
 
-    nets: tuple[_Sampled, ...]
+    Args:
+        nets: templates of the networks that are sampled.
+        optimizer: template of the optimizer; each call has the `numbers` that it lacks.
+    """
+
+    nets: tuple[Template, ...]
     loss: Loss
-    optimizer: Any
+    optimizer: Template
     mesh: Any
-    grads: Callable[..., tuple[Array, Params]]
+    backpropagate: Callable[..., tuple[Array, Params, Cache]]
 
     @partial(jax.jit, static_argnames="self", donate_argnames="carry")
-    def scan_rows(self, carry: Carry, data: Batch, order: Array, draws: Draws) -> tuple[Carry, Array]:
+    def scan_rows(
+        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
+    ) -> tuple[Carry, Array]:
         """Make an update for each row of indices in `order`."""
+        return self.rows(carry, data, order, draws, numbers)
+
+    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
+    def scan_rows_of_runs(
+        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
+    ) -> tuple[Carry, Array]:
+        """Do as `scan_rows` for several runs on the same data; all other arrays have the runs as their first axis."""
+        return jax.vmap(self.rows, in_axes=(0, None, 0, 0, 0))(carry, data, order, draws, numbers)
+
+    def rows(
+        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
+    ) -> tuple[Carry, Array]:
+        """Do as `scan_rows`, inside a program that is compiled."""
 
         def step(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
             rows, drawn = inputs
             batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
-            return self._step(carry, batch, drawn)
+            carry, E, _ = self._step(carry, batch, drawn, numbers)
+            return carry, E
 
         return jax.lax.scan(step, carry, (order, draws))
 
-    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
-    def scan_batches(self, carry: Carry, data: Batch, draws: Draws) -> tuple[Carry, Array]:
-        """Make an update for each batch in a stack of them."""
-        return jax.lax.scan(lambda carry, inputs: self._step(carry, *inputs), carry, (data, draws))
+    @partial(jax.jit, static_argnames=("self", "with_grads"), donate_argnames="carry")
+    def scan_batches(
+        self, carry: Carry, data: Batch, draws: Draws, numbers: tuple[Any, ...], with_grads: bool = False
+    ) -> tuple[Carry, Array, Params]:
+        """Make an update for each batch in a stack of them; with the losses, return the gradients if asked for."""
 
-    def _step(self, carry: Carry, batch: Batch, draws: Draws) -> tuple[Carry, Array]:
+        def step(carry: Carry, inputs: Any) -> tuple[Carry, tuple[Array, Params]]:
+            batch, drawn = inputs
+            carry, E, grads = self._step(carry, batch, drawn, numbers)
+            return carry, (E, grads if with_grads else None)
+
+        carry, (E, grads) = jax.lax.scan(step, carry, (data, draws))
+        return carry, E, grads
+
+    def _step(self, carry: Carry, batch: Batch, draws: Draws, numbers: tuple[Any, ...]) -> tuple[Carry, Array, Params]:
         batch = jax.tree.map(partial(_split_over_devices, self.mesh), batch)
-        which, numbers = draws
-        updates = [partial(self._update, net.of(drawn)) for net, drawn in zip(self.nets, numbers, strict=True)]
+        which, drawn = draws
+        optimizer = self.optimizer.of(numbers)
+        nets = [net.of(part) for net, part in zip(self.nets, drawn, strict=True)]
+        updates = [partial(self._update, net, optimizer) for net in nets]
         stepped = updates[0](carry, batch) if len(updates) == 1 else jax.lax.switch(which, updates, carry, batch)
-        return _same_on_all_devices(self.mesh, stepped)
+        return _same_on_all_devices(self.mesh, stepped)  # type: ignore[no-any-return]
 
-    def _update(self, net: Layer, carry: Carry, batch: Batch) -> tuple[Carry, Array]:
+    def _update(self, net: Layer, optimizer: Any, carry: Carry, batch: Batch) -> tuple[Carry, Array, Params]:
         params, state, layers = carry
         x, y, weights = batch
-        if isinstance(self.optimizer, Optimizer):
-            dE, rule = self.optimizer.scaled()
-            E, grads = self.grads(net, self.loss, params, x, y, weights=weights, dE=dE)
-            params, state = rule.step(params, grads, state)
+        dE, rule = optimizer.scaled() if isinstance(optimizer, Optimizer) else (1.0, optimizer)
+        E, grads, cache = self.backpropagate(net, self.loss, params, x, y, weights=weights, dE=dE, state=layers)
+        check_like_params("gradient of", grads, params)
+        if isinstance(rule, Optimizer):
+            stepped, state = rule.step(params, grads, state)
         else:
-            E, grads = self.grads(net, self.loss, params, x, y, weights=weights)
-            updates, state = self.optimizer.update(grads, state, params)
-            params = jax.tree.map(jnp.add, params, updates)
-        return Carry(params, state, layers), E
+            updates, state = rule.update(grads, state, params)
+            stepped = jax.tree.map(jnp.add, params, updates)
+        check_like_params("update of", stepped, params)
+        if leaves(layers):
+            layers = net.update_state(layers, cache)
+        return Carry(stepped, state, layers), E, jax.tree.map(lambda g: g / dE, grads)
 
 
-@dataclass(frozen=True)
-class _Sampled:
-    """A sampled network but for the numbers in it that are drawn anew for each batch, which stand at `paths`."""
-
-    net: Layer
-    paths: tuple[Path, ...]
-
-    def of(self, numbers: tuple[Any, ...]) -> Layer:
-        """Return the network with these numbers, which may be tracers: no check of the layers runs."""
-        return reduce(_with_number, zip(self.paths, numbers, strict=True), self.net)
-
-    def blank(self) -> _Sampled:
-        """Return the same for all that differ in these numbers only."""
-        return _Sampled(self.of((0,) * len(self.paths)), self.paths)
+def stacked(trees: Sequence[Any]) -> Any:
+    """Return one tree of the arrays of several, stacked along a new first axis."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
 
 
-class _Samples:
-    """The networks that `net.sample` has given so far: one `_Sampled` each for those that differ in numbers only."""
+@contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """Use 64 bits where `dtype` does; products of float32 are products of float32, unless JAX was told else.
 
-    _MOST = 64
-
-    def __init__(self, net: Layer, dtype: Any) -> None:
-        self.net, self.dtype = net, dtype
-        self._index: dict[Any, int] = {}
-        self._first: list[tuple[Layer, dict[Path, Any]]] = []
-        self._varying: list[set[Path]] = []
-        for seed in range(4):  # so that the first batches show already which numbers vary
-            self._note(net.sample(np.random.default_rng(seed)))
-
-    def nets(self) -> tuple[_Sampled, ...]:
-        """Return them; a program is compiled for these."""
-        paths = [tuple(sorted(varying, key=str)) for varying in self._varying]
-        return tuple(_Sampled(net, where).blank() for (net, _), where in zip(self._first, paths, strict=True))
-
-    def draw(self, rng: np.random.Generator, n: int) -> Draws:
-        """Sample the networks of `n` batches."""
-        drawn = [self._note(self.net.sample(rng)) for _ in range(n)]
-        which = np.array([i for i, _ in drawn], np.int32)
-        numbers = []
-        for i, sampled in enumerate(self.nets()):
-            of_batch = [found if index == i else self._first[i][1] for index, found in drawn]
-            numbers.append(tuple(self._column([found[path] for found in of_batch]) for path in sampled.paths))
-        return which, tuple(numbers)
-
-    def _note(self, sampled: Layer) -> tuple[int, dict[Path, Any]]:
-        """Return which of the networks this one is, and the numbers in it."""
-        numbers: dict[Path, Any] = {}
-        structure = _structure(sampled, self.net, (), numbers)
-        if structure not in self._index:
-            if len(self._index) == self._MOST:
-                raise ValueError(
-                    f"fit: sample() has given more than {self._MOST} networks that differ in more than numbers; "
-                    'engine="jax" compiles each of them; use engine="numpy", or let sample() draw a number'
-                )
-            self._index[structure] = len(self._first)
-            self._first.append((sampled, numbers))
-            self._varying.append(set())
-        i = self._index[structure]
-        first = self._first[i][1]
-        self._varying[i] |= {path for path, number in numbers.items() if number != first[path]}
-        return i, numbers
-
-    def _column(self, numbers: list[Any]) -> Array:
-        whole = all(isinstance(number, (int, np.integer)) for number in numbers)
-        return np.array(numbers, (np.uint32 if min(numbers) >= 0 else np.int32) if whole else self.dtype)
+    On GPUs and TPUs JAX would round their operands to fewer bits.
+    """
+    product = jax.config.jax_default_matmul_precision or "float32"  # type: ignore[attr-defined]
+    with jax.enable_x64(np.dtype(dtype).itemsize == 8), jax.default_matmul_precision(product):
+        yield
 
 
-def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> Any:
-    """Return what tells `sampled` from others drawn from `net`, but for numbers, which are entered by their path."""
-    if sampled is net:
-        return None
-    if isinstance(sampled, (int, float, np.integer, np.floating)) and not isinstance(sampled, bool):
-        numbers[path] = sampled
-        return "number"
-    if isinstance(sampled, tuple):
-        parts = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
-        return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, parts, strict=True)))
-    if is_dataclass(sampled):
-        before = net if type(net) is type(sampled) else None
-        names = [field.name for field in fields(sampled)]
-        return type(sampled), tuple(
-            _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
-        )
-    return sampled
-
-
-def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
-    """Return `tree` with a number at a path."""
-    path, number = at
-    if not path:
-        return number
-    key, rest = path[0], (path[1:], number)
-    if isinstance(key, int):
-        return (*tree[:key], _with_number(tree[key], rest), *tree[key + 1 :])
-    changed = copy.copy(tree)
-    object.__setattr__(changed, key, _with_number(getattr(tree, key), rest))  # the dataclass is frozen
-    return changed
+@partial(jax.jit, static_argnames="net")
+def forward(net: Layer, params: Params, state: State, x: Any) -> Any:
+    """Return ŷ of the network that evaluates."""
+    return forward_with_state(net, params, x, state)[0]
 
 
 def _on_all_devices(mesh: Any, a: Array) -> Array:
@@ -328,7 +332,7 @@ def _split_over_devices(mesh: Any, a: Array) -> Array:
     return _constrained(a, _sharding(mesh, "data"))
 
 
-def _same_on_all_devices(mesh: Any, tree: tuple[Carry, Array]) -> tuple[Carry, Array]:
+def _same_on_all_devices(mesh: Any, tree: Any) -> Any:
     return tree if mesh is None else _constrained(tree, _sharding(mesh))
 
 
@@ -343,10 +347,10 @@ def _constrained(tree: Any, sharding: NamedSharding) -> Any:
 
 def _stacks(batches: Iterable[Batch], most: int | None) -> Iterator[list[Batch]]:
     """Group batches of one shape that follow each other, up to 32 MiB or `most` of them at a time."""
-    for _, run in itertools.groupby(batches, lambda batch: [a.shape for a in leaves(batch) if a is not None]):
+    for _, run in itertools.groupby(batches, lambda batch: [a.shape for a in arrays_in(batch)]):
         first = next(run)
-        size = sum(a.nbytes for a in leaves(first) if a is not None)
-        n = most or max(1, _STACKED_BYTES // size)
+        size = sum(a.nbytes for a in arrays_in(first))
+        n = most or max(1, _STACKED_BYTES // max(1, size))
         run = itertools.chain([first], run)
         while stack := list(itertools.islice(run, n)):
             yield stack

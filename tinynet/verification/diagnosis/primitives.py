@@ -190,9 +190,7 @@ def _shaped_if(term: Array, shape: tuple[int, ...], same: tuple[int, ...], cts: 
     return shaped(term, shape) if _one(cts).shape == same else term
 
 
-def factors(
-    primitive: Any, params: Params, k: int, operands: Sequence[Array], y: Sequence[Array]
-) -> tuple[Any, ...]:
+def factors(primitive: Any, params: Params, k: int, operands: Sequence[Array], y: Sequence[Array]) -> tuple[Any, ...]:
     """Return the factors of ∂y/∂(operand k) of an operation that acts entry by entry; none for others."""
     name = primitive.name
     with np.errstate(all="ignore"):

@@ -133,7 +133,9 @@ class Scene:
         """
         if predicted is None or not all(self.run.reproduces(n, predicted[n]) for n in names if n in self.run.wrong):
             return False
-        return only or not any(self.differs(n, predicted[n]) for n in self.run.wrt if n not in self.run.wrong and n not in free)
+        return only or not any(
+            self.differs(n, predicted[n]) for n in self.run.wrt if n not in self.run.wrong and n not in free
+        )
 
     def reaches(self, spot: Spot, names: Sequence[str]) -> bool:
         """Return whether every entry that is wrong is one to which the spot contributes."""

@@ -10,7 +10,6 @@ import types
 from pathlib import Path
 from typing import NamedTuple
 
-
 HERE = str(Path(__file__).parents[1])
 """The folder of the verifier, whose lines are not the user's."""
 

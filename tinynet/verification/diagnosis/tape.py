@@ -33,7 +33,7 @@ from tinynet.verification.diagnosis.source import HERE, Line
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
-"""The user's lines on the way to an operation, the innermost first, each with the function that it stands in."""
+"""The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
 """(operation, operand): a use. (−1, slot): all that passes back into a value. (root, out) of an activation: see Site."""
 
@@ -48,7 +48,7 @@ class Operation:
     outs: tuple[int, ...]
     key: Key
     frames: Frames
-    line: Line = Line()
+    line: Line = Line("", 0)  # noqa: RUF009 - an immutable value
 
     @property
     def name(self) -> str:
@@ -302,7 +302,11 @@ class Tape:
                 used = users[slot]
                 if len(used) > 1 or slot in self.outputs:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
-                branches = any(roots[self.operations[u].outs[0]] != roots[slot] or sum(self.moving[s] for s in self.operations[u].operands) > 1 for u in used)
+                branches = any(
+                    roots[self.operations[u].outs[0]] != roots[slot]
+                    or sum(self.moving[s] for s in self.operations[u].operands) > 1
+                    for u in used
+                )
                 if roots[slot] != slot and (branches or len(used) != 1 or slot in self.outputs):
                     found["activation", (*op.key, j)].append(((roots[slot], slot), op.line, i))
         sites = []
@@ -418,7 +422,10 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
             carry = outs[:carried]
             ys.append(outs[carried:])
         steps = ys[::-1] if p["reverse"] else ys
-        return [*carry, *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True)))]
+        return [
+            *carry,
+            *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True))),
+        ]
     if name == "while":
         a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
         carry = operands[b:]

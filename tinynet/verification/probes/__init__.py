@@ -1,1 +1,1 @@
-"""The probes: what a target is tried on. Each takes the trial and adds to its findings and its coverage."""
+"""Probes that need more than one run: what a target remembers, jax.jit, branches, what a layer says of itself."""

@@ -1,69 +1,131 @@
-"""What the target remembers, writes into and hands out."""
+"""What a target remembers, writes into and hands out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from tinynet.verification.diagnosis import FAULTS, Diagnosis
-from tinynet.verification.oracle import Exact
-from tinynet.verification.report import Finding, Probe
-from tinynet.verification.runs import Run, call
-from tinynet.verification.subjects import Subject, nearby
-from tinynet.verification.tolerance import distance, unit_of
-from tinynet.verification.trial import Array, Stop, Trial
+from tinynet.verification.adapters.subject import Array, Exact, Subject
+from tinynet.verification.examples import Batch, Shapes, alike, cotangent, with_batch
+from tinynet.verification.execution import Hang, Run, Watch, execute, told
+from tinynet.verification.fault import Fault
+from tinynet.verification.tolerance import CHOICE, distance, unit_of
 
-__all__ = ["probe_state"]
+Exactly = Callable[[Subject, tuple[Array, ...]], Exact]
 
 
-def probe_state(trial: Trial) -> None:
-    """Repeated calls, other calls in between, writes into what was handed in, memory that is shared."""
-    if "state" not in trial.wanted:
-        return
-    A, dy = trial.subject, _usual_dy(trial)
-    runs = [call(A, A.args, dy, trial.watchdog) for _ in range(4)]
+def probe_state(
+    A: Subject, exactly: Exactly, batch: Batch | None, shapes: Shapes, watch: Watch, rng: np.random.Generator
+) -> tuple[list[Fault], list[str]]:
+    """Repeat calls, make others in between, and look at what is written into and what shares memory.
+
+    Returns:
+        The faults, and notes on what is unusual and does no harm.
+    """
+    outputs = shapes.of(A, A.args)
+    # A loss is asked for ∂E/∂ŷ alone nearly always: dE is 1.
+    dy = cotangent(outputs, rng) if any(y.ndim for y in outputs) else tuple(np.ones(()) for _ in outputs)
+    runs = [execute(A, A.args, dy, watch) for _ in range(4)]
     if any(r.error for r in runs):
-        return  # the values say what is wrong
-    exact = trial.the_oracle()(A.args, dy)
-    trial.purity(runs[0], "state")
+        return [], []  # the values say what is wrong
     if runs[0].mutated:
-        return  # a second call would start from what the first one wrote
-    _repeats(trial, runs, exact, "the same call, on a fresh copy of the target,")
-    session = A.session()
-    again = [call(A, A.args, dy, trial.watchdog, session=session) for _ in range(4)]
-    _repeats(trial, again, exact, "the same call on the same target")
-    twice = call(A, A.args, dy, trial.watchdog, session=session, context=again[-1].context)
-    _repeats(trial, [again[-1], twice], exact, "backward twice after one forward")
-    _shared_results(trial, [*again, twice], "state")
-    _in_between(trial, dy, exact)
-    _after_another(trial, dy)
-    trial.coverage.append(Probe("state"))
+        return [_mutates(A, runs[0])], []  # a second call would start from what the first one wrote
+    exact = exactly(A, dy)
+    notes = _notes_on_memory(A, runs[0])
+    found = _kept_memory(A, runs[0])
+    found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
+    session = A.start()
+    again = [execute(A, A.args, dy, watch, session=session) for _ in range(4)]
+    adds_up = _adds_up(A, again)
+    if not adds_up:
+        found += _repeats(A, again, exact, "the same call on the same target")
+        if not A.one_cache:
+            twice = execute(A, A.args, dy, watch, session=session, context=again[-1].context)
+            found += _repeats(A, [again[-1], twice], exact, "backward twice after one forward")
+            found += _shared_results(A, [*again, twice])
+            found += _in_between(A, dy, exact, watch, rng)
+    elif A.one_cache:
+        notes.append("each call adds to the gradients of the one before: set them to zero in between")
+    if not found and not adds_up:
+        found += _after_another(A, dy, exactly, batch, shapes, watch, rng)
+    return found, notes
 
 
-def _repeats(trial: Trial, runs: Sequence[Run], exact: Exact, what: str) -> None:
+def _mutates(A: Subject, run: Run) -> Fault:
+    name = run.mutated[0]
+    role = "dy" if name.startswith("dy") else "x" if name in A.inputs else "params"
+    return Fault(run.mutated, f"mutates {role}", f"{', '.join(run.mutated)} was written into", "state")
+
+
+def mutation(A: Subject, run: Run, probe: str) -> list[Fault]:
+    """Return the fault of a run that wrote into what it was handed."""
+    if not run.mutated:
+        return []
+    fault = _mutates(A, run)
+    return [Fault(fault.gradients, fault.fault, fault.sentence, probe)]
+
+
+def _notes_on_memory(A: Subject, run: Run) -> list[str]:
+    notes = [
+        f"the gradient of {n} is a view of {other}"
+        for n, other in run.shared.items()
+        if other.startswith("dy") or other in A.inputs
+    ]
+    arrays = [(n, g) for n, g in run.handed_out.items() if isinstance(g, np.ndarray) and g.size]
+    for i, (n, g) in enumerate(arrays):
+        notes += [f"the gradients of {m} and {n} share memory" for m, h in arrays[:i] if np.shares_memory(g, h)]
+    return notes
+
+
+def _kept_memory(A: Subject, run: Run) -> list[Fault]:
+    """A parameter handed out as a gradient: who scales the gradient in place changes the parameter."""
+    return [
+        Fault((n,), "shares memory", f"the gradient is a view of {other}: writing into one changes the other", "state")
+        for n, other in run.shared.items()
+        if other not in A.inputs and not other.startswith("dy")
+    ]
+
+
+def _repeats(A: Subject, runs: Sequence[Run], exact: Exact, what: str) -> list[Fault]:
     """The same call several times: what differs is added to by each call, or changes of itself."""
     first = runs[0]
     for run in runs:
         if run.error is not None:
-            text = f"{what} raises {type(run.error).__name__} the second time: {run.error}"
-            _stateful(trial, "stale cache", list(trial.subject.wrt), text, run, first)
-    names = trial.subject.wrt
-    changed = [n for n in names if any(_differ(r.grads.get(n), first.grads.get(n), exact.grads[n]) for r in runs[1:])]
+            if isinstance(run.error, (Hang, SystemExit)):
+                return []
+            text = f"{what} raises {told(run.error)} the second time"
+            return [Fault(A.wrt, "stale cache", text, "state")]
+    changed = [n for n in A.wrt if any(_differ(r.grads.get(n), first.grads.get(n), exact.grads[n]) for r in runs[1:])]
     if not changed:
-        return
+        return []
     if what.startswith("backward"):
-        text = f"{what} gives another result: the first backward pass wrote into the cache"
-        _stateful(trial, "mutates its cache", changed, text, runs[1], first)
-    if all(_grows([r.grads[n] for r in runs]) for n in changed):
-        _stateful(trial, "accumulates", changed, f"{FAULTS['accumulates']}: {what}", runs[1], first)
-    _stateful(trial, "not deterministic", changed, f"{what} gives another result each time", runs[1], first)
+        text, fault = f"{what} gives another result: the first backward pass wrote into the cache", "mutates its cache"
+    elif all(_grows([r.grads[n] for r in runs]) for n in changed):
+        text, fault = f"each call adds to the result of the one before: {what}", "accumulates"
+    else:
+        text, fault = f"{what} gives another result each time", "not deterministic"
+    return [_fault(changed, fault, text, runs[1], first.grads)]
+
+
+def _adds_up(A: Subject, runs: Sequence[Run]) -> bool:
+    """Return whether an object adds each call's gradients of its parameters to those before, as many do on purpose."""
+    if not A.one_cache or any(r.error for r in runs):
+        return False
+    first = {n: g for n, g in runs[0].grads.items() if isinstance(g, np.ndarray)}
+    changed = [n for n, g in first.items() if _differ(runs[1].grads.get(n), g, g)]
+    if not changed or any(n in A.inputs for n in changed):
+        return False
+    return all(
+        all(not _differ(r.grads.get(n), (i + 1) * first[n], first[n] * (i + 1)) for i, r in enumerate(runs))
+        for n in changed
+    )
 
 
 def _grows(results: Sequence[Any]) -> bool:
-    """Whether each result is a multiple of the one before, plus another: the steps are then proportional."""
+    """Return whether each result is a multiple of the one before, plus another: the steps are then proportional."""
     arrays = [np.asarray(r) for r in results]
     if any(a.shape != arrays[0].shape or a.dtype.kind != "f" for a in arrays):
         return False
@@ -76,107 +138,115 @@ def _grows(results: Sequence[Any]) -> bool:
     return rate > 0 and all(distance(b, rate * a) <= slack for a, b in pairwise(steps))
 
 
-def _in_between(trial: Trial, dy: Array, exact: Exact) -> None:
+def _in_between(A: Subject, dy: tuple[Array, ...], exact: Exact, watch: Watch, rng: np.random.Generator) -> list[Fault]:
     """Forward A, forward B, backward A: the cache handed back is A's, whatever came after."""
-    A, session = trial.subject, trial.subject.session()
-    if session.keeps_one_cache:
-        return
-    B = _another(trial)
-    first = call(A, A.args, dy, trial.watchdog, session=session)
-    call(B, B.args, dy, trial.watchdog, session=session)
-    late = call(A, A.args, dy, trial.watchdog, session=session, context=first.context)
-    if first.error is None and late.error is None:
-        changed = [n for n in A.wrt if _differ(late.grads.get(n), first.grads.get(n), exact.grads[n])]
-        if changed:
-            text = f"{FAULTS['stale cache']}: forward A, forward B, backward A"
-            _stateful(trial, "stale cache", changed, text, late, first)
+    session, B = A.start(), _another(A, rng)
+    first = execute(A, A.args, dy, watch, session=session)
+    other = execute(B, B.args, dy, watch, session=session)
+    late = execute(A, A.args, dy, watch, session=session, context=first.context)
+    if first.error is not None or other.error is not None or late.error is not None:
+        return []
+    changed = [n for n in A.wrt if _differ(late.grads.get(n), first.grads.get(n), exact.grads[n])]
+    text = "the result depends on another forward pass than the one it belongs to: forward A, forward B, backward A"
+    return [_fault(changed, "stale cache", text, late, first.grads)] if changed else []
 
 
-def _after_another(trial: Trial, dy: Array) -> None:
-    """B after A, with another input and then with other parameters: right for A, B must not be A's again."""
-    A, oracle = trial.subject, trial.the_oracle()
-    for B, other in (
-        (_another(trial, params=False), "another input"),
-        (_another(trial, inputs=False), "other parameters"),
-    ):
-        session = A.session()
-        call(A, A.args, dy, trial.watchdog, session=session)
-        run = call(B, B.args, dy, trial.watchdog, session=session)
+def _after_another(
+    A: Subject,
+    dy: tuple[Array, ...],
+    exactly: Exactly,
+    batch: Batch | None,
+    shapes: Shapes,
+    watch: Watch,
+    rng: np.random.Generator,
+) -> list[Fault]:
+    """B after A, where B is another input, other parameters, a longer and a shorter batch: right for A, so for B."""
+    others = [("another input", _another(A, rng, params=False)), ("other parameters", _another(A, rng, inputs=False))]
+    if batch is not None and batch.size > 1:
+        others += [
+            ("a longer batch", A.at(with_batch(A.args, batch, batch.size + 3, rng))),
+            ("a shorter batch", A.at(with_batch(A.args, batch, batch.size - 1, rng))),
+        ]
+    found: list[Fault] = []
+    for what, B in others:
+        try:
+            alone_outputs = shapes.of(B, B.args)
+            dy_B = (
+                dy
+                if all(d.shape == y.shape for d, y in zip(dy, alone_outputs, strict=True))
+                else cotangent(alone_outputs, rng)
+            )
+            right = exactly(B, dy_B).grads
+        except Exception:
+            continue
+        session = A.start()
+        before = execute(A, A.args, dy, watch, session=session)
+        run = execute(B, B.args, dy_B, watch, session=session)
+        if before.error is not None or isinstance(run.error, (Hang, SystemExit)):
+            return found
+        alone = execute(B, B.args, dy_B, watch)
+        if alone.error is not None:
+            continue
         if run.error is not None:
-            return  # the values say what is wrong
-        with trial.unrecorded():
-            evidence = trial.compared("state", B, B.args, dy, oracle(B.args, dy), run, "float64")
-        if evidence is None or not evidence.wrong:
-            continue
-        wrong = sorted(evidence.wrong, key=A.wrt.index)
-        before = oracle(A.args, dy).grads
-        again = [n for n in wrong if evidence.reproduces(n, before[n])]
-        expected = Run(grads=dict(evidence.exact.grads))
-        if again:
-            text = f"{FAULTS['stale cache']}: A, then {other} B, which gives A's again"
-            _stateful(trial, "stale cache", [*again, *(n for n in wrong if n not in again)], text, run, expected)
-        with trial.unrecorded():
-            by_itself = call(B, B.args, dy, trial.watchdog)
-            alone = trial.compared("state", B, B.args, dy, evidence.exact, by_itself, "float64")
-        if alone is None or alone.wrong & evidence.wrong:
-            # The values say why; or something outside the target remembers A, which no copy of the target forgets.
-            with trial.unrecorded():
-                again_A = call(A, A.args, dy, trial.watchdog)
-                at_A = trial.compared("state", A, A.args, dy, oracle(A.args, dy), again_A, "float64")
-            if at_A is not None and not at_A.wrong:
-                text = f"right for the first call, and wrong for the next one with {other}"
-                trial.suspicions.append(_finding(trial, "unknown", wrong, text, run, expected))
-            continue
-        text = f"right for {other} B alone, and wrong for B after A"
-        fault = "stale cache" if _forward_leaves_something(trial, A, B, dy, run) else "unknown"
-        _stateful(trial, fault, wrong, text, run, expected)
+            text = f"A, then {what} B raises {told(run.error)}, where B alone does not"
+            return [*found, Fault(A.wrt, "stale cache", text, "state")]
+        changed_buffers = [
+            n
+            for n, g in before.handed_out.items()
+            if isinstance(g, np.ndarray)
+            and g.dtype.kind == "f"
+            and not np.array_equal(g, before.grads[n], equal_nan=True)
+        ]
+        if changed_buffers:
+            text = "the array that was returned changes at the next call: an internal buffer is handed out and reused"
+            return [*found, Fault(tuple(changed_buffers), "shares memory", text, "state")]
+        wrong = [n for n in A.wrt if _off(run.grads.get(n), right[n]) and not _off(alone.grads.get(n), right[n])]
+        if wrong:
+            stale = all(not _differ(run.grads.get(n), before.grads.get(n), right[n]) for n in wrong)
+            text = f"right for {what} B alone, and wrong for B after A" + (
+                ", where it gives A's again" if stale else ""
+            )
+            return [*found, _fault(wrong, "stale cache", text, run, right)]
+        everywhere = [n for n in A.wrt if _off(run.grads.get(n), right[n])]
+        if everywhere and not [
+            n for n in A.wrt if _off(execute(A, A.args, dy, watch).grads.get(n), exactly(A, dy).grads[n])
+        ]:
+            # Something outside the target remembers A, which no copy of the target forgets; or the values say why.
+            text = f"right for the first call, and wrong for the next one with {what}"
+            found.append(_fault(everywhere, "unknown", text, run, right))
+    return found if len(found) == len(others) else []
 
 
-def _forward_leaves_something(trial: Trial, A: Subject, B: Subject, dy: Array, run: Run) -> bool:
-    """Whether forward A alone, without its backward pass, is enough to make B go wrong in the same way."""
-    session = A.session()
-    with trial.watchdog.watching():
-        session.forward({n: a.copy() for n, a in A.args.items()})
-    again = call(B, B.args, dy, trial.watchdog, session=session)
-    return all(not _differ(again.grads.get(n), g, np.asarray(g)) for n, g in run.grads.items() if n in B.wrt)
-
-
-def _another(trial: Trial, inputs: bool = True, params: bool = True) -> Subject:
-    """The subject with another input, with slightly other parameters, or with both."""
-    A, rng = trial.subject, trial.rng
+def _another(A: Subject, rng: np.random.Generator, inputs: bool = True, params: bool = True) -> Subject:
+    """Return the subject with another input, with slightly other parameters, or with both."""
     args = dict(A.args)
     for n, a in A.args.items():
-        if (n in A.batched and inputs) or (n not in A.batched and a.dtype.kind == "f" and params):
+        if a.dtype.kind == "f" and a.size and (inputs if n in A.inputs else params):
             # A cache may hold no more than signs: where there are both, they are exchanged.
-            both = n in A.batched and a.dtype.kind == "f" and a.min(initial=0) < 0 < a.max(initial=0)
-            args[n] = nearby(-a if both else a, 0.1, rng)
-    return A.with_args(args)
+            both = n in A.inputs and a.min() < 0 < a.max()
+            base = -a if both else a
+            near = base + 0.1 * (np.abs(base) + 0.1) * rng.standard_normal(a.shape)
+            args[n] = alike(a, near, a) if n in A.inputs else near
+    return A.at(args)
 
 
-def _usual_dy(trial: Trial) -> Array:
-    """A random cotangent; 1 for a scalar, which is what a loss is nearly always asked for."""
-    dy = trial.dy(trial.subject)
-    return dy if dy.ndim else np.ones(())
-
-
-def _stateful(trial: Trial, fault: str, names: Sequence[str], explanation: str, run: Run, other: Run) -> None:
-    trial.findings.append(_finding(trial, fault, names, explanation, run, other))
-    raise Stop
-
-
-def _finding(trial: Trial, fault: str, names: Sequence[str], explanation: str, run: Run, other: Run) -> Finding:
-    got, expected = run.grads.get(names[0]), other.grads.get(names[0])
-    arrays = isinstance(got, np.ndarray) and isinstance(expected, np.ndarray) and got.shape == expected.shape
-    return trial.finding(
-        Diagnosis(fault, tuple(names), explanation),
-        probe="state",
-        got=got if arrays else None,
-        exact=expected if arrays else None,
+def _off(got: Any, exact: Array) -> bool:
+    if not isinstance(got, (np.ndarray, np.generic)) or np.shape(got) != exact.shape:
+        return False
+    scale = float(np.max(np.abs(exact), initial=0.0))
+    return not distance(np.asarray(got, np.float64), exact) <= CHOICE * scale * (
+        100 if np.asarray(got).dtype == np.float32 else 1
     )
 
 
+def _fault(names: Sequence[str], fault: str, text: str, run: Run, other: Any) -> Fault:
+    got, expected = run.grads.get(names[0]), other.get(names[0])
+    arrays = isinstance(got, np.ndarray) and isinstance(expected, np.ndarray) and got.shape == expected.shape
+    return Fault(tuple(names), fault, text, "state", got=got if arrays else None, expected=expected if arrays else None)
+
+
 def _differ(a: Any, b: Any, scale: Array) -> bool:
-    """Whether two results differ by more than the order of a threaded sum explains."""
+    """Return whether two results differ by more than the order of a threaded sum explains."""
     if not (hasattr(a, "dtype") and hasattr(b, "dtype")):
         return type(a) is not type(b)
     a, b = np.asarray(a), np.asarray(b)
@@ -189,10 +259,11 @@ def _differ(a: Any, b: Any, scale: Array) -> bool:
     )
 
 
-def _shared_results(trial: Trial, runs: Sequence[Run], probe: str) -> None:
-    for name in trial.subject.wrt:
+def _shared_results(A: Subject, runs: Sequence[Run]) -> list[Fault]:
+    found = []
+    for name in A.wrt:
         results = [g for r in runs if isinstance(g := r.handed_out.get(name), np.ndarray) and g.size]
-        pairs = [(a, b) for i, a in enumerate(results) for b in results[:i] if np.shares_memory(a, b)]
-        if pairs and not trial.kept_by_design(name):
-            explanation = "the gradient shares memory with that of an earlier call: an internal buffer is handed out"
-            trial.add(trial.finding(Diagnosis("shares memory", (name,), explanation), probe=probe))
+        if any(np.shares_memory(a, b) for i, a in enumerate(results) for b in results[:i]):
+            text = "the gradient shares memory with that of an earlier call: an internal buffer is handed out"
+            found.append(Fault((name,), "shares memory", text, "state"))
+    return found

@@ -1,0 +1,328 @@
+"""Data that are trees, layers that have state, and what is refused at the first step; on both engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+from tinynet.trees import leaves, map_leaves
+
+ENGINES = ("numpy", "jax")
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(22, 3)), RNG.normal(size=(22, 2))
+NORMED = tn.Sequential(tn.Linear(3, 4), tn.BatchNorm(4), tn.Tanh(), tn.Dropout(0.2), tn.Linear(4, 2))
+
+
+def fit(net: tn.Layer, loss: tn.Loss, x: Any, y: Any = None, **options: Any) -> Any:
+    return tn.fit(net, loss, x, y, **{"optimizer": tn.SGD(0.1, 0.9), "epochs": 3, "batch_size": 5, "seed": 1} | options)
+
+
+def assert_close(a: Any, b: Any, rtol: float = 1e-10) -> None:
+    for p, q in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_allclose(p, q, rtol=rtol, atol=1e-13)
+
+
+# state
+
+
+def test_running_statistics_are_those_of_a_loop_by_hand_and_read_in_validation() -> None:
+    net, loss = tn.Sequential(tn.Linear(3, 4), tn.BatchNorm(4), tn.Linear(4, 2)), tn.SquaredError("mean")
+    start = net.init(np.random.default_rng(1), np.float64)
+    result = fit(net, loss, X, Y, params=start, shuffle=False, validation=(X[:7], Y[:7]), optimizer=tn.SGD(0.1))
+    params, state = start, net.init_state(np.float64)
+    for _ in range(3):
+        for i in range(0, 22, 5):
+            sampled = net.sample(np.random.default_rng(0))
+            y_hat, cache = sampled.forward(params, X[i : i + 5])
+            E, residual = loss.forward(y_hat, Y[i : i + 5])
+            grads = sampled.param_grads(params, cache, loss.backward(residual))
+            state = sampled.update_state(state, cache)
+            params = map_leaves(lambda p, g: p - 0.1 * g, params, grads)
+    assert_close(result.params, params, 1e-12)
+    assert_close(result.state.layers, state, 1e-12)
+    E = loss.forward(net.forward(params, X[:7], state=state)[0], Y[:7])[0]
+    assert result.history["validation_loss"][-1] == pytest.approx(E, rel=1e-12)
+    assert (state[1]["var"] != 1).all()
+
+
+def test_both_engines_agree_on_state_and_validation() -> None:
+    one, other = (fit(NORMED, tn.SquaredError("mean"), X, Y, validation=(X, Y), engine=engine) for engine in ENGINES)
+    assert_close(
+        (one.params, one.state.layers, one.state.optimizer), (other.params, other.state.layers, other.state.optimizer)
+    )
+    assert_close(one.history["validation_loss"], other.history["validation_loss"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_with_state_that_was_cut_off_ends_with_the_same_bits(engine: str, tmp_path: Any) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(step: Any) -> None:
+        if (step.epoch, step.batch) == (1, 2):
+            raise Cut
+
+    loss, stopping = tn.SquaredError("mean"), tn.EarlyStopping(patience=9)
+    options = {"engine": engine, "validation": (X + 1, Y), "early_stopping": stopping}
+    whole = fit(NORMED, loss, X, Y, step_callbacks=[lambda _: None], **options)
+    options |= {"checkpoint": tmp_path / "run", "every": 1}
+    with pytest.raises(Cut):
+        fit(NORMED, loss, X, Y, step_callbacks=[cut], **options)
+    rest = fit(NORMED, loss, X, Y, step_callbacks=[lambda _: None], **options)
+    for p, q in zip(leaves((rest.params, rest.state.layers)), leaves((whole.params, whole.state.layers)), strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_state_goes_in_and_is_that_of_the_best_epoch(engine: str) -> None:
+    seen: list[Any] = []
+    options = {
+        "engine": engine,
+        "epochs": 30,
+        "validation": (X + 1, -Y),
+        "early_stopping": tn.EarlyStopping(patience=2),
+    }
+    net = tn.Sequential(tn.Linear(3, 4), tn.BatchNorm(4), tn.Linear(4, 2))
+    keep = lambda epoch: seen.append(map_leaves(np.array, (epoch.params, epoch.state.layers)))  # noqa: E731
+    result = fit(net, tn.SquaredError("mean"), X, Y, callbacks=[keep], **options)
+    best = int(result.history["validation_loss"].argmin())
+    assert result.stopped == "early_stopping"
+    assert_close((result.params, result.state.layers), seen[best], 0)
+    wrong = tn.TrainingState(result.state.optimizer, ({}, {"mean": np.zeros(3), "var": np.ones(3)}, {}))
+    with pytest.raises(ValueError, match=r'fit: state.layers\[1\]\["mean"\] has shape \(3,\); expected \(4,\)'):
+        fit(net, tn.SquaredError("mean"), X, Y, state=wrong, engine=engine)
+
+
+@dataclass(frozen=True)
+class Counting(tn.Layer):
+    """Keeps a count on itself, as a layer must not."""
+
+    def forward(self, params: Any, x: Any) -> Any:
+        object.__setattr__(self, "mean", x.mean())
+        return x + 0, None
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        return dy, {}
+
+
+def test_state_on_the_layer_itself_is_an_error_where_it_would_be_lost() -> None:
+    net = tn.Sequential(tn.Linear(3, 2), Counting())
+    with pytest.raises(TypeError, match=r"Counting set its attribute 'mean' while training.*use init_state"):
+        fit(net, tn.SquaredError(), X, Y, engine="jax")
+
+
+# data
+
+
+@dataclass(frozen=True)
+class Two(tn.Layer):
+    """Applies one layer to both of its inputs, as siamese networks do; the inputs are a dict or a tuple."""
+
+    f: tn.Layer
+
+    def init(self, rng: Any, dtype: Any = np.float32) -> Any:
+        return self.f.init(rng, dtype)
+
+    def forward(self, params: Any, x: Any) -> Any:
+        a, b = x.values() if isinstance(x, dict) else x
+        (ya, ca), (yb, cb) = self.f.forward(params, a), self.f.forward(params, b)
+        return (ya, yb), (ca, cb)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        (da, ga), (db, gb) = (self.f.backward(params, c, d) for c, d in zip(cache, dy, strict=True))
+        return (da, db), map_leaves(lambda p, q: p + q, ga, gb)
+
+
+@pytest.mark.parametrize("x", [(X, X + 0.1), {"left": X, "right": X + 0.1}], ids=["tuple", "dict"])
+def test_two_inputs_and_no_target_train_alike_on_both_engines(x: Any) -> None:
+    net, loss = Two(tn.Linear(3, 2)), tn.InfoNCE()
+    one, other = (fit(net, loss, x, engine=engine, validation=(x, None), optimizer=tn.SGD(0.01)) for engine in ENGINES)
+    assert_close((one.params, one.history["loss"]), (other.params, other.history["loss"]))
+    assert one.history["loss"][-1] < one.history["loss"][0]
+    assert_close(one.history["validation_loss"], other.history["validation_loss"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_several_targets_are_the_business_of_the_loss(engine: str) -> None:
+    class Both(tn.Loss):
+        def forward(self, y_hat: Any, y: Any) -> Any:
+            (E1, c1), (E2, c2) = (tn.SquaredError(self.reduction).forward(*pair) for pair in zip(y_hat, y, strict=True))
+            return E1 + E2, (c1, c2)
+
+        def backward(self, cache: Any, dE: Any = 1.0) -> Any:
+            return tuple(tn.SquaredError(self.reduction).backward(c, dE) for c in cache)
+
+    net = Two(tn.Linear(3, 2))
+    result = fit(net, Both("mean"), (X, X), (Y, 2 * Y), engine=engine, epochs=60, sample_weight=np.ones(22))
+    twice = fit(
+        tn.Linear(3, 2), tn.SquaredError("mean"), X, 1.5 * Y, engine=engine, epochs=60, optimizer=tn.SGD(0.2, 0.9)
+    )
+    assert_close(result.params, twice.params, 1e-9)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_integer_targets_of_a_sequence_equal_one_hot_ones(engine: str) -> None:
+    ids = RNG.integers(4, size=(22, 6))
+    net, loss = tn.Sequential(tn.Embedding(4, 3), tn.Linear(3, 4)), tn.SoftmaxCrossEntropy("mean")
+    a, b = (fit(net, loss, ids, y, params=net.init(np.random.default_rng(0), np.float64), engine=engine)
+            for y in (np.roll(ids, -1, axis=1), np.eye(4)[np.roll(ids, -1, axis=1)]))  # fmt: skip
+    assert_close(a.params, b.params)
+
+
+def test_rows_of_all_arrays_must_be_as_many() -> None:
+    with pytest.raises(ValueError, match=r"fit: x\[1\] has 21 samples; expected 22, as many as x"):
+        fit(Two(tn.Linear(3, 2)), tn.InfoNCE(), (X, X[1:]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_generator_that_reuses_its_buffer_trains_on_what_it_yielded(engine: str, tmp_path: Any) -> None:
+    def reusing() -> Any:
+        x, y = np.empty((5, 3)), np.empty((5, 2))
+        for i in range(0, 20, 5):
+            x[:], y[:] = X[i : i + 5], Y[i : i + 5]
+            yield x, y
+
+    net, options = tn.Linear(3, 2), {"engine": engine, "batch_size": None}
+    expected = fit(net, tn.SquaredError("mean"), X[:20], Y[:20], engine=engine, shuffle=False)
+    for more in ({}, {"checkpoint": tmp_path / "run", "every": 3}):
+        assert_close(fit(net, tn.SquaredError("mean"), reusing, **options, **more).params, expected.params)
+
+
+# the first step
+
+
+@dataclass(frozen=True)
+class WrongGradient(tn.Linear):
+    kind: str = ""
+
+    def param_grads(self, params: Any, a: Any, dz: Any) -> Any:
+        grads = super().param_grads(params, a, dz)
+        if self.kind == "shape":
+            return {**grads, "W": grads["W"].sum(axis=0)}
+        if self.kind == "missing":
+            return {"W": grads["W"]}
+        return {**grads, "W": grads["W"].astype("float64")}
+
+
+@dataclass(frozen=True)
+class WrongUpdate(tn.Optimizer):
+    def init(self, params: Any) -> Any:
+        return {"t": 0}
+
+    def step(self, params: Any, grads: Any, state: Any) -> Any:
+        return map_leaves(lambda p, g: (p - 0.1 * g).astype("float64"), params, grads), {"t": state["t"] + 1}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "shape",
+            r'the gradient of params\["W"\] is float32 array of shape \(3,\); expected float32 array of shape \(2, 3\)',
+        ),
+        ("missing", r'there is no gradient of params\["b"\]'),
+    ],
+)
+def test_a_gradient_of_another_shape_is_refused(engine: str, kind: str, message: str) -> None:
+    x, y = X.astype("f"), Y.astype("f")
+    with pytest.raises(ValueError, match=message):
+        fit(WrongGradient(3, 2, kind=kind), tn.SquaredError(), x, y, engine=engine)
+
+
+def test_gradients_and_updates_of_another_dtype_are_refused() -> None:
+    x, y = X.astype("f"), Y.astype("f")
+    with pytest.raises(TypeError, match=r"gradient of params.* is float64 array.*expected float32"):
+        fit(WrongGradient(3, 2), tn.SquaredError(), x, y)
+    with pytest.raises(TypeError, match=r"update of params.* is float64 array.*expected float32"):
+        fit(tn.Linear(3, 2), tn.SquaredError(), x, y, optimizer=WrongUpdate())
+
+
+def test_a_number_in_the_state_of_an_own_optimizer_is_one_after_a_resume(tmp_path: Any) -> None:
+    @dataclass(frozen=True)
+    class Decaying(tn.Optimizer):
+        def init(self, params: Any) -> Any:
+            return {"t": 1}
+
+        def step(self, params: Any, grads: Any, state: Any) -> Any:
+            return map_leaves(lambda p, g: p - 0.1 / state["t"] * g, params, grads), {"t": state["t"] + 1}
+
+    x, y, options = X.astype("f"), Y.astype("f"), {"optimizer": Decaying()}
+    whole = fit(tn.Linear(3, 2), tn.SquaredError("mean"), x, y, **options)
+    fit(tn.Linear(3, 2), tn.SquaredError("mean"), x, y, epochs=1, checkpoint=tmp_path / "run", **options)
+    rest = fit(tn.Linear(3, 2), tn.SquaredError("mean"), x, y, checkpoint=tmp_path / "run", **options)
+    assert_close(rest.params, whole.params, 0)
+    assert {p.dtype for p in leaves(rest.params)} == {np.dtype("f")}
+
+
+def test_weights_under_a_loss_that_couples_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the loss of a sample depends on the others in InfoNCE"):
+        fit(Two(tn.Linear(3, 2)), tn.InfoNCE(), (X, X), sample_weight=np.ones(22))
+
+
+def test_half_precision_is_refused_and_halves_in_the_data_are_taken() -> None:
+    params = tn.Linear(3, 2).init(RNG, np.float16)
+    with pytest.raises(TypeError, match=r'params\["W"\] has dtype float16.*expected float32'):
+        fit(tn.Linear(3, 2), tn.SquaredError(), X, Y, params=params)
+    result = fit(tn.Linear(3, 2), tn.SquaredError("mean"), X.astype(np.float16), Y.astype(np.float16))
+    assert {p.dtype for p in leaves(result.params)} == {np.dtype(np.float32)}
+
+
+def test_numpy_integers_are_integers() -> None:
+    numbers = {name: np.int64(n) for name, n in {"epochs": 2, "batch_size": 5, "seed": 1}.items()}
+    one = fit(tn.Linear(3, 2), tn.SquaredError(), X, Y, optimizer=tn.SGD(0.01), **numbers)
+    assert_close(one.params, fit(tn.Linear(3, 2), tn.SquaredError(), X, Y, optimizer=tn.SGD(0.01), epochs=2).params, 0)
+
+
+# what is told
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_step_callback_gets_gradient_network_and_learning_rate(engine: str) -> None:
+    steps: list[Any] = []
+
+    def keep(step: Any) -> None:
+        steps.append((map_leaves(np.array, (step.params, step.x, step.y, step.grads)), step.net, step.lr))
+
+    net, loss = tn.Sequential(tn.Linear(3, 4), tn.Dropout(0.5), tn.Linear(4, 2)), tn.SquaredError("mean")
+    start = net.init(np.random.default_rng(1), np.float64)
+    for optimizer in (tn.SGD(0.1), tn.SGD(tn.ExponentialDecay(0.1, 0.5, 2)), tn.AdamW(0.1)):
+        steps.clear()
+        fit(net, loss, X, Y, params=start, optimizer=optimizer, engine=engine, step_callbacks=[keep], epochs=2)
+        before = start
+        for (params, x, y, grads), sampled, _ in steps:
+            assert_close(grads, tn.value_and_grads(sampled, loss, before, x, y)[1], 1e-9)
+            before = params
+        decays = isinstance(optimizer, tn.SGD) and callable(optimizer.lr)
+        expected = [0.1 * 0.5 ** (i / 2) if decays else 0.1 for i in range(10)]
+        np.testing.assert_allclose([lr for _, _, lr in steps], expected, rtol=1e-6)
+        assert len({sampled.layers[1].seed for _, sampled, _ in steps}) == 10
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_early_stopping_on_the_loss_keeps_the_parameters_that_were_measured(engine: str, tmp_path: Any) -> None:
+    net, loss = tn.Linear(3, 2), tn.SquaredError("mean")
+    options = {"batch_size": None, "epochs": 40, "optimizer": tn.SGD(0.9, 0.9), "engine": engine}
+    options |= {"early_stopping": tn.EarlyStopping("loss", patience=3), "params": net.init(RNG, np.float64)}
+    result = fit(net, loss, X, Y, **options)
+    E = loss.forward(net.forward(result.params, X)[0], Y)[0]
+    assert pytest.approx(result.history["loss"].min(), rel=1e-12) == E
+    fit(net, loss, X, Y, checkpoint=tmp_path / "run", **options | {"epochs": len(result.history["loss"]) - 4})
+    rest = fit(net, loss, X, Y, checkpoint=tmp_path / "run", **options)
+    assert_close(rest.params, result.params, 0)
+
+
+def test_a_share_of_the_samples_is_held_out_by_the_seed() -> None:
+    m = np.arange(22.0)[:, None]
+    seen: set[float] = set()
+    options = {"validation": 0.25, "optimizer": tn.SGD(0.0), "metrics": {"n": lambda y_hat, y: len(y)}}
+    step_callbacks = [lambda step: seen.update(step.x[:, 0].tolist())]
+    result = fit(tn.Linear(1, 1), tn.SquaredError("mean"), m, m, step_callbacks=step_callbacks, **options)
+    assert result.history["validation_n"].tolist() == [6] * 3
+    assert (len(seen), result.history["n"][0]) == (16, 16)
+    with pytest.raises(ValueError, match=r"validation is 1.5; expected a share"):
+        fit(tn.Linear(1, 1), tn.SquaredError(), m, m, validation=1.5)

@@ -1,0 +1,192 @@
+"""Templates: configurations with numbers left out, so that one compiled program serves all that differ in them only.
+
+Networks that `sample` draws differ from batch to batch, in the seeds of their masks say; optimizers differ from run to
+run in their learning rates. Both are frozen dataclasses, and what a program is compiled for is a template of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinynet.arrays import Array
+from tinynet.layers import Layer
+from tinynet.training.engines import is_sampled
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Field names and tuple indices that lead from a configuration to a number in it."""
+
+Draws: TypeAlias = tuple[Array, tuple[tuple[Array, ...], ...]]
+"""For each of several batches, which of the sampled networks it has; for each network, the numbers at its paths."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A configuration without the numbers at `paths`; equal ones share a compiled program."""
+
+    tree: Any
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def without(cls, tree: Any, paths: tuple[Path, ...]) -> Template:
+        """Return the template of `tree`."""
+        return cls(reduce(_with_number, ((path, 0) for path in paths), tree), paths)
+
+    def of(self, numbers: tuple[Any, ...]) -> Any:
+        """Return the configuration with these numbers, which may be tracers: no check of its class runs."""
+        return reduce(_with_number, zip(self.paths, numbers, strict=True), self.tree)
+
+
+def traced(tree: Any, path: Path = ()) -> Iterator[tuple[Path, float]]:
+    """Yield the numbers of a configuration that its class lists as `traced`; a 0 stays, as it may leave a state out."""
+    if isinstance(tree, tuple):
+        for i, part in enumerate(tree):
+            yield from traced(part, (*path, i))
+    elif is_dataclass(tree):
+        for field in fields(tree):
+            value = getattr(tree, field.name)
+            if type(value) is not float:
+                yield from traced(value, (*path, field.name))
+            elif value and field.name in getattr(tree, "traced", ()):
+                yield (*path, field.name), value
+
+
+class SampledNetworks:
+    """The networks that `net.sample` has given so far: one template for all that differ in numbers only.
+
+    Args:
+        net: the network.
+        dtype: of the numbers that are not integers.
+
+    Attributes:
+        last: the network that was sampled last.
+    """
+
+    _MOST = 64
+
+    def __init__(self, net: Layer, dtype: Any) -> None:
+        self.net, self.dtype = net, dtype
+        self.last = net
+        self._sampled = is_sampled(net)
+        self._index: dict[Any, int] = {}
+        self._first: list[tuple[Layer, dict[Path, Any]]] = []
+        self._varying: list[set[Path]] = []
+        for seed in range(4):  # so that the first batches show already which numbers vary
+            self._note(net.sample(np.random.default_rng(seed)))
+
+    def templates(self) -> tuple[Template, ...]:
+        """Return them; a program is compiled for these."""
+        paths = (tuple(sorted(varying, key=str)) for varying in self._varying)
+        return tuple(Template.without(net, where) for (net, _), where in zip(self._first, paths, strict=True))
+
+    def draw(self, rng: np.random.Generator, n: int) -> Draws:
+        """Sample the networks of `n` batches."""
+        if not self._sampled:
+            return np.zeros(n, np.int32), ((),)
+        drawn = [self._note(self._sample(rng)) for _ in range(n)]
+        which = np.array([i for i, _ in drawn], np.int32)
+        numbers = []
+        for i, template in enumerate(self.templates()):
+            of_batch = [found if index == i else self._first[i][1] for index, found in drawn]
+            numbers.append(tuple(self._column([found[path] for found in of_batch]) for path in template.paths))
+        return which, tuple(numbers)
+
+    def _sample(self, rng: np.random.Generator) -> Layer:
+        self.last = self.net.sample(rng)
+        return self.last
+
+    def _note(self, sampled: Layer) -> tuple[int, dict[Path, Any]]:
+        """Return which of the networks this one is, and the numbers in it."""
+        numbers: dict[Path, Any] = {}
+        structure = _structure(sampled, self.net, (), numbers)
+        if structure not in self._index:
+            if len(self._index) == self._MOST:
+                raise ValueError(
+                    f"fit: sample() has given more than {self._MOST} networks that differ in more than numbers; "
+                    'engine="jax" compiles each of them; use engine="numpy", or let sample() draw a number'
+                )
+            self._index[structure] = len(self._first)
+            self._first.append((sampled, numbers))
+            self._varying.append(set())
+        i = self._index[structure]
+        first = self._first[i][1]
+        self._varying[i] |= {path for path, number in numbers.items() if number != first[path]}
+        return i, numbers
+
+    def _column(self, numbers: list[Any]) -> Array:
+        whole = all(isinstance(number, (int, np.integer)) for number in numbers)
+        return np.array(numbers, (np.uint32 if min(numbers) >= 0 else np.int32) if whole else self.dtype)
+
+
+def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> Any:
+    """Return what tells `sampled` from others drawn from `net`, but for numbers, which are entered by their path."""
+    if sampled is net:
+        return None
+    if isinstance(sampled, (int, float, np.integer, np.floating)) and not isinstance(sampled, bool):
+        numbers[path] = sampled
+        return "number"
+    if isinstance(sampled, tuple):
+        parts = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
+        return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, parts, strict=True)))
+    if is_dataclass(sampled):
+        before = net if type(net) is type(sampled) else None
+        names = [field.name for field in fields(sampled)]
+        return type(sampled), tuple(
+            _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
+        )
+    return sampled
+
+
+def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
+    """Return `tree` with a number at a path."""
+    path, number = at
+    if not path:
+        return number
+    key, rest = path[0], (path[1:], number)
+    if isinstance(key, int):
+        return (*tree[:key], _with_number(tree[key], rest), *tree[key + 1 :])
+    changed = copy.copy(tree)
+    object.__setattr__(changed, key, _with_number(getattr(tree, key), rest))  # the dataclass is frozen
+    return changed
+
+
+class Attributes:
+    """The attributes of every object in some configurations, as they were when this was made.
+
+    Args:
+        trees: the configurations.
+    """
+
+    def __init__(self, *trees: Any) -> None:
+        self._before = [(thing, dict(vars(thing))) for tree in trees for thing in _objects(tree)]
+
+    def check_unchanged(self) -> None:
+        """Raise TypeError if an attribute was set since: a compiled program sets it once, while it is compiled."""
+        for thing, before in self._before:
+            for name, value in vars(thing).items():
+                if before.get(name, before) is not value and not _computes(type(thing), name):
+                    raise TypeError(
+                        f'fit: {type(thing).__name__} set its attribute {name!r} while training; engine="jax" would '
+                        "keep none of it; use init_state and update_state for what changes from batch to batch"
+                    )
+
+
+def _objects(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, tuple):
+        for part in tree:
+            yield from _objects(part)
+    elif is_dataclass(tree) and not isinstance(tree, type) and hasattr(tree, "__dict__"):
+        yield tree
+        for field in fields(tree):
+            yield from _objects(getattr(tree, field.name))
+
+
+def _computes(cls: type, name: str) -> bool:
+    """Return whether `name` is a property that keeps its value, as `functools.cached_property` does."""
+    descriptor: Callable[..., Any] | None = getattr(cls, name, None)
+    return hasattr(descriptor, "__get__") and not callable(descriptor)

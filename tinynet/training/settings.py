@@ -1,0 +1,134 @@
+"""The settings of a run: what decides its bits, as a file can hold it, and equal only for the same run.
+
+What has no name is compared by value: data by all of their bytes, a schedule that is a function by its numbers, an
+Optax transformation by its updates for fixed gradients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import tinynet
+from tinynet.arrays import Params
+from tinynet.losses import Loss
+from tinynet.training.batches import Batch, Samples, Stream, mapping, release
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
+
+if TYPE_CHECKING:
+    from tinynet.training.callbacks import EarlyStopping
+
+STEPS = sorted({*range(100), *(round(1.05**k) for k in range(95, 300))})
+"""The updates at which schedules are compared: the first hundred, then each twentieth part further, to two million."""
+
+_AT_ONCE = 2**24
+
+
+def settings_of(
+    data: Samples | Stream,
+    held_out: Any,
+    loss: Loss,
+    optimizer: Any,
+    params: Params,
+    given: Any,
+    early_stopping: EarlyStopping | None,
+    seed: int,
+    batch_size: int | None,
+    shuffle: bool,
+    engine: str,
+) -> dict[str, Any]:
+    """Return what decides each bit of a run's result; `given` is what the caller gave to start from.
+
+    Metrics are not among them: they only observe, and what they measure has no other name than theirs.
+    """
+    return {
+        "loss": loss,
+        "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
+        "schedules": _schedules(optimizer),
+        "updates": _updates(optimizer, params) if is_optax(optimizer) else None,
+        "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
+        "validation": None if held_out is None else fingerprint(held_out),
+        "params and state": fingerprint(given) if any(part is not None for part in leaves(given)) else None,
+        "early_stopping": early_stopping and asdict(early_stopping),
+        "seed": seed,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "engine": engine,
+    }
+
+
+def versions(engine: str) -> dict[str, str]:
+    """Return the versions of what computes: with others, the last bits of a result may differ."""
+    packages = ("numpy", "jax", "jaxlib") if engine == "jax" else ("numpy",)
+    return {"tinynet": tinynet.__version__, **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def fingerprint(*trees: Any) -> str:
+    """Return a text that differs where a structure, shape, dtype or byte differs."""
+    digest = hashlib.sha256()
+    for path, array in leaves_with_paths(trees):
+        _update(digest, path, array)
+    return digest.hexdigest()
+
+
+def chained(batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
+    """Yield the batches; append, for each, a text that differs where it or one before it differs."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for path, array in leaves_with_paths(batch):
+            _update(digest, path, array)
+        chain.append(digest.hexdigest())
+        yield batch
+
+
+def is_optax(optimizer: object) -> bool:
+    """Return whether `optimizer` has the form of an Optax transformation."""
+    return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
+
+
+def _update(digest: Any, path: str, array: Any) -> None:
+    digest.update(path.encode())
+    if array is None:
+        digest.update(b"none")
+        return
+    digest.update(f"{array.dtype} {array.shape};".encode())
+    array = array if mapping(array) is not None else np.asarray(array)
+    step = max(1, _AT_ONCE // max(1, array[:1].nbytes)) if array.ndim else 1
+    for i in range(0, len(array) if array.ndim else 1, step):
+        digest.update(np.ascontiguousarray(array[i : i + step] if array.ndim else array).reshape(-1).view(np.uint8))
+        release(array)
+
+
+def _schedules(optimizer: Any, path: str = "") -> dict[str, list[str]]:
+    """Return the numbers of each function in the fields of an optimizer, to six digits."""
+    if not is_dataclass(optimizer) or isinstance(optimizer, type):
+        return {path: _numbers(optimizer)} if callable(optimizer) and path else {}
+    found: dict[str, list[str]] = {}
+    for part in fields(optimizer):
+        found |= _schedules(getattr(optimizer, part.name), f"{path}.{part.name}".lstrip("."))
+    return found
+
+
+def _numbers(schedule: Callable[[Any], Any]) -> list[str]:
+    return [f"{float(schedule(np.int32(step))):.6g}" for step in STEPS]
+
+
+def _updates(optimizer: Any, params: Params) -> list[str]:
+    """Return the sizes, to five digits, of three updates that an Optax transformation makes of fixed gradients."""
+    import jax
+
+    with jax.enable_x64(any(np.asarray(p).dtype == np.float64 for p in leaves(params))):
+        params = map_leaves(jax.numpy.asarray, params)
+        grads = map_leaves(
+            lambda p: 0.1 * jax.numpy.cos(jax.numpy.arange(p.size, dtype=p.dtype)).reshape(p.shape), params
+        )
+        update, state, sizes = jax.jit(optimizer.update), optimizer.init(params), []
+        for _ in range(3):
+            updates, state = update(grads, state, params)
+            sizes += [f"{float(np.linalg.norm(np.asarray(update, np.float64))):.5g}" for update in leaves(updates)]
+    return sizes

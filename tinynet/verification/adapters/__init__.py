@@ -1,0 +1,118 @@
+"""Adapters: from a target as people write it to a `Subject`, the one form that the rest of the verifier knows."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.verification.adapters.arguments import read_arguments
+from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
+from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
+from tinynet.verification.adapters.jax import adapt_jax
+from tinynet.verification.adapters.objects import adapt_object, methods_of
+from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
+
+__all__ = ["Subject", "TargetError", "adapt"]
+
+
+def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator) -> list[Subject]:
+    """Return the readings of a target, the likeliest first; most targets have one.
+
+    Raises:
+        TargetError: it is nothing that can be verified, or its arrays cannot be guessed.
+    """
+    for library in ("torch", "thinc", "autograd"):
+        if library in sys.modules and (found := _of_library(library, target, inputs, params, rng)) is not None:
+            return [found]
+    if isinstance(target, type):
+        target = _constructed(target)
+    if isinstance(target, Loss):
+        _only_for_layers("params", params)
+        return [adapt_loss(target, inputs, rng)]
+    if isinstance(target, Layer):
+        return [adapt_layer(target, inputs, params, loss, rng)]
+    if loss is not None:
+        raise TargetError("loss= goes with a tinynet Layer; expected target to be one")
+    if isinstance(target, (tuple, list)) and len(target) == 2 and all(map(callable, target)):
+        _only_for_layers("params", params)
+        return adapt_pair(target[0], target[1], inputs, rng)
+    if methods_of(target) is not None and not inspect.isfunction(target):
+        return [adapt_object(target, inputs, params, rng)]
+    if callable(target):
+        _only_for_layers("params", params)
+        return [_function(target, inputs, rng)]
+    raise TargetError(f"target is {type(target).__name__}; expected {_FORMS}")
+
+
+_FORMS = (
+    "a tinynet Layer or Loss, a pair (forward, backward), an object with forward and backward, a function that returns "
+    "(y, backprop) or (E, gradient), a torch.autograd.Function or Module, or a jax.custom_vjp function"
+)
+
+
+def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
+    import jax
+
+    if isinstance(target, (jax.custom_vjp, jax.custom_jvp)):
+        found = adapt_jax(target, inputs, rng)
+        assert found is not None
+        return found
+    arguments, arrays = read_arguments(target, inputs, rng, name=short(target))
+    positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
+    try:
+        with np.errstate(all="ignore"):
+            out = fresh(target)(*positional, **keywords)
+    except Exception as error:
+        if (found := adapt_jax(target, inputs, rng)) is not None:
+            return found
+        raise TargetError(f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}") from error
+    if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):
+        return adapt_closure(target, inputs, rng)
+    if (
+        isinstance(out, (tuple, list))
+        and len(out) == 2
+        and np.ndim(out[0]) == 0
+        and np.asarray(out[0]).dtype.kind in "fV"
+    ):
+        return adapt_value_and_gradient(target, inputs, rng)
+    if (found := adapt_jax(target, inputs, rng)) is not None:
+        return found
+    seen = f"a tuple of {len(out)}" if isinstance(out, tuple) else type(out).__name__
+    raise TargetError(
+        f"{short(target)}: returns {seen}, and no backward pass was found; give a pair (forward, backward), or a "
+        "function that returns (y, backprop) or (E, gradient)"
+    )
+
+
+def _of_library(library: str, target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> Subject | None:
+    import importlib
+
+    module = importlib.import_module(f"tinynet.verification.adapters.{library}")
+    found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
+    return found
+
+
+def _only_for_layers(name: str, value: Any) -> None:
+    if value is not None:
+        raise TargetError(f"{name}= goes with a layer or an object; give the arrays of a function as inputs=")
+
+
+def _constructed(cls: type) -> Any:
+    """Build an instance: with no arguments, or with small widths for required int arguments."""
+    try:
+        return cls()
+    except TypeError:
+        pass
+    required = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
+    if all(p.annotation in (int, "int", *([p.empty] if issubclass(cls, (Layer, Loss)) else [])) for p in required):
+        try:
+            return cls(*[4, 3, 2, 5, 6][: len(required)])
+        except Exception as error:
+            raise TargetError(f"{cls.__name__}: could not be constructed ({error}); give an instance") from error
+    raise TargetError(f"{cls.__name__}: takes arguments that cannot be guessed; give an instance")

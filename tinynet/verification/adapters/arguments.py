@@ -1,0 +1,241 @@
+"""The arguments of a forward pass: `inputs=` as people give it, and the arrays in it by name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.adapters.subject import MISSING, Args, Array, Gradients, TargetError
+
+_FLAGS = frozenset("train training is_train is_training mode".split())
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of one call, with a `Slot` in place of each array.
+
+    Attributes:
+        positional, keywords: the arguments.
+        names: what each positional argument is called.
+    """
+
+    positional: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    names: tuple[str, ...]
+
+    def filled(self, args: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with the arrays of `args` in their places."""
+        return tuple(_fill(p, args) for p in self.positional), {k: _fill(v, args) for k, v in self.keywords.items()}
+
+    def call(self, function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
+        """Return what a function gives for the arguments with these arrays."""
+        positional, keywords = self.filled(args)
+        return function(*positional, **keywords)
+
+    def parts(self) -> list[tuple[str, Any]]:
+        """Return each argument that holds an array, with its name."""
+        every = [*zip(self.names, self.positional, strict=True), *self.keywords.items()]
+        return [(name, tree) for name, tree in every if any(True for _ in slots(tree))]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where an array goes, by its name."""
+
+    name: str
+
+
+def slots(tree: Any) -> Iterator[str]:
+    """Yield the names of the slots in a structure."""
+    if isinstance(tree, Slot):
+        yield tree.name
+    elif isinstance(tree, Mapping):
+        for part in tree.values():
+            yield from slots(part)
+    elif isinstance(tree, (tuple, list)):
+        for part in tree:
+            yield from slots(part)
+
+
+def read_arguments(
+    forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, *, name: str
+) -> tuple[Arguments, dict[str, Array]]:
+    """Return the arguments of `forward` and the arrays in them by name.
+
+    Raises:
+        TargetError: `inputs` does not fit, or is None where it cannot be guessed.
+    """
+    parameters = signature_of(forward)
+    if inputs is None:
+        inputs = _guess(parameters, rng, name)
+    arrays: dict[str, Array] = {}
+    if isinstance(inputs, Mapping) and not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters)):
+        inputs = (inputs,)
+    if isinstance(inputs, Mapping):
+        keywords = {key: _slotted(value, key, arrays, rng) for key, value in inputs.items()}
+        return _checked(Arguments((), keywords, ()), arrays, name)
+    if not isinstance(inputs, (tuple, list)) or is_shape(inputs) or _is_numbers(inputs):
+        inputs = (inputs,)
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = [*names, *(f"arg{i}" for i in range(len(names), len(inputs)))][: len(inputs)]
+    positional = tuple(_slotted(v, n, arrays, rng) for n, v in zip(names, inputs, strict=True))
+    return _checked(Arguments(positional, {}, tuple(names)), arrays, name)
+
+
+def signature_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a function; none where Python cannot tell."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def as_array(value: Any, name: str) -> Array:
+    """Return an array of real numbers, in float64 where it is floating.
+
+    Raises:
+        TargetError: it holds complex numbers, objects, masked values, NaN or an infinity.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TargetError(f"{name} is a masked array, and its mask would be lost; give plain arrays")
+    array = np.array(value)
+    if array.dtype.kind == "c":
+        raise TargetError(f"{name} is complex; real arrays are verified: give real and imaginary part as two arrays")
+    if array.dtype.kind not in "fiubV":
+        raise TargetError(f"{name} holds {array.dtype}; expected an array of real numbers")
+    if array.dtype.kind in "fV":
+        array = array.astype(np.float64)
+        if not np.isfinite(array).all():
+            raise TargetError(f"{name} holds a value that is NaN or infinite; expected finite numbers")
+    return array
+
+
+def is_shape(value: Any) -> bool:
+    """Return whether `value` is a tuple of ints, which stands for an array of that shape."""
+    return isinstance(value, tuple) and bool(value) and all(type(n) is int for n in value)
+
+
+def dotted(path: str) -> str:
+    """Return `[0]["W"]` as `.0.W`."""
+    return re.sub(r'\["?([^"\]]*)"?\]', r".\1", path)
+
+
+def match(tree: Any, grad: Any) -> Gradients:
+    """Name the parts of a gradient as the slots of the argument are named, which it is the gradient of."""
+    if isinstance(tree, Slot):
+        return {tree.name: grad}
+    found: dict[str, Any] = {}
+    if isinstance(tree, Mapping):
+        given = grad if isinstance(grad, Mapping) else {}
+        if not isinstance(grad, Mapping) and isinstance(grad, (tuple, list)):
+            given = dict(zip([k for k, v in tree.items() if any(slots(v))], grad, strict=False))
+        for key, part in tree.items():
+            found |= match(part, named_entry(given, str(key), key))
+    elif isinstance(tree, (tuple, list)):
+        entries = list(grad) if isinstance(grad, (tuple, list)) else [grad] * (len(tree) == 1)
+        for i, part in enumerate(tree):
+            found |= match(part, entries[i] if i < len(entries) else MISSING)
+    if grad is None:
+        found = dict.fromkeys(found, None)
+    return found
+
+
+def named_entry(grads: Mapping[Any, Any], name: str, key: Any = None) -> Any:
+    """Return the entry of a dict that is the gradient of `name`: under that name, or as dW, grad_W, W_grad, …"""
+    spelt = (name if key is None else key, *spellings(name))
+    return next((grads[k] for k in spelt if k in grads), MISSING)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """Return the names that people give to the gradient of `name`."""
+    bare = name.lstrip("_")
+    forms = (
+        f"d{bare}",
+        f"d_{bare}",
+        f"grad_{bare}",
+        f"{bare}_grad",
+        f"g{bare}",
+        f"g_{bare}",
+        f"grad{bare}",
+        f"D{bare}",
+    )
+    return (
+        *forms,
+        *(f"_{form}" for form in forms),
+        f"{bare}_gradient",
+        f"delta_{bare}",
+        f"nabla_{bare}",
+        f"d{bare.upper()}",
+    )
+
+
+def _slotted(value: Any, path: str, arrays: dict[str, Array], rng: np.random.Generator) -> Any:
+    if is_shape(value):
+        value = rng.standard_normal(value)
+    if isinstance(value, Mapping):
+        return {key: _slotted(part, f"{path}.{key}", arrays, rng) for key, part in value.items()}
+    if isinstance(value, (tuple, list)) and not _is_numbers(value):
+        parts = [_slotted(part, f"{path}.{i}", arrays, rng) for i, part in enumerate(value)]
+        return type(value)(parts) if type(value) in (tuple, list) else type(value)(*parts)
+    if value is None or isinstance(value, (bool, str, int, float, type)) or not _is_array_like(value):
+        return value
+    arrays[path] = as_array(value, path)
+    return Slot(path)
+
+
+def _is_array_like(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic, list)) or hasattr(value, "__array__")
+
+
+def _is_numbers(value: Any) -> bool:
+    """Return whether `value` is a list of numbers, or of lists of them, which stands for an array."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or _is_numbers(v) for v in value)
+
+
+def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
+    if isinstance(tree, Slot):
+        return args[tree.name]
+    if isinstance(tree, Mapping):
+        return {key: _fill(part, args) for key, part in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        parts = [_fill(part, args) for part in tree]
+        return type(tree)(parts) if type(tree) in (tuple, list) else type(tree)(*parts)
+    return tree
+
+
+def _checked(arguments: Arguments, arrays: dict[str, Array], name: str) -> tuple[Arguments, dict[str, Array]]:
+    if not any(a.dtype.kind == "f" for a in arrays.values()):
+        seen = ", ".join(f"{n} {a.dtype}" for n, a in arrays.items()) or "no array"
+        raise TargetError(f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers")
+    empty = [n for n, a in arrays.items() if a.dtype.kind == "f" and a.size == 0]
+    if empty:
+        raise TargetError(
+            f"{name}: {empty[0]} has shape {arrays[empty[0]].shape}, which holds no number; give a sample"
+        )
+    return arguments, arrays
+
+
+def _takes_any(parameters: list[inspect.Parameter]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _guess(parameters: list[inspect.Parameter], rng: np.random.Generator, name: str) -> tuple[Any, ...]:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p for p in parameters if p.default is p.empty and p.kind in positional]
+    flags = [p for p in required if p.name in _FLAGS]
+    if len(required) - len(flags) != 1:
+        given = ", ".join(p.name for p in required) or "none that Python can see"
+        raise TargetError(f"{name}: takes {len(required)} arguments ({given}); give inputs=, one entry per argument")
+    return tuple(True if p in flags else rng.standard_normal((5, 3)) for p in required)
+
+
+def floats(args: Args) -> tuple[str, ...]:
+    """Return the names of the floating-point arrays."""
+    return tuple(name for name, a in args.items() if a.dtype.kind == "f")

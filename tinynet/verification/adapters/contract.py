@@ -1,0 +1,427 @@
+"""tinynet's own contract: a layer, a loss, a network with its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tinynet.layers import Layer, Sequential
+from tinynet.losses import Loss
+from tinynet.trees import leaves_with_paths, map_leaves
+from tinynet.verification.adapters.arguments import as_array, dotted, floats, is_shape
+from tinynet.verification.adapters.subject import (
+    MISSING,
+    Args,
+    Array,
+    Gradients,
+    Malformed,
+    Subject,
+    TargetError,
+    fresh,
+    short,
+)
+from tinynet.verification.tracing import Traced, raw, rebound
+
+_PATTERNS: tuple[tuple[int | None, ...], ...] = ((5, None), (3, None, 7, 6), (3, None, 7), (5, 4, None))
+
+
+def named_leaves(tree: Any, prefix: str) -> dict[str, Any]:
+    """Return the leaves of a pytree by name: `params.0.W`."""
+    return {prefix + dotted(path): leaf for path, leaf in leaves_with_paths(tree)}
+
+
+def rebuilt(like: Any, prefix: str, args: Mapping[str, Any]) -> Any:
+    """Return a pytree of the structure of `like` with the arrays of `args`."""
+    if isinstance(like, Mapping):
+        return {key: rebuilt(part, f"{prefix}.{key}", args) for key, part in like.items()}
+    if isinstance(like, (tuple, list)):
+        return tuple(rebuilt(part, f"{prefix}.{i}", args) for i, part in enumerate(like))
+    return args.get(prefix, like)
+
+
+def named_gradients(grads: Any, like: Any, prefix: str) -> Gradients:
+    """Name gradients as their arrays are named; what is absent is MISSING, what is extra keeps its own name."""
+    if isinstance(like, Mapping):
+        given = grads if isinstance(grads, Mapping) else {}
+        found: dict[str, Any] = {}
+        for key, part in like.items():
+            found |= named_gradients(given.get(key, MISSING), part, f"{prefix}.{key}")
+        return found | {f"{prefix}.{key}": value for key, value in given.items() if key not in like}
+    if isinstance(like, (tuple, list)):
+        if not isinstance(grads, (tuple, list)) and grads is not None and grads is not MISSING:
+            raise Malformed(f"{type(grads).__name__} is returned for {prefix}; expected a tuple of {len(like)}")
+        entries = list(grads) if isinstance(grads, (tuple, list)) else []
+        found = {}
+        for i, part in enumerate(like):
+            found |= named_gradients(entries[i] if i < len(entries) else MISSING, part, f"{prefix}.{i}")
+        return found | {f"{prefix}.{i}": entries[i] for i in range(len(like), len(entries))}
+    return {prefix: grads}
+
+
+def pair(out: Any, of: str, form: str) -> tuple[Any, Any]:
+    """Return `out` if it is a pair.
+
+    Raises:
+        Malformed: it is not; names what it is the result `of`, and the `form` expected.
+    """
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        given = f"{len(out)} values" if isinstance(out, (tuple, list)) else type(out).__name__
+        raise Malformed(f"{of} returned {given}; expected {form}")
+    return out[0], out[1]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A layer, and a loss behind it if there is one, with the structure of what it takes."""
+
+    layer: Layer
+    x: Any
+    params: Any
+    state: Any
+    loss: Loss | None = None
+
+    def forward(self, args: Mapping[str, Any]) -> tuple[Any, Any]:
+        params, x = rebuilt(self.params, "params", args), rebuilt(self.x, "x", args)
+        options = {"state": rebuilt(self.state, "state", args)} if list(leaves_with_paths(self.state)) else {}
+        y, cache = pair(self.layer.forward(params, x, **options), "forward", "(y, cache)")
+        if self.loss is None:
+            return y, (params, cache, None)
+        E, residual = pair(self.loss.forward(y, args.get("y")), "forward", "(E, cache)")
+        return E, (params, cache, residual)
+
+    def backward(self, context: Any, dy: Any) -> Gradients:
+        params, cache, residual = context
+        dy = dy if self.loss is None else self.loss.backward(residual, dy)
+        dx, dparams = pair(self.layer.backward(params, cache, dy), "backward", "(dx, dparams)")
+        return {**named_gradients(dx, self.x, "x"), **named_gradients(dparams, self.params, "params")}
+
+    def param_grads(self, context: Any, dy: Any) -> Gradients:
+        """Return the gradients of the parameters by the shorter way."""
+        params, cache, residual = context
+        dy = dy if self.loss is None else self.loss.backward(residual, dy)
+        return named_gradients(self.layer.param_grads(params, cache, dy), self.params, "params")
+
+
+def layer_subject(
+    layer: Layer,
+    x: Any,
+    params: Any,
+    *,
+    loss: Loss | None = None,
+    y: Any = None,
+    given: bool = True,
+    inside: bool = False,
+) -> Subject:
+    """Return a layer at x and its parameters, with a loss and its target y if it is a network to be trained."""
+    state = layer.init_state(np.float64) if hasattr(layer, "init_state") else {}
+    form = _Form(layer, x, params, state, loss)
+    inputs = named_leaves(x, "x")
+    own = named_leaves(params, "params")
+    extra = named_leaves(state, "state") | ({"y": y} if loss is not None and y is not None else {})
+    args: dict[str, Array] = {n: np.asarray(a) for n, a in (inputs | own | extra).items() if isinstance(a, np.ndarray)}
+
+    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
+        copied = rebound(form) if numpy_manners else fresh(form)
+        made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
+        return raw(copied.forward(made)[0])
+
+    judged = tuple(n for n in floats(args) if n in inputs or n in own)
+    subject = Subject(
+        name=short(layer) if loss is None else f"{short(layer)} with {short(loss)}",
+        args=args,
+        wrt=judged,
+        inputs=(*inputs, *(["y"] if "y" in extra else [])),
+        start=lambda: fresh(form),
+        pure=pure,
+        contract=True,
+        given=given,
+        depth=_depth(layer) + (loss is not None),
+        code=tuple(
+            f
+            for cls in type(layer).__mro__
+            for n in ("forward", "backward", "param_grads")
+            if (f := vars(cls).get(n)) and cls is not Layer
+        ),
+        constants=numbers(layer),
+        reference=lambda f, args: _with_reference(form, f, args),
+    )
+    if loss is None and not inside:
+        subject = replace(subject, variants=lambda rng: _in_other_widths(layer, x, rng, given))
+    return replace(subject, parts=lambda: _parts(form, subject.args))
+
+
+def _with_reference(form: _Form, reference: Callable[..., Any], args: Args) -> Any:
+    y = reference(rebuilt(form.params, "params", args), rebuilt(form.x, "x", args))
+    return y
+
+
+def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:
+    """Return the layers inside a composite with the parameters and the input that reach them."""
+    met: list[tuple[str, Layer, Any, Any]] = []
+    children = dict(children_of(form.layer))
+    if not children:
+        return []
+    instead = {id(child): _Recorder(child, path, met) for path, child in children.items()}
+    # The same layer object may stand in several places; each place is met when it is called.
+    try:
+        copied = fresh(form.layer, instead)
+        replace(form, layer=copied).forward({n: a.copy() for n, a in args.items()})
+    except Exception:
+        return []
+    found = []
+    for path, child, params, x in met:
+        if all(isinstance(a, np.ndarray) for _, a in leaves_with_paths((params, x))):
+            found.append((path, layer_subject(child, x, params, inside=True)))
+    return found
+
+
+class _Recorder(Layer):
+    """Stands in for a layer inside a composite, and notes what reaches it."""
+
+    def __init__(self, layer: Layer, path: str, met: list[tuple[str, Layer, Any, Any]]) -> None:
+        self._of = (layer, path, met)
+
+    def forward(self, params: Any, x: Any, **options: Any) -> tuple[Any, Any]:
+        layer, path, met = self._of
+        met.append((path, layer, map_leaves(np.array, params), map_leaves(np.array, x)))
+        return layer.forward(params, x, **options)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+        return self._of[0].backward(params, cache, dy)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_of":
+            raise AttributeError(name)
+        return getattr(self._of[0], name)
+
+    def __deepcopy__(self, memo: Any) -> _Recorder:
+        return self
+
+
+def children_of(layer: Any) -> list[tuple[str, Layer]]:
+    """Return the layers that a layer holds in its fields, with their paths: `layers.0`, `f`."""
+    found: list[tuple[str, Layer]] = []
+    held = {f.name: getattr(layer, f.name, None) for f in fields(layer)} if is_dataclass(layer) else dict(vars(layer))
+    for name, value in held.items():
+        for key, part in _entries(value):
+            if isinstance(part, Layer):
+                found.append((".".join(filter(None, (name if name != "layers" else "", key))), part))
+    return found
+
+
+def _entries(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [(str(k), v) for k, v in value.items()]
+    if isinstance(value, (tuple, list)):
+        return [(str(i), v) for i, v in enumerate(value)]
+    return [("", value)]
+
+
+@dataclass(frozen=True)
+class _LossForm:
+    loss: Loss
+
+    def forward(self, args: Mapping[str, Any]) -> tuple[Any, Any]:
+        return pair(self.loss.forward(args["y_hat"], args.get("y")), "forward", "(E, cache)")
+
+    def backward(self, context: Any, dy: Any) -> Gradients:
+        return {"y_hat": self.loss.backward(context, dy)}
+
+
+def loss_subject(loss: Loss, y_hat: Array, y: Array | None, *, given: bool = True) -> Subject:
+    """Return a loss at ŷ and y."""
+    form = _LossForm(loss)
+
+    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
+        copied = rebound(form) if numpy_manners else fresh(form)
+        made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
+        return raw(copied.forward(made)[0])
+
+    def widened(rng: np.random.Generator) -> list[tuple[str, Subject]]:
+        if given or y is None or y.shape != y_hat.shape:
+            return []
+        return [
+            (label, loss_subject(loss, rng.standard_normal(s), distributions(s, rng), given=False))
+            for label, s in (("square", (4, 4)), ("width 1", (5, 1)), ("larger", (16, 9)))
+        ]
+
+    return Subject(
+        name=short(loss),
+        args={"y_hat": y_hat} | ({} if y is None else {"y": y}),
+        wrt=("y_hat",),
+        inputs=("y_hat", "y") if y is not None else ("y_hat",),
+        start=lambda: fresh(form),
+        pure=pure,
+        contract=True,
+        given=given,
+        variants=widened,
+        may_lack=frozenset({"y"}),
+        code=(type(loss).forward, type(loss).backward),
+        constants=numbers(loss),
+        reference=lambda f, args: f(*args.values()),
+    )
+
+
+def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: np.random.Generator) -> Subject:
+    """Return a layer as a subject, with random arrays where none are given.
+
+    Raises:
+        TargetError: no input that it accepts was found, or the one given is refused.
+    """
+    if params is None:
+        params = map_leaves(lambda p: perturbed(np.asarray(p), rng), layer.init(rng, np.float64))
+    params = map_leaves(lambda p: as_array(p, "params"), params)
+    given = _inputs_of_layer(inputs, rng)
+    if given:
+        x = given[0]
+        _try_forward(layer, params, x, raising=True)
+    else:
+        x = _guess_input(layer, params, rng)
+    if loss is None:
+        return layer_subject(layer, x, params, given=inputs is not None)
+    y_hat = _forward_on_copies(layer, params, x)
+    y = given[1] if len(given) > 1 else distributions(np.shape(y_hat), rng)
+    return layer_subject(layer, x, params, loss=loss, y=y)
+
+
+def adapt_loss(loss: Loss, inputs: Any, rng: np.random.Generator) -> Subject:
+    """Return a loss as a subject; ŷ is drawn from a normal distribution, y from distributions over the outputs."""
+    given = _inputs_of_layer(inputs, rng)
+    if given and not isinstance(given[0], np.ndarray):
+        raise TargetError(
+            f"{short(loss)}: inputs= has {type(given[0]).__name__} for y_hat; expected (y_hat, y), two arrays"
+        )
+    y_hat = given[0] if given else rng.standard_normal((5, 3))
+    return loss_subject(loss, y_hat, given[1] if len(given) > 1 else distributions(y_hat.shape, rng), given=bool(given))
+
+
+def perturbed(p: Array, rng: np.random.Generator) -> Array:
+    """Return a parameter near its initial value, no entry of which is special: b = 0 and γ = 1 hide mistakes."""
+    return np.asarray(p + 0.3 * rng.standard_normal(p.shape)) if p.dtype.kind == "f" else p
+
+
+def distributions(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return probabilities that sum to 1 along the last axis: targets that every loss takes."""
+    if not shape:
+        return np.asarray(rng.random())
+    y = rng.random(shape) + 0.05
+    return np.asarray(y / y.sum(axis=-1, keepdims=True) if shape[-1] > 1 else y)
+
+
+def numbers(layer: Any) -> dict[str, float]:
+    """Return the numbers of a configuration by name, those of layers inside too."""
+    found: dict[str, float] = {}
+    held = {f.name: getattr(layer, f.name, None) for f in fields(layer)} if is_dataclass(layer) else dict(vars(layer))
+    for name, value in held.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[name] = float(value)
+    for path, child in children_of(layer):
+        found |= {f"{path}.{n}": v for n, v in numbers(child).items()}
+    return found
+
+
+def _inputs_of_layer(inputs: Any, rng: np.random.Generator) -> tuple[Any, ...]:
+    if inputs is None:
+        return ()
+    if isinstance(inputs, Mapping):
+        inputs = tuple(inputs.values())
+    if is_shape(inputs) or not isinstance(inputs, (tuple, list)):
+        inputs = (inputs,)
+
+    def arrays(value: Any) -> Any:
+        if is_shape(value):
+            return rng.standard_normal(value)
+        if isinstance(value, Mapping):
+            return {key: arrays(part) for key, part in value.items()}
+        if isinstance(value, tuple):
+            return tuple(map(arrays, value))
+        return as_array(value, "inputs")
+
+    given = tuple(map(arrays, inputs))
+    for _, a in leaves_with_paths(given):
+        if a.size == 0:
+            raise TargetError(f"inputs= has shape {a.shape}, which holds no number; give at least one sample")
+    return given
+
+
+def _forward_on_copies(layer: Layer, params: Any, x: Any) -> Any:
+    return pair(fresh(layer).forward(map_leaves(np.copy, params), map_leaves(np.copy, x)), "forward", "(y, cache)")[0]
+
+
+def _try_forward(layer: Layer, params: Any, x: Any, raising: bool = False) -> bool:
+    try:
+        arrays = {**named_leaves(x, "x"), **named_leaves(params, "params")}
+        layer_subject(layer, x, params).start().forward({n: np.array(a) for n, a in arrays.items()})
+    except Malformed:
+        return True  # it takes the input, and what it returns is for the verdict
+    except Exception as error:
+        if raising:
+            raise TargetError(f"{short(layer)}: forward does not accept inputs= ({error})") from error
+        return False
+    return True
+
+
+def _guess_input(layer: Layer, params: Any, rng: np.random.Generator) -> Any:
+    """Find an input that the layer's forward accepts, by its own numbers.
+
+    In this order: features (m, n), images (m, n, h, w), series (m, n, t), sequences (m, t, n), indices.
+    """
+    sizes = [p.shape for _, p in leaves_with_paths(params)] + [(n,) for n in _ints(layer)]
+    widths = [*(s[-1] for s in sizes if s), *(s[1] for s in sizes if len(s) > 1), *(s[0] for s in sizes if s), 4]
+    for n in dict.fromkeys(widths):
+        for pattern in _PATTERNS:
+            x = rng.standard_normal([k if isinstance(k, int) else n for k in pattern])
+            if _try_forward(layer, params, x):
+                return x
+    indices = rng.integers(0, max([2, *(s[0] for s in sizes if s)]), (5, 3))
+    if _try_forward(layer, params, indices):
+        return indices
+    raise TargetError(f"{short(layer)}: no input shape that its forward accepts was found; give inputs=x")
+
+
+def _ints(layer: Any) -> list[int]:
+    return [int(v) for v in numbers(layer).values() if v == int(v) and 0 < v <= 4096]
+
+
+def _depth(layer: Any) -> int:
+    children = children_of(layer)
+    return sum(_depth(child) for _, child in children) or 1 if isinstance(layer, Sequential) else 1
+
+
+def _in_other_widths(layer: Layer, x: Any, rng: np.random.Generator, given: bool) -> list[tuple[str, Subject]]:
+    """Return the layer with other widths on inputs that fit it, where its fields say what its widths are."""
+    if not isinstance(x, np.ndarray) or x.ndim < 2 or x.dtype.kind != "f" or given or isinstance(layer, Sequential):
+        return []
+    found: list[tuple[str, Subject]] = []
+    has_params = bool(list(leaves_with_paths(layer.init(rng, np.float64))))
+    widths = _width_fields(layer)
+    for label, sizes in {"square": (3, 3), "width 1": (1, 1), "larger": (13, 9)}.items():
+        wider = layer
+        if widths:
+            if getattr(layer, widths[0]) != x.shape[-1]:
+                return []  # channels, perhaps: the last axis is no width of the layer
+            try:
+                wider = replace(layer, **dict(zip(widths, sizes, strict=False)))  # type: ignore[type-var]
+            except (TypeError, ValueError):
+                continue
+        elif has_params:
+            return []
+        params = map_leaves(lambda p: perturbed(np.asarray(p), rng), wider.init(rng, np.float64))
+        shape = (*x.shape[:-1], sizes[0])
+        if _try_forward(wider, params, x0 := rng.standard_normal(shape)):
+            found.append((label, layer_subject(wider, x0, params, given=True)))
+    return found
+
+
+def _width_fields(layer: Any) -> tuple[str, ...]:
+    """Return the fields that hold the width of the input and of the output, by the names people give them."""
+    if not is_dataclass(layer):
+        return ()
+    names = {f.name for f in fields(layer) if isinstance(getattr(layer, f.name), int)}
+    for both in (("n_in", "n_out"), ("in_features", "out_features"), ("n_inputs", "n_outputs"), ("d_in", "d_out")):
+        if names >= set(both):
+            return both
+    return tuple(n for n in ("n", "n_features", "features", "width", "dim", "size") if n in names)[:1]

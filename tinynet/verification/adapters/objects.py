@@ -1,0 +1,420 @@
+"""Objects that keep their parameters, cache and gradients on themselves.
+
+A parameter is a float array reachable from the object that moves y when it is moved. A gradient is what backward
+returns for it, or an array reachable after backward that backward made or changed; exact values decide between several.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.adapters.arguments import (
+    Arguments,
+    as_array,
+    floats,
+    read_arguments,
+    signature_of,
+    spellings,
+)
+from tinynet.verification.adapters.subject import (
+    MISSING,
+    Args,
+    Array,
+    Draw,
+    Gradients,
+    Subject,
+    TargetError,
+    fresh,
+)
+from tinynet.verification.tolerance import CHOICE
+from tinynet.verification.tracing import Traced, attributes, raw, rebound
+
+METHODS = (
+    ("forward", "backward"),
+    ("__call__", "backward"),
+    ("__call__", "backprop"),
+    ("forward", "backprop"),
+    ("fprop", "bprop"),
+    ("forward_pass", "backward_pass"),
+    ("forward_prop", "backward_prop"),
+    ("forward_propagation", "backward_propagation"),
+    ("feed_forward", "back_propagate"),
+    ("feedforward", "backpropagate"),
+    ("forward", "grad"),
+    ("forward", "gradient"),
+    ("__call__", "grad"),
+    ("__call__", "gradient"),
+)
+"""The names that people give to the two passes."""
+
+_STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
+_RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
+
+
+def methods_of(target: Any) -> tuple[str, str] | None:
+    """Return the names of the forward and the backward method of an object; None if it has none."""
+    return next((m for m in METHODS if all(callable(getattr(target, name, None)) for name in m)), None)
+
+
+def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> Subject:
+    """Return an object with a forward and a backward method.
+
+    Raises:
+        TargetError: no input that its forward accepts was found.
+    """
+    names = methods_of(target)
+    assert names is not None
+    label = type(target).__name__
+    forward = getattr(target, names[0])
+    arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
+    owner, declared = target, params
+    if declared is None:
+        owner, declared = _find_params(target, names[0], arguments, arrays, rng)
+    paths = {_label(path, arrays): path for path in declared}
+    held = dict(reachable(owner))
+    for path in declared:
+        if path not in held:
+            raise TargetError(
+                f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
+            )
+    values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
+    places = _Places(owner, names, arguments, paths)
+
+    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
+        made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
+        instead = {id(held[path]): made[name] for name, path in paths.items()}
+        copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
+        positional, keywords = arguments.filled(made)
+        return raw(_first(getattr(copied, names[0])(*positional, **keywords)))
+
+    cls = type(target)
+    subject = Subject(
+        name=label,
+        args=arrays | values,
+        wrt=floats(arrays | values),
+        inputs=tuple(arrays),
+        start=lambda: _ObjectSession(places),
+        pure=pure,
+        one_cache=True,
+        code=tuple(f for n in names if (f := getattr(cls, n, None)) is not None),
+        reference=lambda f, args: arguments.call(f, args),
+    )
+    return replace(subject, settle=lambda draws: _settled(subject, places, draws))
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where things are on an object: its methods, its parameters by name, and where their gradients were found."""
+
+    owner: Any
+    methods: tuple[str, str]
+    arguments: Arguments
+    params: Mapping[str, str]
+    grads: Mapping[str, str] = field(default_factory=dict)
+    differences: bool = False
+
+
+class _ObjectSession:
+    def __init__(self, places: _Places) -> None:
+        self.places, self.target = places, None
+
+    def forward(self, args: Args) -> tuple[Any, Any]:
+        p = self.places
+        if self.target is None:
+            held = dict(reachable(p.owner))
+            self.target = fresh(p.owner, {id(held[path]): np.array(args[name]) for name, path in p.params.items()})
+        held = dict(reachable(self.target))
+        for name, path in p.params.items():
+            if held[path] is not args[name] and not np.array_equal(held[path], args[name]):
+                held[path][...] = args[name]
+        positional, keywords = p.arguments.filled(args)
+        return _first(getattr(self.target, p.methods[0])(*positional, **keywords)), None
+
+    def backward(self, context: Any, dy: Any) -> Gradients:
+        for reset in _RESETS:
+            if callable(getattr(self.target, reset, None)):
+                getattr(self.target, reset)()
+        before = {path: np.array(a) for path, a in reachable(self.target)}
+        pool = self.pool(getattr(self.target, self.places.methods[1])(dy), before)
+        chosen = self.places.grads or first_places(self.places, pool)
+        found: dict[str, Any] = {}
+        for name, path in chosen.items():
+            value = pool.get(path, MISSING)
+            if self.places.differences and path in before and isinstance(value, np.ndarray):
+                value = value - before[path]
+            elif not path.startswith("return") and isinstance(value, np.ndarray):
+                value = value.copy()  # the object's own, which it may go on writing into
+            found[name] = value
+        return found
+
+    def params_now(self) -> Args:
+        held = dict(reachable(self.target))
+        return {name: held[path] for name, path in self.places.params.items() if path in held}
+
+    def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
+        """Return everything that may be a gradient: what was returned, and every array of the object's."""
+        pool = dict(_leaves(result, "return"))
+        params = {id(a) for path, a in reachable(self.target) if path in self.places.params.values()}
+        for path, array in reachable(self.target):
+            if id(array) not in params:
+                pool[path] = array
+        for path, number in reachable(self.target, numbers=True):
+            pool.setdefault(path, np.asarray(number))
+        self.changed = {
+            p for p, a in pool.items() if p not in before or not np.array_equal(before[p], a, equal_nan=True)
+        }
+        return pool
+
+
+def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the gradient of each array most likely is: by name where there are names, else by order."""
+    inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
+    returned = [path for path in pool if path.startswith("return")]
+    chosen: dict[str, str] = {}
+    for name in [*inputs, *places.params]:
+        tail = _tail(name)
+        spelt = (tail, *spellings(tail))
+        path = next((r for r in returned if _tail(r) in spelt and not _tail(r).isdigit()), None)
+        if path is not None:
+            chosen[name] = path
+    free = [r for r in returned if r not in chosen.values() and (_tail(r).isdigit() or r == "return" or not chosen)]
+    for name in [n for n in inputs if n not in chosen]:
+        if free:
+            chosen[name] = free.pop(0)
+    for name, path in places.params.items():
+        if name not in chosen:
+            kept = [c for c in _candidates(path) if c in pool]
+            if kept:
+                chosen[name] = kept[0]
+            elif free:
+                chosen[name] = free.pop(0)
+    return chosen
+
+
+def _candidates(path: str) -> Iterator[str]:
+    """Yield where an object keeps the gradient of a parameter, by the names people give."""
+    head, dot, tail = path.rpartition(".")
+    holder = head + dot
+    for s in spellings(tail):
+        yield holder + s
+    if tail in ("data", "value", "val", "w", "W", "weight"):
+        for s in ("grad", "gradient", "g", "_grad"):
+            yield holder + s
+    yield f"{path}.grad"
+    upper, dot, container = head.rpartition(".")
+    for grads in (
+        "grads",
+        "gradients",
+        "grad",
+        "dparams",
+        "d",
+        "g",
+        "_grads",
+        "_gradients",
+        f"d_{container}",
+        f"{container}_grads",
+        f"d{container}",
+    ):
+        for key in (tail, *spellings(tail)):
+            yield f"{upper}{dot}{grads}.{key}"
+            yield f"{holder}{grads}.{key}"
+
+
+def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subject:
+    """Choose where each gradient is: the likeliest place, or another of the same shape where the values are right."""
+    pools, changed = [], []
+    for args, dy, _ in draws:
+        session = _ObjectSession(places)
+        y, _context = session.forward({n: a.copy() for n, a in args.items()})
+        before = {path: np.array(a) for path, a in reachable(session.target)}
+        cotangent = dy[0].copy() if not isinstance(y, (tuple, list)) else type(y)(d.copy() for d in dy)
+        pools.append(session.pool(getattr(session.target, places.methods[1])(cotangent), before))
+        changed.append(session.changed)
+    chosen = first_places(places, pools[0])
+    notes = []
+    inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
+    for name in subject.wrt:
+        if all(
+            _fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name])
+            for p, (_, _, exact) in zip(pools, draws, strict=True)
+        ):
+            continue
+        others = [
+            path
+            for path in pools[0]
+            if all(
+                path in c and _fits(p.get(path, MISSING), e.grads[name])
+                for p, c, (_, _, e) in zip(pools, changed, draws, strict=True)
+            )
+            and np.any(draws[0][2].grads[name])
+        ]
+        taken = [p for n, p in chosen.items() if n != name and _fits(pools[0].get(p, MISSING), draws[0][2].grads[n])]
+        best = next((p for p in others if p not in taken), None)
+        if best is not None:
+            chosen[name] = best
+            if name not in inputs or best != "return":
+                notes.append(f"the gradient of {name} is read from {_told(best)}")
+    if notes:
+        lost = [n for n, p in chosen.items() if any(n != m and p == q for m, q in chosen.items())]
+        free = [p for p in pools[0] if p.startswith("return") and p not in chosen.values()]
+        for name in lost:
+            like = [p for p in free if np.shape(pools[0][p]) == subject.args[name].shape]
+            if like and not _fits(pools[0][chosen[name]], draws[0][2].grads[name]):
+                chosen[name] = like[0]
+    settled = replace(places, grads=chosen)
+    return replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+
+
+def _fits(got: Any, exact: Array) -> bool:
+    try:
+        a = np.asarray(got, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return a.shape == exact.shape and bool(
+        np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(exact), initial=0)))
+    )
+
+
+def _told(path: str) -> str:
+    return f"what backward returns ({path})" if path.startswith("return.") else path
+
+
+def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
+    """Return every float array that an object reaches by attributes, slots, containers and children, with its path.
+
+    Each array once, under the first path that leads to it; not through functions, classes or modules. With `numbers`,
+    single floating-point numbers instead.
+    """
+    found: list[tuple[str, Array]] = []
+    seen: set[int] = set()
+
+    def visit(value: Any, path: str) -> None:
+        if id(value) in seen:
+            return
+        if numbers and isinstance(value, (float, np.floating)):
+            found.append((path, np.asarray(value)))
+        elif isinstance(value, np.ndarray):
+            seen.add(id(value))
+            if value.dtype.kind == "f" and not numbers:
+                found.append((path, value))
+        elif isinstance(value, Mapping):
+            seen.add(id(value))
+            for key, part in value.items():
+                visit(part, f"{path}.{key}" if path else str(key))
+        elif isinstance(value, (list, tuple)):
+            seen.add(id(value))
+            for i, part in enumerate(value):
+                visit(part, f"{path}.{i}" if path else str(i))
+        elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
+            if isinstance(value, type) or (callable(value) and not attributes(value)):
+                return
+            if type(value).__module__.partition(".")[0] in ("numpy", "builtins", "types", "functools", "jax", "torch"):
+                return
+            seen.add(id(value))
+            for name in attributes(value):
+                visit(getattr(value, name), f"{path}.{name}" if path else name)
+
+    visit(target, "")
+    return found
+
+
+def _find_params(
+    target: Any, method: str, arguments: Arguments, arrays: Args, rng: np.random.Generator
+) -> tuple[Any, dict[str, Array]]:
+    """Return the object, with weights that its first call makes, and the arrays that move y when they are moved."""
+    used = fresh(target)
+    _call(used, method, arguments, arrays)
+    before = {path for path, _ in reachable(target)}
+    made = {path: a for path, a in reachable(used) if path not in before}
+    lazy = _moving(used, method, arguments, arrays, made, rng)
+    owner = used if lazy else target
+    return owner, _moving(owner, method, arguments, arrays, dict(reachable(owner)), rng)
+
+
+def _moving(
+    owner: Any, method: str, arguments: Arguments, arrays: Args, held: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
+    if not held:
+        return {}
+    at_rest = _call(fresh(owner), method, arguments, arrays)
+    moving = {}
+    for path, a in held.items():
+        if _STATE.search(path) or not a.size:
+            continue
+        near = a + (0.1 + 0.1 * np.abs(a)) * rng.standard_normal(a.shape).astype(a.dtype)
+        try:
+            moved = _call(fresh(owner, {id(a): near.astype(a.dtype)}), method, arguments, arrays)
+        except Exception:
+            continue
+        if any(x.tobytes() != y.tobytes() for x, y in zip(at_rest, moved, strict=False)) or len(at_rest) != len(moved):
+            moving[path] = a
+    return moving
+
+
+def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[Array]:
+    positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
+    np.random.seed(0)  # noqa: NPY002 - it is the target that may draw from it
+    random.seed(0)
+    return [np.asarray(v) for _, v in _leaves(_first(getattr(copied, method)(*positional, **keywords)), "")]
+
+
+def _arguments(
+    target: Any, method: str, forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, label: str
+) -> tuple[Arguments, dict[str, Array]]:
+    if inputs is not None:
+        return read_arguments(forward, inputs, rng, name=label)
+    required = [p for p in signature_of(forward) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(required) != 1:
+        return read_arguments(forward, None, rng, name=label)
+    widths = dict.fromkeys([n for _, a in reachable(target) for n in a.shape] + [3, 4])
+    for shape in [(5, n) for n in widths] + [(3, c, 7, 6) for c in widths] + [(5, 4, n) for n in widths]:
+        arguments, arrays = read_arguments(forward, (rng.standard_normal(shape),), rng, name=label)
+        try:
+            _call(fresh(target), method, arguments, arrays)
+        except Exception:
+            continue
+        return arguments, arrays
+    raise TargetError(f"{label}: no input shape that its {method} accepts was found; give inputs=x")
+
+
+def _first(out: Any) -> Any:
+    """Return y of what a forward method returns: all of it, or the first of (y, cache)."""
+    if isinstance(out, tuple) and out and not all(_is_numeric(v) for v in out):
+        return out[0]
+    return out
+
+
+def _is_numeric(value: Any) -> bool:
+    return (hasattr(value, "dtype") and np.asarray(value).dtype.kind in "fO") or isinstance(value, Traced)
+
+
+def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, part in tree.items():
+            yield from _leaves(part, f"{path}.{key}")
+    elif isinstance(tree, (tuple, list)):
+        for i, part in enumerate(tree):
+            yield from _leaves(part, f"{path}.{i}")
+    else:
+        yield path, tree
+
+
+def _names(tree: Any) -> list[str]:
+    from tinynet.verification.adapters.arguments import slots
+
+    return list(slots(tree))
+
+
+def _tail(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _label(path: str, arrays: Args) -> str:
+    """Name a parameter: its path, unless an argument has that name."""
+    return f"self.{path}" if path in arrays else path

@@ -1,0 +1,154 @@
+"""The one form in which the verifier knows a target: named arrays in, arrays out, named gradients back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+Args: TypeAlias = Mapping[str, Array]
+"""Every array that a target takes, by name: `x`, `params.W`, `p.W`, `layers.0.b`."""
+
+Gradients: TypeAlias = Mapping[str, Any]
+"""What a target returns as gradients, by the same names: an array, None, MISSING, or anything else that it is."""
+
+
+class TargetError(ValueError):
+    """The target, its inputs or its parameters are nothing that can be verified."""
+
+
+class Malformed(Exception):
+    """A target returned something of another form than its convention has; the text says what."""
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
+"""In place of a gradient that is not returned at all."""
+
+
+class Session(Protocol):
+    """A copy of the target that has seen nothing yet; it remembers what the target remembers."""
+
+    def forward(self, args: Args) -> tuple[Any, Any]:
+        """Return (y, context): y is a pytree of arrays, the context is for `backward`."""
+
+    def backward(self, context: Any, dy: Any) -> Gradients:
+        """Return the gradients of Σ dy ⊗ y, dy of y's structure."""
+
+
+class Oracle(Protocol):
+    """Exact gradients of a forward pass.
+
+    Attributes:
+        text: what it is, for the report: "jax.vjp of your forward pass, float64".
+        resolution: the smallest relative error that it can see; 0 where rounding alone limits it.
+        caveat: why the verdict can be no more than FAIL or INCONCLUSIVE; "" where the oracle is sound.
+    """
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def resolution(self) -> float: ...
+
+    @property
+    def caveat(self) -> str: ...
+
+    def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
+        """Return the outputs and the gradients at `args`, in float64."""
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The leaves of y and the gradient of every array of `wrt`, in float64."""
+
+    y: tuple[Array, ...]
+    grads: Mapping[str, Array]
+
+
+Draw: TypeAlias = "tuple[Args, tuple[Array, ...], Exact]"
+"""Arrays, a cotangent and what is exact there."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A target, as the stages of the verifier take it.
+
+    Attributes:
+        name: what the report calls it.
+        args: an example of every array by name, float64 or integers.
+        wrt: the names of the arrays whose gradients are judged.
+        inputs: the names of the arrays that are arguments of the forward pass, in order; the others are parameters.
+        start: makes a `Session`.
+        pure: the forward pass on arrays of JAX's, or on `Traced` ones if its second argument is true; its result is a
+            pytree. None where only `make_oracle` can tell.
+        make_oracle: for a target that brings its own oracle, a function of the subject.
+        contract: whether it follows tinynet's own contract, by which shape and dtype of a gradient are part of it.
+        given: whether the caller gave the inputs, whose shapes then hold.
+        variants: the same target in other widths, by label.
+        parts: the layers inside a composite with what reaches them: (path, subject).
+        reference: calls an independent forward pass with the arrays of the target.
+        may_lack: the arrays for which no gradient need be returned (targets, masks).
+        one_cache: whether the target keeps what one forward pass leaves on itself.
+        depth: how many layers contribute rounding.
+        code: the functions that compute y and the gradients, for the lines that ran.
+        constants: numbers of the configuration, for names of factors.
+        settle: chooses among the places where gradients may be found, by exact values at a few draws.
+        notes: how the target was read.
+        reproduce: the line that makes the same verification again, without seed; "" if there is none.
+        library: "numpy", "jax" or "torch": whose arrays the target takes.
+    """
+
+    name: str
+    args: Args
+    wrt: tuple[str, ...]
+    inputs: tuple[str, ...]
+    start: Callable[[], Session]
+    pure: Callable[[Mapping[str, Any], bool], Any] | None = None
+    make_oracle: Callable[[Subject], Oracle] | None = None
+    contract: bool = False
+    given: bool = True
+    variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
+    parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)
+    reference: Callable[[Callable[..., Any], Args], Any] | None = None
+    may_lack: frozenset[str] = frozenset()
+    one_cache: bool = False
+    depth: int = 1
+    code: tuple[Callable[..., Any], ...] = ()
+    constants: Mapping[str, float] = field(default_factory=dict)
+    settle: Callable[[Sequence[Draw]], Subject] | None = None
+    notes: tuple[str, ...] = ()
+    reproduce: str = ""
+    library: str = "numpy"
+
+    def at(self, args: Args) -> Subject:
+        """Return the same subject with other arrays."""
+        return replace(self, args=args)
+
+
+def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:
+    """Copy a target with all that it remembers, and with other objects `instead` of those of the given ids."""
+    memo = dict(instead or {})
+    try:
+        return copy.deepcopy(target, memo)
+    except Exception:
+        if instead:
+            raise
+        return copy.copy(target)
+
+
+def short(target: Any) -> str:
+    """Name a target in a line."""
+    name = getattr(target, "__qualname__", None) if callable(target) else None
+    text = name.replace("<locals>.", "") if name else repr(target)
+    return text if len(text) <= 60 else f"{type(target).__name__}(…)"

@@ -1,0 +1,237 @@
+"""Compare the gradients of one run with the exact ones, by the one rule of `tolerance`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Oracle, Subject
+from tinynet.verification.execution import Run
+from tinynet.verification.oracle import JaxOracle, leaves_of, spread
+from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, unit_of
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The gradients of one run beside the exact ones.
+
+    Attributes:
+        probe, label: what was tried: "batch 2", "saturated (20 ×)"; dtype: the number type.
+        subject: the target with the arrays of this run.
+        dy: the cotangent.
+        exact: what is exact there.
+        got: the gradients that were returned, as arrays; absent where nothing usable was.
+        form: what is wrong with the form of a gradient, by name: (fault, sentence); not compared where it is a shape.
+        tolerance: how far each may be off; excused: why it may be farther than the rule says.
+        ratios: each error in units of its tolerance.
+        wrong: the names of those beyond it.
+        notes: what is worth knowing though it is not wrong.
+        misshapen: the gradients of another shape than their array.
+    """
+
+    probe: str
+    dtype: str
+    subject: Subject
+    dy: tuple[Array, ...]
+    exact: Exact
+    got: Mapping[str, Array]
+    form: Mapping[str, tuple[str, str]]
+    tolerance: Mapping[str, float]
+    ratios: Mapping[str, float]
+    wrong: frozenset[str]
+    label: str = ""
+    notes: tuple[str, ...] = ()
+    misshapen: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def args(self) -> Args:
+        return self.subject.args
+
+
+def compare(
+    subject: Subject,
+    oracle: Oracle,
+    dy: tuple[Array, ...],
+    run: Run,
+    grads: Mapping[str, Any],
+    *,
+    probe: str,
+    label: str = "",
+    dtype: str,
+    rng: np.random.Generator,
+    usual: Mapping[str, float],
+    exact: Exact | None = None,
+) -> Comparison:
+    """Compare the gradients `grads` of a run with the oracle's.
+
+    Args:
+        usual: the largest exact entry of each gradient where nothing is saturated. A factor such as 1 − a is off by u,
+            however small it is: there the error may be u of what the gradient usually is, and a note says so.
+        exact: what is exact, where it is known already.
+    """
+    exact = oracle(subject.args, dy) if exact is None else exact
+    single = is_single(subject, run, dtype)
+    unit = max(unit_of("float32" if single else dtype), oracle.resolution / 32)
+    got: dict[str, Array] = {}
+    form: dict[str, tuple[str, str]] = {}
+    notes: list[str] = []
+    for name in subject.wrt:
+        array, problem, note = read(grads.get(name, MISSING), subject, name, dtype, single)
+        if problem:
+            form[name] = problem
+        if note:
+            notes.append(note)
+        if array is not None:
+            got[name] = array
+    tolerance = {n: bound(exact.grads[n], unit=unit, depth=subject.depth) for n in subject.wrt}
+    errors = {n: distance(np.asarray(g, np.float64), exact.grads[n]) for n, g in got.items()}
+    uncertainty: Mapping[str, Array] = getattr(exact, "uncertainty", {})
+    suspect = [n for n, error in errors.items() if not error <= tolerance[n]]
+    if suspect and all(np.isfinite(errors[n]) for n in suspect):
+        moves = spread(oracle, subject.args, dy, unit, rng)
+        rounded = rounding(oracle, subject.args, dy, exact, unit).grads
+        for name in suspect:
+            moved = max(_without_ties(moves.grads[name], exact, name), float(np.max(rounded[name], initial=0.0)))
+            tolerance[name] = bound(exact.grads[name], unit=unit, spread=moved, depth=subject.depth)
+            if largest_of(exact, name) <= CANCELLED * (terms := largest_of(exact)):
+                tolerance[name] = max(tolerance[name], bound(np.array(terms), unit=unit, depth=subject.depth))
+            tolerance[name] = max(tolerance[name], float(np.max(uncertainty.get(name, 0.0), initial=0.0)))
+            excused = 2 * bound(np.array(usual.get(name, 0.0)), unit=unit, depth=subject.depth)
+            if tolerance[name] < errors[name] <= excused:
+                digits = -np.log10(
+                    max(errors[name] / max(float(np.max(np.abs(exact.grads[name]), initial=0)), 1e-300), 1e-17)
+                )
+                notes.append(
+                    f"{name} keeps {max(0, digits):.0f} digits where the forward pass saturates ({label or probe})"
+                )
+                tolerance[name] = excused
+    misshapen = {
+        n: np.asarray(grads[n]) for n, (fault, _) in form.items() if fault in ("wrong shape", "kept a dimension")
+    }
+    ratios = {n: _ratio(errors[n], tolerance[n]) for n in got}
+    wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
+    told = tuple(dict.fromkeys(notes))
+    return Comparison(probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen)
+
+
+def is_single(subject: Subject, run: Run, dtype: str) -> bool:
+    """Return whether the target computes in float32, whatever it is given."""
+    leaves = leaves_of(run.y) if run.y is not None else ()
+    return dtype == "float64" and not subject.contract and any(leaf.dtype == np.float32 for leaf in leaves)
+
+
+def read(
+    grad: Any, subject: Subject, name: str, dtype: str, single: bool
+) -> tuple[Array | None, tuple[str, str] | None, str]:
+    """Return a gradient as an array to compare, what is wrong with its form, and what is only worth a note."""
+    like = subject.args[name]
+    if grad is MISSING or grad is None:
+        if name in subject.may_lack:
+            return None, None, ""
+        text = "no such gradient is returned" if grad is MISSING else "None is returned"
+        return None, ("missing", text), ""
+    try:
+        array: Array = np.asarray(grad)
+    except Exception:
+        array = np.array(None)
+    is_number = isinstance(grad, (int, float))
+    is_array = isinstance(grad, (np.ndarray, np.generic))
+    if is_array and array.dtype.kind not in "fiuV":
+        return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
+    if array.dtype.kind not in "fiuV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
+        return (
+            None,
+            ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"),
+            "",
+        )
+    problem: tuple[str, str] | None = None
+    note = ""
+    if array.shape != like.shape:
+        squeezed = tuple(k for k in array.shape if k != 1) == tuple(k for k in like.shape if k != 1)
+        kept = squeezed and array.ndim > like.ndim
+        problem = (
+            "kept a dimension" if kept else "wrong shape",
+            f"{name} has shape {array.shape}, expected {like.shape}{_why_shape(array.shape, like.shape)}",
+        )
+        if not squeezed:
+            return None, problem, ""
+        if not subject.contract and array.size == like.size:
+            problem, note = None, f"the gradient of {name} has shape {array.shape} for {like.shape}"
+        elif subject.contract:
+            return array.reshape(like.shape) if array.size == like.size else None, problem, ""
+        array = array.reshape(like.shape)
+    if problem is None and str(array.dtype) != dtype and not (single and array.dtype == np.float32):
+        text = f"{array.dtype} is returned for {name}; expected {dtype}"
+        if subject.contract:
+            problem = ("wrong dtype", text)
+        elif not (array.dtype == np.float32 and dtype == "float64"):
+            note = text
+    return np.asarray(array), problem, note
+
+
+def _why_shape(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    if len(given) < len(expected):
+        for axis in range(len(expected)):
+            if tuple(k for i, k in enumerate(expected) if i != axis) == given:
+                return f": summed over axis {axis} too"
+        return ": summed over too many axes" if given else ": summed over every axis"
+    if len(given) > len(expected):
+        return ": not summed over every axis that broadcasts" if given[len(given) - len(expected) :] == expected else ""
+    return (
+        ": transposed"
+        if given == expected[::-1]
+        else ": summed, or not, over an axis of length 1"
+        if 1 in given or 1 in expected
+        else ""
+    )
+
+
+def largest_of(exact: Exact, name: str | None = None) -> float:
+    """Return the largest entry of one exact gradient, or of all of them."""
+    names = exact.grads if name is None else (name,)
+    return max((float(np.max(np.abs(exact.grads[n]), initial=0.0)) for n in names), default=0.0)
+
+
+def _without_ties(moves: Array, exact: Exact, name: str) -> float:
+    """Return the largest movement that is no jump from one side of a tie to the other."""
+    smooth = moves[(moves <= JUMP * largest_of(exact, name)) | (moves <= CANCELLED * largest_of(exact))]
+    return float(np.max(smooth, initial=0.0))
+
+
+def rounding(oracle: Oracle, args: Args, dy: tuple[Array, ...], exact: Exact, unit: float) -> Exact:
+    """Return how far rounding inside the forward pass and its derivative moves y and the gradients.
+
+    It is what the oracle itself is off by when it computes in float32, in proportion to the unit: where terms cancel,
+    their rounding stays, which no movement of the inputs shows.
+    """
+    nothing = Exact(tuple(np.zeros_like(y) for y in exact.y), {n: np.zeros_like(g) for n, g in exact.grads.items()})
+    if not isinstance(oracle, JaxOracle) or oracle.eager:
+        return nothing
+    single = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in args.items()}
+    try:
+        coarse = oracle.in_single(single, tuple(np.asarray(d, np.float32) for d in dy))
+    except Exception:
+        return nothing
+    fraction = unit / unit_of("float32")
+
+    def off(a: Array, b: Array) -> Array:
+        return np.nan_to_num(np.abs(np.asarray(a, np.float64) - b) * fraction, nan=0.0, posinf=0.0)
+
+    return Exact(
+        tuple(off(a, b) for a, b in zip(coarse.y, exact.y, strict=True)),
+        {n: off(coarse.grads[n], g) for n, g in exact.grads.items()},
+    )
+
+
+def _ratio(off: float, allowed: float) -> float:
+    return 0.0 if off == 0 else off / allowed if allowed else float("inf")
+
+
+def without(comparison: Comparison, names: frozenset[str], note: str) -> Comparison:
+    """Return a comparison in which these gradients are right after all."""
+    ratios = {n: (min(r, 1.0) if n in names else r) for n, r in comparison.ratios.items()}
+    notes = (*comparison.notes, *([note] if note else []))
+    return replace(comparison, wrong=comparison.wrong - names, ratios=ratios, notes=notes)

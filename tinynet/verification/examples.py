@@ -1,0 +1,324 @@
+"""The examples on which a target is tried: shapes, values, parameters and cotangents.
+
+What the caller gives is what is judged: of given inputs only the batch is varied, and only where it is free. Where
+inputs are guessed, widths are varied too. Values keep the properties that they have: zeros and ones stay so, whole
+numbers, rows that sum to 1, one sign.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.adapters.subject import Args, Array, Subject
+from tinynet.verification.execution import Watch, execute
+from tinynet.verification.oracle import leaves_of, shapes_of
+
+PROBES = (
+    "forward",
+    "rectangular",
+    "batch 1",
+    "batch 2",
+    "batch 33",
+    "square",
+    "width 1",
+    "larger",
+    "empty batch",
+    "saturated",
+    "huge",
+    "tiny",
+    "zeros and ties",
+    "parameters",
+    "cotangents",
+    "branches",
+    "state",
+    "layout",
+    "param_grads",
+    "training",
+    "compiled",
+    "float32",
+)
+"""Every probe, in the order of the report; purity and types are looked at in each."""
+
+SHAPES = ("rectangular", "batch 1", "batch 2", "batch 33", "square", "width 1", "larger")
+"""The probes at which nothing is special but the shape."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One set of arrays with a cotangent.
+
+    Attributes:
+        probe, label: what it tries: "saturated", "20 ×".
+        subject: the target with these arrays.
+        dy: one array for each of y.
+        ours: whether the shape is of our own making: the target may then refuse it.
+    """
+
+    probe: str
+    subject: Subject
+    dy: tuple[Array, ...]
+    label: str = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Where the samples are: the axis of each array that has one row per sample, and of each output.
+
+    Attributes:
+        size: how many samples the given arrays have.
+        axes: by name; outputs: by position, None for one that has no such axis.
+    """
+
+    size: int
+    axes: Mapping[str, int]
+    outputs: tuple[int | None, ...]
+
+
+class Shapes:
+    """The outputs of a subject's forward pass, by the shapes of its arrays; each is run once."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch, self._known = watch, dict[Any, tuple[Array, ...]]()
+
+    def of(self, subject: Subject, args: Args) -> tuple[Array, ...]:
+        """Return the outputs at the shapes of `args`.
+
+        Raises:
+            Exception: whatever the target raises.
+        """
+        key = (id(subject.start), shapes_of(args))
+        if key not in self._known:
+            run = execute(subject, args, None, self._watch)
+            if run.error is not None:
+                raise run.error
+            self._known[key] = leaves_of(run.y)
+        return self._known[key]
+
+
+def cotangent(outputs: tuple[Array, ...], rng: np.random.Generator) -> tuple[Array, ...]:
+    """Return a random ∂E/∂y for each output, never near 0; ones would hide what a sum hides."""
+    drawn = [np.asarray(rng.standard_normal(np.shape(y))) for y in outputs]
+    return tuple(np.asarray(d + np.sign(d) * 0.1) for d in drawn)
+
+
+def find_batch(subject: Subject, shapes: Shapes) -> Batch | None:
+    """Find the axes that count samples, by giving the samples twice; None where the batch is not free.
+
+    Axis 0 of the first input and every axis that must grow with it, else its last axis. The output must follow: have
+    the same samples twice along some axis, or be a number.
+    """
+    names = [n for n in subject.inputs if subject.args[n].ndim]
+    if not names:
+        return None
+    args = subject.args
+    first = args[names[0]]
+    outputs = shapes.of(subject, args)
+    for axis in dict.fromkeys((0, first.ndim - 1)):
+        m = first.shape[axis]
+        others = [n for n in names[1:] if m in args[n].shape]
+        for count in range(len(others), -1, -1):
+            for chosen in itertools.combinations(others, count):
+                places = [{names[0]: axis}]
+                for n in chosen:
+                    like = [a for a in range(args[n].ndim) if args[n].shape[a] == m]
+                    like = sorted(like, key=lambda a: a != (axis if axis == 0 else args[n].ndim - 1))
+                    places = [{**p, n: a} for p in places for a in like]
+                for axes in places[:8]:
+                    twice = {**args, **{n: np.concatenate([args[n]] * 2, axis=a) for n, a in axes.items()}}
+                    try:
+                        longer = shapes.of(subject, twice)
+                    except Exception:
+                        continue
+                    follows = [_follows(y, z, m) for y, z in zip(outputs, longer, strict=False)]
+                    if len(longer) == len(outputs) and all(f is not False for f in follows):
+                        return Batch(
+                            m, axes, tuple(f if isinstance(f, int) and f is not True else None for f in follows)
+                        )
+    return None
+
+
+def _follows(y: Array, twice: Array, m: int) -> int | bool:
+    """Return the axis along which an output has its samples twice; True for a number, False if it does not follow."""
+    if y.ndim == 0:
+        return twice.ndim == 0
+    if twice.ndim != y.ndim:
+        return False
+    for axis in range(y.ndim):
+        if (
+            y.shape[axis] == m
+            and twice.shape[axis] == 2 * m
+            and y.shape[:axis] == twice.shape[:axis]
+            and y.shape[axis + 1 :] == twice.shape[axis + 1 :]
+        ):
+            return int(axis)
+    return False
+
+
+def with_batch(args: Args, batch: Batch, m: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Return arrays with m samples, each near one of the given ones."""
+    rows = rng.integers(0, batch.size, m) if m > batch.size else np.arange(m)
+    made = dict(args)
+    for name, axis in batch.axes.items():
+        taken = np.take(args[name], rows, axis=axis)
+        made[name] = alike(taken, taken + 0.2 * _spread(args[name]) * rng.standard_normal(taken.shape), args[name])
+    return made
+
+
+def alike(base: Array, new: Array, given: Array) -> Array:
+    """Return `new` where the properties that `given` has are kept by it, else `base`."""
+    if given.dtype.kind != "f" or is_special(given):
+        return base
+    if given.size and np.all(given > 0):
+        return np.abs(new) + 1e-3 * float(np.min(given))
+    if given.size and np.all(given < 0):
+        return -np.abs(new) - 1e-3 * float(np.min(-given))
+    if given.size and np.all(given >= 0):
+        return np.where(base == 0, 0.0, np.abs(new))
+    return new
+
+
+def is_special(a: Array) -> bool:
+    """Return whether values mean something that other values would not: whole numbers, shares, a symmetric matrix."""
+    if a.dtype.kind != "f" or not a.size:
+        return True
+    if a.size == 1 and not np.any(a):
+        return False
+    if np.all(a == np.rint(a)):
+        return True
+    if a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9):
+        return True
+    square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
+    return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
+
+
+def _one_sign(a: Array) -> bool:
+    return bool(a.size and (np.all(a > 0) or np.all(a < 0)))
+
+
+def _spread(a: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(a, dtype=float)))) if a.size else 1.0
+
+
+def scaled(subject: Subject, names: tuple[str, ...], factor: float) -> dict[str, Array]:
+    """Return the arrays with those of `names` times a factor, where their values mean nothing special."""
+    made = dict(subject.args)
+    for name in names:
+        if not is_special(made[name]):
+            made[name] = made[name] * factor
+    return made
+
+
+def tied(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
+    """Return the arrays rounded to few values, zeros among them, equal ones within and between arrays."""
+    made = dict(subject.args)
+    for name in names:
+        a = made[name]
+        if is_special(a) or not a.size:
+            continue
+        step = _spread(a)
+        if np.all(a > 0) or np.all(a < 0):
+            made[name] = np.sign(a) * np.maximum(np.rint(np.abs(a) / step), 1) * step
+        else:
+            made[name] = np.rint(a / step) * step + 0.0
+    return made
+
+
+def shape_examples(
+    subject: Subject,
+    batch: Batch | None,
+    variants: list[tuple[str, Subject]],
+    shapes: Shapes,
+    rng: np.random.Generator,
+    *,
+    grow: bool,
+) -> Iterator[Example]:
+    """Yield the target as given, at other batches, and in other widths where these are ours to choose.
+
+    Larger ones only where they may `grow`.
+    """
+    yield Example("rectangular", subject, cotangent(shapes.of(subject, subject.args), rng))
+    if batch is not None:
+        for m in (1, 2, 33) if grow else (1, 2)[: batch.size]:
+            smaller = subject.at(with_batch(subject.args, batch, m, rng))
+            if (dy := _predicted(smaller, batch, m, shapes, subject, rng)) is not None:
+                yield Example(f"batch {m}", smaller, dy, ours=True)
+    for label, variant in variants:
+        try:
+            yield Example(label, variant, cotangent(shapes.of(variant, variant.args), rng), ours=True)
+        except Exception:
+            continue
+
+
+def _predicted(
+    smaller: Subject, batch: Batch, m: int, shapes: Shapes, subject: Subject, rng: np.random.Generator
+) -> tuple[Array, ...] | None:
+    """Return a cotangent where the forward pass takes a batch of m and gives outputs of the shapes that follow."""
+    try:
+        outputs = shapes.of(smaller, smaller.args)
+    except Exception:
+        return None
+    for y, axis, z in zip(shapes.of(subject, subject.args), batch.outputs, outputs, strict=True):
+        expected = list(y.shape)
+        if axis is not None:
+            expected[axis] = m
+        if list(z.shape) != expected or not np.isfinite(z).all():
+            return None
+    return cotangent(outputs, rng)
+
+
+def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:
+    """Yield other values at the shape given: large, small and tied inputs, other parameters."""
+    inputs = tuple(n for n in subject.inputs if subject.args[n].dtype.kind == "f")
+    params = tuple(n for n in subject.wrt if n not in subject.inputs)
+    dy = cotangent(shapes.of(subject, subject.args), rng)
+
+    def example(probe: str, args: Mapping[str, Array], label: str = "") -> Example | None:
+        changed = any(args[n] is not subject.args[n] and not np.array_equal(args[n], subject.args[n]) for n in args)
+        return Example(probe, subject.at(args), dy, label) if changed else None
+
+    made: list[Example | None] = []
+    for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
+        made.append(example(probe, scaled(subject, inputs, factor), f"{factor:g} ×"))
+    made.append(example("zeros and ties", tied(subject, inputs), "tied"))
+    made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
+    if len(inputs) > 1:
+        same = [n for n in inputs[1:] if subject.args[n].shape == subject.args[inputs[0]].shape]
+        if same and not is_special(subject.args[inputs[0]]):
+            source = same[0] if is_special(subject.args[same[0]]) else inputs[0]
+            made.append(
+                example(
+                    "zeros and ties",
+                    {**subject.args, **dict.fromkeys((inputs[0], *same), subject.args[source])},
+                    "equal",
+                )
+            )
+        for n in inputs[1:]:
+            made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
+    zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]
+    if zeros:
+        filled = {n: rng.standard_normal(subject.args[n].shape) for n in zeros}
+        made.append(example("parameters", {**subject.args, **filled}, "zeros filled"))
+    if params:
+        near = {
+            n: a + 0.3 * (np.abs(a) + 0.3) * rng.standard_normal(a.shape) for n in params for a in [subject.args[n]]
+        }
+        made.append(example("parameters", {**subject.args, **near}, "moved"))
+        params = tuple(n for n in params if subject.contract or not _one_sign(subject.args[n]))
+        made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
+        made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))
+        made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))
+    yield from (e for e in made if e is not None)
+
+
+def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:
+    """Yield cotangents that a right backward pass is linear in: large ones, and ones with zeros."""
+    dy = cotangent(shapes.of(subject, subject.args), rng)
+    yield Example("cotangents", subject, tuple(1e3 * d for d in dy), "dy 1000 ×")
+    yield Example("cotangents", subject, tuple(1e-3 * d for d in dy), "dy / 1000")
+    yield Example("cotangents", subject, tuple(d * (rng.random(d.shape) < 0.5) for d in dy), "dy with zeros")

@@ -1,0 +1,384 @@
+"""Calling the target: on copies, watched, with everything that it does noted and nothing that it does escaping."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ctypes
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from tinynet.verification.adapters.subject import MISSING, Args, Array, Malformed, Session, Subject
+
+T = TypeVar("T")
+
+
+class Hang(BaseException):
+    """Raised inside the target when it does not come back. Not an Exception: the target must not swallow it."""
+
+
+class Abandoned(Exception):
+    """A call did not come back and could not be ended: its thread still runs.
+
+    Attributes:
+        where: the line at which it was when time was up.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
+@dataclass
+class Watch:
+    """How long the call that is under way may still take; written by the verifier's thread, read by its caller's.
+
+    Attributes:
+        seconds: how long one call may take.
+        where: the line at which the call was that took too long.
+    """
+
+    seconds: float
+    deadline: float | None = None
+    fired: bool = False
+    where: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns.
+
+        Raises:
+            Hang: it took too long.
+        """
+        with self.lock:
+            self.deadline, self.fired = time.monotonic() + self.seconds, False
+        try:
+            return function()
+        finally:
+            with self.lock:
+                self.deadline, late = None, self.fired
+            if late:
+                time.sleep(0.01)  # where an exception that is on its way arrives
+
+
+def watched(work: Callable[[Watch], T], seconds: float) -> T:
+    """Do the work in a thread of its own, so that a call that never comes back cannot keep its caller.
+
+    Raises:
+        Abandoned: a call did not come back and took no exception, as compiled code does not.
+        BaseException: whatever the work raises.
+    """
+    watch = Watch(seconds)
+    outcome: list[Any] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            outcome.append((True, work(watch)))
+        except BaseException as error:
+            outcome.append((False, error))
+        finally:
+            done.set()
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), daemon=True, name="tinynet.verify")
+    thread.start()
+    fired_at = None
+    try:
+        while not done.wait(0.02 if fired_at is None else 0.2):
+            with watch.lock:
+                late = watch.deadline is not None and time.monotonic() > watch.deadline
+                if late and not watch.fired:
+                    watch.fired, fired_at = True, time.monotonic()
+                    watch.where = _line_of_thread(thread)
+                    _interrupt(thread, Hang)
+                elif not late:
+                    fired_at = None
+            if fired_at is not None and time.monotonic() > fired_at + 1.0:
+                raise Abandoned(watch.where)
+    except KeyboardInterrupt:
+        _interrupt(thread, Hang)
+        raise
+    ok, value = outcome[0]
+    if not ok:
+        raise value
+    return value  # type: ignore[no-any-return]
+
+
+def _interrupt(thread: threading.Thread, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
+
+
+def _line_of_thread(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    for entry in reversed(traceback.extract_stack(frame) if frame is not None else []):
+        if is_targets_file(entry.filename):
+            return f"{Path(entry.filename).name}:{entry.lineno}"
+    return ""
+
+
+def is_targets_file(filename: str) -> bool:
+    """Return whether a file is the target's, not the verifier's, a library's or the interpreter's."""
+    parts = ("/site-packages/", "/tinynet/verification/", "/lib/python3", "<frozen", "threading.py", "contextlib.py")
+    return not any(part in filename for part in parts)
+
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextlib.contextmanager
+def leave_no_trace() -> Iterator[None]:
+    """Put back what a target may change of the process: it is then as it was, whatever the target did.
+
+    Random states, NumPy's functions, error state and print options, warnings, environment, folder, signal handlers, and
+    JAX's 64-bit mode. One verification at a time: two would undo each other's.
+    """
+    with _ONE_AT_A_TIME:
+        numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the target may use them
+        options, functions, environment, folder = np.get_printoptions(), dict(vars(np)), dict(os.environ), os.getcwd()
+        x64, limit = _x64(), sys.getrecursionlimit()
+        handlers = _handlers()
+        torch = sys.modules.get("torch")
+        torch_state = torch.get_rng_state() if torch is not None else None
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+            for name, value in functions.items():
+                if vars(np).get(name) is not value:
+                    setattr(np, name, value)
+            np.set_printoptions(**options)
+            if dict(os.environ) != environment:
+                os.environ.clear()
+                os.environ.update(environment)
+            with contextlib.suppress(OSError):
+                if os.getcwd() != folder:
+                    os.chdir(folder)
+            if _x64() != x64:
+                jax.config.update("jax_enable_x64", x64)  # type: ignore[no-untyped-call]
+            sys.setrecursionlimit(limit)
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+            if torch is not None:
+                torch.set_rng_state(torch_state)
+
+
+def _x64() -> bool:
+    return bool(jax.config.read("jax_enable_x64"))  # type: ignore[no-untyped-call]
+
+
+def _handlers() -> dict[Any, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    known = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return {number: handler for number, handler in known.items() if handler is not None}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one forward and backward pass did.
+
+    Attributes:
+        y: what came out, as it was then, with its structure.
+        grads: the gradients, as they were then: an array that the target goes on writing into does not change here.
+        short_grads: those of `param_grads`, where the target has it.
+        handed_out: the very objects that were returned.
+        error, stage: what it raised, and whether in "forward", "backward" or "param_grads".
+        mutated: names of arrays that it wrote into.
+        shared: for each gradient, the names of arrays that it shares memory with.
+        context, session: to go on from.
+    """
+
+    session: Session
+    y: Any = None
+    grads: Mapping[str, Any] = field(default_factory=dict)
+    short_grads: Mapping[str, Any] | None = None
+    handed_out: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+    stage: str = ""
+    mutated: tuple[str, ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
+    context: Any = None
+
+
+def execute(
+    subject: Subject,
+    args: Args,
+    dy: tuple[Array, ...] | None,
+    watch: Watch,
+    *,
+    session: Session | None = None,
+    context: Any = MISSING,
+) -> Run:
+    """Run forward and backward on copies of `args` and `dy`.
+
+    Args:
+        dy: one array for each of y; None for the forward pass alone.
+        session: a copy of the target that has been called before; a new one if None.
+        context: what a forward pass left, to run only the backward pass.
+    """
+    session = session if session is not None else subject.start()
+    given: dict[str, Any] = {n: copy_of(a) for n, a in args.items()}
+    stage = "forward"
+    y: Any = None
+    short: Mapping[str, Any] | None = None
+    try:
+        with _full_precision() if subject.library == "jax" else contextlib.nullcontext():
+            if context is MISSING:
+                seed_generators(subject.library)
+                y, context = watch.call(lambda: _with_snapshot(session.forward(given)))
+            mutated = _changed(given, args)
+            if dy is None:
+                return Run(session, y=y, context=context, mutated=mutated)
+            stage = "backward"
+            cotangent = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
+            handed_out = watch.call(lambda: _at_rest(session.backward(context, cotangent)))
+            grads = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in handed_out.items()}
+            param_grads = getattr(session, "param_grads", None)
+            if param_grads is not None:
+                stage = "param_grads"
+                again = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
+                found = watch.call(lambda: _at_rest(param_grads(context, again)))
+                short = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in found.items()}
+    except (Exception, Hang, SystemExit) as error:
+        return Run(session, y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
+    if hasattr(session, "params_now"):  # an object's own, which no one handed in
+        given |= session.params_now()
+    everything = given | {f"dy{i or ''}": c for i, c in enumerate(jax.tree.leaves(cotangent))}
+    pristine = {**args, **{f"dy{i or ''}": d for i, d in enumerate(dy)}}
+    shared = {}
+    for name, grad in handed_out.items():
+        if isinstance(grad, np.ndarray) and grad.size:
+            others = [
+                n for n, a in everything.items() if isinstance(a, np.ndarray) and a.size and np.shares_memory(grad, a)
+            ]
+            if others:
+                shared[name] = others[0]
+    return Run(
+        session, y, grads, short, handed_out, mutated=_changed(everything, pristine), shared=shared, context=context
+    )
+
+
+def seed_generators(library: str) -> None:
+    """Set the generators that a forward pass may draw from to one state: what still differs is not chance."""
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    if library == "torch":
+        sys.modules["torch"].manual_seed(0)
+
+
+def _like(y: Any, dy: tuple[Array, ...]) -> Any:
+    """Return copies of dy in the structure and the number types of y."""
+    leaves, structure = jax.tree.flatten(y)
+    casts = [
+        copy_of(np.asarray(d, leaf.dtype)) if leaf.dtype.kind == "f" else copy_of(d)
+        for d, leaf in zip(dy, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, casts)
+
+
+def _at_rest(grads: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait for arrays of JAX's, which are handed out before they are computed, and return them as NumPy's."""
+    return {n: np.asarray(g) if isinstance(g, jax.Array) else g for n, g in grads.items()}
+
+
+def _with_snapshot(result: tuple[Any, Any]) -> tuple[Any, Any]:
+    return _snapshot(result[0]), result[1]
+
+
+def _snapshot(y: Any) -> Any:
+    def array(leaf: Any) -> Any:
+        if isinstance(leaf, (float, int, np.generic)) or hasattr(leaf, "__array__"):
+            return np.array(leaf)
+        raise Malformed(f"the forward pass returns {type(leaf).__name__}; expected an array of floating-point numbers")
+
+    return jax.tree.map(array, y, is_leaf=lambda leaf: leaf is None)
+
+
+def _changed(given: Mapping[str, Any], pristine: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        n
+        for n, a in given.items()
+        if isinstance(a, np.ndarray) and n in pristine and a.tobytes() != np.asarray(pristine[n], a.dtype).tobytes()
+    )
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """JAX in 64 bits, and products of float32 as such: GPUs would round their operands to fewer bits."""
+    with jax.enable_x64(True), jax.default_matmul_precision("float32"):
+        yield
+
+
+def _fortran(a: Array) -> Array:
+    return np.array(a, order="F")
+
+
+def _strided(a: Array) -> Array:
+    if not a.ndim:
+        return a.copy()
+    wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), 7, a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def _reversed(a: Array) -> Array:
+    flip = (slice(None, None, -1),) * a.ndim
+    return a[flip].copy()[flip]
+
+
+def _read_only(a: Array) -> Array:
+    a = a.copy()
+    a.setflags(write=False)
+    return a
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "Fortran order": _fortran,
+    "strided": _strided,
+    "reversed": _reversed,
+    "read-only": _read_only,
+}
+"""The same numbers, laid out in memory in other ways."""
+
+
+def copy_of(a: Array) -> Array:
+    """Copy `a` with its layout: strides, order and flags."""
+    a = np.asarray(a)
+    if not a.flags.writeable and 0 not in a.strides:
+        return _read_only(a)
+    if a.flags.c_contiguous or a.ndim == 0:
+        return a.copy()
+    if a.flags.f_contiguous:
+        return _fortran(a)
+    if 0 in a.strides:
+        return np.broadcast_to(a[:1].copy(), a.shape) if a.strides[0] == 0 else a.copy()
+    return _reversed(a) if a.strides[0] < 0 else _strided(a)
+
+
+def told(error: BaseException) -> str:
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
+
+
+def line_of_error(error: BaseException) -> str:
+    """Return `file.py:line` of the innermost frame of the target's code; "" if there is none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_targets_file(f.filename)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

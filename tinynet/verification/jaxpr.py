@@ -1,0 +1,262 @@
+"""A traced forward pass as a value: its primitives, without the user's own rules of differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from tinynet.verification.adapters.subject import Args, Array
+from tinynet.verification.tolerance import LARGE, LONG
+
+_JAX = str(Path(jax.__file__).parent)
+_INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr", "cond_jaxpr", "body_jaxpr", "branches")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A forward pass at given shapes, traced in float64.
+
+    Attributes:
+        closed: its primitives; the inputs are the arrays in the order of `names`.
+        names: the names of the arrays.
+        tree: the structure of y.
+        stripped: where each custom rule of the user's was defined that was left out.
+        stopped: the lines where `stop_gradient` holds a derivative back.
+    """
+
+    closed: Any
+    names: tuple[str, ...]
+    tree: Any
+    stripped: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+
+    def __call__(self, args: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the leaves of y."""
+        return tuple(core.jaxpr_as_fun(self.closed)(*(args[name] for name in self.names)))
+
+
+def trace(pure: Callable[[Args], Any], args: Args) -> Program:
+    """Trace a forward pass at the shapes of `args`, in 64-bit mode.
+
+    Raises:
+        Exception: whatever JAX raises where it cannot be traced.
+    """
+    names = tuple(args)
+    tree: list[Any] = []
+
+    def flat(*values: Any) -> list[Any]:
+        leaves, structure = jax.tree.flatten(pure(dict(zip(names, values, strict=True))))
+        tree.append(structure)
+        return [jnp.asarray(leaf) for leaf in leaves]
+
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(flat)(*args.values())
+        stripped: list[str] = []
+        if any(is_users_rule(eqn) for eqn in walk(closed.jaxpr)):
+            rules = closed
+            closed = jax.make_jaxpr(lambda *xs: _evaluate(rules.jaxpr, rules.consts, xs, stripped))(*args.values())
+    stopped = tuple(dict.fromkeys(line_of(e) for e in walk(closed.jaxpr) if e.primitive.name == "stop_gradient"))
+    return Program(closed, names, tree[0], tuple(dict.fromkeys(stripped)), tuple(filter(None, stopped)))
+
+
+def walk(jaxpr: Any) -> Any:
+    """Yield every equation, those inside calls and loops too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in inner_jaxprs(eqn):
+            yield from walk(inner)
+
+
+def inner_jaxprs(eqn: Any) -> list[Any]:
+    """Return the jaxprs that an equation calls."""
+    found = []
+    for key in _INNER:
+        value = eqn.params.get(key)
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            if part is not None:
+                found.append(getattr(part, "jaxpr", part))
+    return found
+
+
+def is_users_rule(eqn: Any) -> bool:
+    """Return whether an equation is a call with a rule of differentiation that JAX does not ship."""
+    if eqn.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):
+        return False
+    return _JAX not in rule_name(eqn)
+
+
+def rule_name(eqn: Any) -> str:
+    """Return `name at file:line` of a function with a custom rule."""
+    info = eqn.params["call_jaxpr"].jaxpr.debug_info
+    return str(info.func_src_info)
+
+
+def line_of(eqn: Any) -> str:
+    """Return `file.py:line` of the user's code that an equation is from; "" if unknown."""
+    frame = user_frame(eqn)
+    return f"{Path(frame.file_name).name}:{frame.line_num}" if frame is not None else ""
+
+
+def user_frame(eqn: Any) -> Any:
+    """Return the innermost frame outside JAX, NumPy and the verifier; None if there is none."""
+    trace = getattr(eqn.source_info, "traceback", None)
+    for frame in getattr(trace, "frames", ()):
+        name = frame.file_name
+        if _JAX not in name and "/numpy/" not in name and "/tinynet/verification/" not in name and "<" not in name:
+            return frame
+    return None
+
+
+def evaluate_until(closed: Any, args: Mapping[str, Any]) -> list[tuple[Any, list[Array]]]:
+    """Return each custom rule of the user's with the operands that reach it, outside loops."""
+    met: list[tuple[Any, list[Array]]] = []
+
+    def run(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+        env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
+            zip(jaxpr.invars, values, strict=True)
+        )
+        for eqn in jaxpr.eqns:
+            operands = [v.val if isinstance(v, core.Literal) else env[v] for v in eqn.invars]
+            inner = next((eqn.params[k] for k in ("jaxpr", "call_jaxpr") if k in eqn.params), None)
+            if is_users_rule(eqn):
+                met.append((eqn, [np.asarray(o) for o in operands]))
+            if inner is not None and eqn.primitive.name not in ("scan", "while", "cond"):
+                body, body_consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+                results = run(body, body_consts, operands)
+            else:
+                results = bind(eqn, operands)
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [v.val if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars]
+
+    with jax.enable_x64(True):
+        run(closed.jaxpr, closed.consts, jax.tree.leaves(dict(args)))
+    return met
+
+
+def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], stripped: list[str]) -> list[Any]:
+    """Evaluate with the primal in place of each of the user's custom rules."""
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        operands = [read(v) for v in eqn.invars]
+        if is_users_rule(eqn):
+            stripped.append(rule_name(eqn))
+            inner = eqn.params["call_jaxpr"]
+            results = _evaluate(inner.jaxpr, inner.consts, operands, stripped)
+        elif any(is_users_rule(e) for inner in inner_jaxprs(eqn) for e in walk(inner)):
+            results = _evaluate_call(eqn, operands, stripped)
+        else:
+            results = bind(eqn, operands)
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
+    """Apply the primitive of an equation; what it makes keeps the equation's line."""
+    variables = [v for v in eqn.invars if not isinstance(v, core.Literal)]
+    values = {v: value for v, value in zip(eqn.invars, operands, strict=True) if not isinstance(v, core.Literal)}
+    distinct = list(dict.fromkeys(variables))
+    one = core.Jaxpr((), distinct, list(eqn.outvars), [eqn], eqn.effects)
+    return list(jax.core.eval_jaxpr(one, (), *(values[v] for v in distinct)))
+
+
+def _evaluate_call(eqn: Any, operands: Sequence[Any], stripped: list[str]) -> list[Any]:
+    """Evaluate a call or a loop whose inside has custom rules of the user's."""
+
+    def plain(closed: Any) -> Any:
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]  # type: ignore[no-untyped-call]
+        return jax.make_jaxpr(lambda *xs: _evaluate(closed.jaxpr, closed.consts, xs, stripped))(*shapes)
+
+    if eqn.primitive.name in ("scan", "while", "cond"):
+        params = dict(eqn.params)
+        for key in _INNER:
+            value = params.get(key)
+            if isinstance(value, (tuple, list)):
+                params[key] = tuple(map(plain, value))
+            elif value is not None:
+                params[key] = plain(value)
+        result = eqn.primitive.bind(*operands, **params)
+        return list(result)
+    inner = next(eqn.params[key] for key in _INNER if key in eqn.params)
+    jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+    return _evaluate(jaxpr, consts, operands, stripped)
+
+
+def is_long(program: Program) -> bool:
+    """Return whether a program is so long, a loop written out, that compiling it is what takes the time."""
+    return sum(1 for _ in walk(program.closed.jaxpr)) > LONG
+
+
+def compiled_vjp(program: Program, wrt: tuple[str, ...]) -> Callable[[Args, tuple[Array, ...]], tuple[Any, Any]]:
+    """Return (args, dy) -> (y, gradients), compiled; the same programs share one compilation."""
+    closed = program.closed
+    positions = tuple(program.names.index(name) for name in wrt)
+    vjp = _compiled_vjp(_ByText(closed, positions))
+
+    def call(args: Args, dy: tuple[Array, ...]) -> tuple[Any, Any]:
+        with jax.enable_x64(True):
+            y, grads = vjp(closed.consts, [args[name] for name in program.names], list(dy))
+        return y, dict(zip(wrt, grads, strict=True))
+
+    return call
+
+
+class _ByText:
+    """A jaxpr that equals another if both compute the same: primitives, shapes, literals; constants are arguments."""
+
+    def __init__(self, closed: Any, positions: tuple[int, ...]) -> None:
+        self.jaxpr, self.positions = closed.jaxpr, positions
+        literals = tuple(
+            (str(v.aval), np.asarray(v.val).tobytes())
+            for eqn in walk(closed.jaxpr)
+            for v in eqn.invars
+            if isinstance(v, core.Literal)
+        )
+        callbacks = tuple(id(eqn) for eqn in walk(closed.jaxpr) if "callback" in eqn.primitive.name)
+        self.key = (str(closed.jaxpr), literals, positions, callbacks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByText) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""What is small is compiled as quickly as can be: it runs a few times."""
+
+
+@lru_cache(maxsize=256)
+def _compiled_vjp(program: _ByText) -> Callable[..., Any]:
+    small = sum(v.aval.size for v in program.jaxpr.invars) <= LARGE
+    return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=_QUICKLY if small else None)
+
+
+def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:
+    def vjp(consts: Any, values: Any, dy: Any) -> Any:
+        def forward(*moving: Any) -> Any:
+            full = list(values)
+            for i, value in zip(positions, moving, strict=True):
+                full[i] = value
+            return jax.core.eval_jaxpr(jaxpr, consts, *full)
+
+        y, pull = jax.vjp(forward, *(values[i] for i in positions))
+        return y, pull(
+            [
+                d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0)
+                for d, v in zip(dy, y, strict=True)
+            ]
+        )
+
+    return vjp

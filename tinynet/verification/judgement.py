@@ -1,0 +1,687 @@
+"""Judge one subject: run it on every example, compare, and return what was seen. Nothing here names a fault's cause."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Malformed, Oracle, Subject
+from tinynet.verification.comparison import Comparison, compare, rounding
+from tinynet.verification.examples import (
+    SHAPES,
+    Batch,
+    Example,
+    Shapes,
+    cotangent,
+    cotangent_examples,
+    find_batch,
+    shape_examples,
+    value_examples,
+    with_batch,
+)
+from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, line_of_error, told
+from tinynet.verification.fault import Fault
+from tinynet.verification.jaxpr import is_long
+from tinynet.verification.kinks import accept_kinks
+from tinynet.verification.numerical import NumericalOracle
+from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of, spread
+from tinynet.verification.probes.branches import Lines, look_for, numbers_in, sides_of
+from tinynet.verification.probes.compiled import backward_function, compiled_gradients
+from tinynet.verification.probes.state import mutation, probe_state
+from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import LARGE, bound, distance, unit_of
+
+_NUMBERS = 8
+_DATA_NAMES = frozenset("y t target targets label labels y_true mask weights lengths".split())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a verification was asked for.
+
+    Attributes:
+        reference: an independent forward pass; None for none.
+        dtypes: the number types to try.
+        wanted: the probes.
+        seed: of every random number.
+        watch: ends a call that does not come back.
+    """
+
+    reference: Callable[..., Any] | None
+    dtypes: tuple[str, ...]
+    wanted: frozenset[str]
+    seed: int
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was seen of one subject.
+
+    Attributes:
+        subject, oracle: what was judged, by what; the oracle is None where there is none.
+        comparisons: every comparison made.
+        faults: what is wrong besides values.
+        coverage: the probes, run or skipped.
+        notes: what is unusual and does no harm.
+        reason: why there can be no PASS.
+        unreached: branches that no example took.
+        inside: the judgements of the layers inside, by path.
+    """
+
+    subject: Subject
+    oracle: Oracle | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    coverage: tuple[Probe, ...] = ()
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+    unreached: tuple[str, ...] = ()
+    inside: tuple[tuple[str, Judgement], ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        return (
+            bool(self.faults)
+            or any(c.wrong or c.form for c in self.comparisons)
+            or any(j.failed for _, j in self.inside)
+        )
+
+
+@dataclass
+class _Bench:
+    """The tools of one judgement, and what has been seen so far; only this module writes to it."""
+
+    subject: Subject
+    settings: Settings
+    oracle: Oracle
+    rng: np.random.Generator
+    shapes: Shapes
+    lines: Lines
+    oracles: dict[Any, Oracle] = field(default_factory=dict)
+    usual: dict[str, float] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    coverage: list[Probe] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    hung: bool = False
+
+    def may_grow(self) -> bool:
+        """Return whether larger arrays than given cost little more."""
+        if sum(a.size for a in self.subject.args.values()) > LARGE:
+            return False
+        oracle = self.oracle
+        return not isinstance(oracle, JaxOracle) or oracle.eager or not is_long(oracle.program(self.subject.args))
+
+    def failed_already(self) -> bool:
+        return bool(self.faults) or any(c.wrong or c.form for c in self.comparisons)
+
+
+def judge(subject: Subject, settings: Settings) -> Judgement:
+    """Run a subject on every example and compare."""
+    watch, rng = settings.watch, np.random.default_rng([settings.seed, 1])
+    first = execute(subject, subject.args, None, watch)
+    if (refusal := _refused(first)) is not None:
+        return _without_oracle(subject, first, refusal)
+    outputs = leaves_of(first.y)
+    dy = cotangent(outputs, rng)
+    try:
+        oracle = find_oracle(subject, watch, dy)
+        oracle(subject.args, dy)
+    except Hang:
+        return Judgement(subject, faults=(_hang(subject, "the oracle runs your forward pass and it", watch),))
+    except Exception as error:
+        return Judgement(subject, reason=f"no oracle for the forward pass: {told(error)}")
+    b = _Bench(subject, settings, oracle, rng, Shapes(watch), Lines(subject))
+    inside = _inside(subject, settings)
+    batch = _or_none(lambda: find_batch(subject, b.shapes))
+    variants = [] if isinstance(b.oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
+    for label, variant in variants:
+        if label.startswith("only "):  # the same arrays, of which fewer ask for a gradient
+            _run(b, Example("rectangular", variant, dy, label), "float64")
+    variants = [(label, v) for label, v in variants if not label.startswith("only ")]
+    _run_all(b, shape_examples(subject, batch, variants, b.shapes, rng, grow=b.may_grow()))
+    if not b.hung:
+        _run_all(b, value_examples(subject, b.shapes, rng))
+        _run_all(b, cotangent_examples(subject, b.shapes, rng))
+    if not b.hung and "state" in settings.wanted:
+        found, notes = probe_state(subject, lambda s, d: _oracle_of(b, s)(s.args, d), batch, b.shapes, watch, rng)
+        b.faults += found
+        b.notes += notes
+        b.coverage.append(Probe("state"))
+    unreached: tuple[str, ...] = ()
+    if not b.hung:
+        _empty(b, batch)
+        _layouts(b, batch, dy)
+        _compiled(b, dy)
+        _in_float32(b, batch)
+        unreached = _branches(b, batch, dy)
+    reason = _reason(b)
+    return Judgement(
+        subject, oracle, tuple(b.comparisons), tuple(_once(b.faults)), tuple(b.coverage),
+        (*subject.notes, *_oracle_notes(oracle, subject), *dict.fromkeys(b.notes)), reason, unreached, tuple(inside),
+    )  # fmt: skip
+
+
+def _refused(run: Run) -> str | None:
+    """Return why a first forward pass leaves nothing to judge; None if it does not."""
+    if run.error is not None:
+        return f"the forward pass raises {told(run.error)}"
+    try:
+        leaves = leaves_of(run.y)
+    except Exception as error:
+        return str(error)
+    if not leaves or any(leaf.dtype.kind not in "fV" for leaf in leaves):
+        given = ", ".join(str(leaf.dtype) for leaf in leaves) or "nothing"
+        return f"the forward pass returns {given}; expected arrays of floating-point numbers"
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        return "the forward pass gives an infinity or a NaN for these inputs; give others as inputs="
+    return None
+
+
+def _without_oracle(subject: Subject, run: Run, refusal: str) -> Judgement:
+    if isinstance(run.error, Hang):
+        return Judgement(
+            subject, faults=(Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward"),)
+        )
+    if isinstance(run.error, SystemExit):
+        return Judgement(subject, faults=(_exit(subject, run, "forward"),))
+    return Judgement(subject, reason=refusal)
+
+
+def _hang(subject: Subject, what: str, watch: Watch) -> Fault:
+    return Fault(
+        subject.wrt, "hangs", f"{what} does not come back within {watch.seconds:g} s", "forward", where=watch.where
+    )
+
+
+def _exit(subject: Subject, run: Run, probe: str) -> Fault:
+    assert run.error is not None
+    return Fault(
+        subject.wrt, "exits", f"the {run.stage} pass calls {told(run.error)}", probe, where=line_of_error(run.error)
+    )
+
+
+def _or_none(f: Callable[[], Any]) -> Any:
+    try:
+        return f()
+    except Exception:
+        return None
+
+
+def _inside(subject: Subject, settings: Settings) -> list[tuple[str, Judgement]]:
+    """Judge the layers inside a composite on what reaches them; the same layer at the same shapes once."""
+    found: list[tuple[str, Judgement]] = []
+    seen: list[Any] = []
+    for path, part in _or_none(subject.parts) or []:
+        key = (part.name, part.code, tuple((n, a.shape) for n, a in part.args.items()), repr(dict(part.constants)))
+        if part.contract and key in seen:
+            continue
+        seen.append(key)
+        found.append((path, judge(part, dataclasses.replace(settings, reference=None))))
+    return found
+
+
+def _oracle_of(b: _Bench, subject: Subject) -> Oracle:
+    """Return the oracle of a subject in other widths; the same one where only the arrays differ."""
+    if subject.start is b.subject.start or subject.pure is b.subject.pure:
+        return b.oracle
+    key = id(subject.pure)
+    if key not in b.oracles:
+        b.oracles[key] = find_oracle(subject, b.settings.watch, cotangent(b.shapes.of(subject, subject.args), b.rng))
+    return b.oracles[key]
+
+
+def _run_all(b: _Bench, examples: Iterable[Example]) -> None:
+    for example in examples:
+        if b.hung:
+            return
+        if example.probe == "zeros and ties" and isinstance(b.oracle, NumericalOracle):
+            b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink"))
+            continue
+        if example.probe in b.settings.wanted:
+            _run(b, example, "float64")
+
+
+def _run(b: _Bench, e: Example, dtype: str) -> Comparison | None:
+    """Run one example and compare; None where there is nothing to compare, which the coverage then says."""
+    if dtype == "float64" and "float64" not in b.settings.dtypes:
+        dtype = "float32"
+    subject = e.subject.at({n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in e.subject.args.items()})
+    dy = tuple(d.astype(dtype) for d in e.dy)
+    with b.lines:
+        run = execute(subject, subject.args, dy, b.settings.watch)
+    b.faults += mutation(subject, run, e.probe)
+    if run.error is not None:
+        _error(b, e, run, dtype)
+        return None
+    return _compared(b, e, subject, dy, run, dtype)
+
+
+def _compared(
+    b: _Bench, e: Example, subject: Subject, dy: tuple[Array, ...], run: Run, dtype: str
+) -> Comparison | None:
+    try:
+        oracle = _oracle_of(b, subject)
+        exact = oracle(subject.args, dy)
+    except Hang:
+        b.hung = True
+        b.faults.append(_hang(b.subject, "the oracle runs your forward pass and it", b.settings.watch))
+        return None
+    except Exception as error:
+        b.coverage.append(Probe(e.probe, dtype, skipped=f"no oracle: {told(error)}"))
+        return None
+    y = leaves_of(run.y)
+    if not all(np.isfinite(v).all() for v in (*y, *exact.y)):
+        b.coverage.append(Probe(e.probe, dtype, skipped=f"the forward pass overflows ({e.label or e.probe})"))
+        return None
+    _forward(b, e, subject, dy, y, exact, oracle, dtype)
+    bad = [n for n in subject.wrt if not np.isfinite(exact.grads[n]).all()]
+    if bad:
+        _not_finite(b, e, subject, run, bad)
+        subject = dataclasses.replace(subject, wrt=tuple(n for n in subject.wrt if n not in bad))
+        if not subject.wrt:
+            return None
+    for name in subject.wrt:
+        size = float(np.max(np.abs(exact.grads[name]), initial=0.0))
+        if e.probe in ("rectangular", "tiny"):
+            b.usual[name] = max(b.usual.get(name, 0.0), size)
+    larger = _growth(b.subject.args, subject.args)
+    usual = {n: size * larger for n, size in b.usual.items()} if e.probe not in (*SHAPES, "cotangents") else {}
+    options: dict[str, Any] = {"label": e.label, "dtype": dtype, "rng": b.rng, "usual": usual, "exact": exact}
+    c = compare(subject, oracle, dy, run, run.grads, probe=e.probe, **options)
+    c = _at_kinks(b, c, oracle)
+    _record(b, c)
+    if run.short_grads is not None and "param_grads" in b.settings.wanted:
+        params = tuple(n for n in subject.wrt if n not in subject.inputs)
+        s = compare(
+            dataclasses.replace(subject, wrt=params),
+            oracle,
+            dy,
+            run,
+            run.short_grads,
+            probe="param_grads",
+            **{**options, "label": e.label or e.probe},
+        )
+        if (s.wrong - c.wrong) or (set(s.form) - set(c.form)):
+            _record(b, _at_kinks(b, s, oracle))
+        elif not any(p.name == "param_grads" for p in b.coverage):
+            b.coverage.append(Probe("param_grads", dtype, ratios=dict(s.ratios)))
+    return c
+
+
+def _growth(usual: Args, args: Args) -> float:
+    """Return how many times larger some array is than in the example that was given, at least 1."""
+    sizes = [
+        (float(np.max(np.abs(a), initial=0.0)), float(np.max(np.abs(usual[n]), initial=0.0)))
+        for n, a in args.items()
+        if n in usual
+    ]
+    return max([1.0, *(now / before for now, before in sizes if before)])
+
+
+def _record(b: _Bench, c: Comparison) -> None:
+    b.comparisons.append(c)
+    b.notes += c.notes
+    name = c.probe if c.dtype == "float64" or "float64" not in b.settings.dtypes else "float32"
+    b.coverage.append(Probe(name, c.dtype, ratios=dict(c.ratios), note=c.label))
+
+
+def _at_kinks(b: _Bench, c: Comparison, oracle: Oracle) -> Comparison:
+    if not c.wrong or isinstance(oracle, NumericalOracle):
+        return c
+
+    def pull(one: tuple[Array, ...]) -> Mapping[str, Any]:
+        return execute(c.subject, c.args, one, b.settings.watch).grads
+
+    try:
+        return accept_kinks(c, oracle, pull, b.rng)
+    except Exception:
+        return c
+
+
+def _error(b: _Bench, e: Example, run: Run, dtype: str) -> None:
+    error = run.error
+    assert error is not None
+    if isinstance(error, Hang):
+        b.hung = True
+        b.faults.append(
+            Fault(
+                b.subject.wrt,
+                "hangs",
+                f"the {run.stage} pass does not come back within {b.settings.watch.seconds:g} s",
+                e.probe,
+                where=b.settings.watch.where,
+            )
+        )
+    elif isinstance(error, SystemExit):
+        b.hung = True
+        b.faults.append(_exit(b.subject, run, e.probe))
+    elif run.stage == "forward" or (e.ours and not e.subject.contract):
+        b.coverage.append(Probe(e.probe, dtype, skipped=f"the {run.stage} pass raises {told(error)}"))
+    else:
+        malformed = isinstance(error, Malformed)
+        sentence = str(error) if malformed else f"the {run.stage} pass raises {told(error)}"
+        read_only = "read-only" in str(error) and e.probe == "layout"
+        fault = "malformed" if malformed else "mutates x" if read_only else "raises"
+        b.faults.append(Fault(b.subject.wrt, fault, sentence, e.probe, where=line_of_error(error)))
+
+
+def _forward(
+    b: _Bench, e: Example, subject: Subject, dy: Any, y: tuple[Array, ...], exact: Exact, oracle: Oracle, dtype: str
+) -> None:
+    """Compare the forward pass with itself as the oracle runs it, and with the reference."""
+    unit = unit_of("float32" if any(v.dtype == np.float32 for v in y) else dtype)
+    others = [("forward differs", "the forward pass as the oracle runs it", exact.y)]
+    if b.settings.reference is not None and subject.reference is not None:
+        try:
+            out = subject.reference(b.settings.reference, {n: np.array(a) for n, a in subject.args.items()})
+            if out is None:
+                raise ValueError("it returns None; expected y")
+            others.append(("forward differs from the reference", "reference=", leaves_of(out)))
+        except Exception as error:
+            b.notes.append(f"reference= was not compared at {e.label or e.probe}: {told(error)}")
+    moves: Any = None
+    for fault, what, expected in others:
+        for mine, theirs in zip(y, expected, strict=False):
+            theirs = np.asarray(theirs, np.float64)
+            if not np.isfinite(theirs).all():
+                b.notes.append(f"{what} has no finite value at: {e.label or e.probe}")
+                continue
+            if mine.shape != theirs.shape:
+                b.faults.append(
+                    Fault(("y",), fault, f"y has shape {mine.shape}; {what} gives {theirs.shape}", "forward")
+                )
+                continue
+            off, allowed = distance(mine.astype(np.float64), theirs), bound(theirs, unit=unit, depth=subject.depth)
+            if off > allowed and np.isfinite(off):
+                if moves is None:
+                    rounded = rounding(oracle, subject.args, dy, exact, unit)
+                    shifted = spread(oracle, subject.args, dy, unit, b.rng)
+                    moves = [
+                        max(float(np.max(m, initial=0)) for m in pair)
+                        for pair in zip(shifted.y, rounded.y, strict=True)
+                    ]
+                allowed = bound(theirs, unit=unit, spread=max(moves), depth=subject.depth)
+            if not off <= allowed:
+                b.faults.append(
+                    Fault(
+                        ("y",),
+                        fault,
+                        f"y differs from {what} ({e.label or e.probe})",
+                        "forward",
+                        got=mine,
+                        expected=theirs,
+                        tolerance=allowed,
+                        shapes=(_shape(subject),),
+                    )
+                )
+            elif not any(p.name == "forward" for p in b.coverage):
+                b.coverage.append(Probe("forward", dtype, ratios={"y": off / allowed if allowed else 0.0}))
+
+
+def _not_finite(b: _Bench, e: Example, subject: Subject, run: Run, names: list[str]) -> None:
+    """Where JAX has no finite gradient and y is finite, a NaN is wrong where the slopes on both sides are finite."""
+    for name in names:
+        got = run.grads.get(name, MISSING)
+        if isinstance(got, np.ndarray) and np.isfinite(got).all():
+            continue
+        slopes = _slopes(b, subject, name)
+        if slopes is None:
+            b.notes.append(f"the slope by {name} is infinite ({e.label or e.probe})")
+        else:
+            text = f"the gradient is NaN or infinite where y and its slopes are finite ({e.label or e.probe})"
+            b.faults.append(Fault((name,), "non-finite", text, e.probe, shapes=(_shape(subject),)))
+
+
+def _slopes(b: _Bench, subject: Subject, name: str) -> float | None:
+    """Return the largest slope of y to either side along a random direction; None if it grows without bound."""
+    v = b.rng.standard_normal(subject.args[name].shape)
+    size = max(float(np.max(np.abs(subject.args[name]), initial=0.0)), 1e-3)
+    largest = []
+    for step in (1e-5, 1e-7):
+        ends = []
+        for sign in (0, 1, -1):
+            moved = {
+                **subject.args,
+                name: subject.args[name] + (sign * step * size * v).astype(subject.args[name].dtype),
+            }
+            run = execute(subject.at(moved), moved, None, b.settings.watch)
+            ends.append(None if run.error is not None else leaves_of(run.y))
+        if any(end is None for end in ends):
+            return None
+        slopes = [
+            np.max(np.abs(np.asarray(p) - np.asarray(o)), initial=0.0) / (step * size)
+            for end in ends[1:]
+            for p, o in zip(end or (), ends[0] or (), strict=True)
+        ]
+        largest.append(float(np.nanmax(slopes)))
+    return largest[1] if np.isfinite(largest[1]) and largest[1] < 3 * largest[0] + 1e-6 else None
+
+
+def _layouts(b: _Bench, batch: Batch | None, dy: tuple[Array, ...]) -> None:
+    """The same numbers in other layouts of memory; then broadcast arrays, whose numbers repeat."""
+    if "layout" not in b.settings.wanted or "float64" not in b.settings.dtypes or any(c.wrong for c in b.comparisons):
+        return
+    for label, lay_out in LAYOUTS.items():
+        subject = b.subject.at({n: lay_out(a) for n, a in b.subject.args.items()})
+        laid = tuple(map(lay_out, dy))
+        run = execute(subject, subject.args, laid, b.settings.watch)
+        e = Example("layout", subject, laid, label)
+        if run.error is not None:
+            _error(b, e, run, "float64")
+            continue
+        if subject.library == "numpy":
+            b.faults += mutation(subject, run, "layout")
+        _compared(b, e, subject, laid, run, "float64")
+    if batch is not None and b.subject.library == "numpy":
+        _broadcast(b, batch, dy)
+
+
+def _broadcast(b: _Bench, batch: Batch, dy: tuple[Array, ...]) -> None:
+    """The first sample in place of each, and dy's first entry, as views that repeat in memory."""
+
+    def repeated(a: Array, axis: int) -> Array:
+        return np.broadcast_to(np.take(a, [0], axis=axis).copy(), a.shape)
+
+    args = {n: repeated(a, batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
+    wide = tuple(d if k is None else repeated(d, k) for d, k in zip(dy, batch.outputs, strict=True))
+    subject = b.subject.at(args)
+    run = execute(subject, args, wide, b.settings.watch)
+    if run.error is None:
+        _compared(b, Example("layout", subject, wide, "broadcast"), subject, wide, run, "float64")
+
+
+def _empty(b: _Bench, batch: Batch | None) -> None:
+    """No sample at all: the gradients of what all samples share are then zeros, and nothing may be raised."""
+    if batch is None or "empty batch" not in b.settings.wanted or isinstance(b.oracle, NumericalOracle):
+        return
+    subject = b.subject.at(
+        {n: np.take(a, [], axis=batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
+    )
+    try:
+        outputs = b.shapes.of(subject, subject.args)
+    except Exception as error:
+        b.coverage.append(Probe("empty batch", skipped=f"the forward pass raises {told(error)}"))
+        return
+    if not all(np.isfinite(y).all() for y in outputs):
+        b.coverage.append(Probe("empty batch", skipped="the forward pass has no value for it"))
+        return
+    _run(b, Example("empty batch", subject, cotangent(outputs, b.rng), ours=True), "float64")
+
+
+def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:
+    """The target's own code under jax.jit, where it can be traced: part of tinynet's contract."""
+    if "compiled" not in b.settings.wanted or not b.subject.contract or isinstance(b.oracle, NumericalOracle):
+        return
+    try:
+        grads = compiled_gradients(b.subject, dy, b.settings.watch)
+    except (Exception, Hang) as error:
+        b.coverage.append(Probe("compiled", skipped=f"JAX cannot trace the backward pass: {told(error)}"))
+        b.notes.append("not under jax.jit: the code uses NumPy's functions")
+        return
+    run = Run(b.subject.start(), y=None)
+    full = {n: grads.get(n, MISSING) for n in b.subject.wrt}
+    c = compare(b.subject, b.oracle, dy, run, full, probe="compiled", dtype="float64", rng=b.rng, usual=b.usual)
+    _record(b, dataclasses.replace(c, form={}))
+
+
+def _in_float32(b: _Bench, batch: Batch | None) -> None:
+    if "float32" not in b.settings.dtypes or "float64" not in b.settings.dtypes or "float32" not in b.settings.wanted:
+        return
+    if isinstance(b.oracle, NumericalOracle):
+        b.coverage.append(Probe("float32", skipped="differences do not resolve more than float32 does"))
+        return
+    if any(c.wrong and c.probe in SHAPES for c in b.comparisons):
+        return  # wrong in float64 already
+    examples: list[Example] = [
+        Example("rectangular", b.subject, cotangent(b.shapes.of(b.subject, b.subject.args), b.rng))
+    ]
+    if batch is not None:
+        one = b.subject.at(with_batch(b.subject.args, batch, 1, b.rng))
+        if (outputs := _or_none(lambda: b.shapes.of(one, one.args))) is not None:
+            examples.append(Example("batch 1", one, cotangent(outputs, b.rng), ours=True))
+    examples += [
+        e
+        for e in value_examples(b.subject, b.shapes, b.rng)
+        if e.probe in ("saturated", "huge", "tiny", "zeros and ties")
+    ]
+    for e in examples:
+        if b.hung:
+            return
+        _run(b, e, "float32")
+
+
+def _branches(b: _Bench, batch: Batch | None, dy: tuple[Array, ...]) -> tuple[str, ...]:
+    """Look for branches that no example took, compare there, and return those that stay untaken."""
+    if "branches" not in b.settings.wanted or b.failed_already():
+        return ()
+    unreached: list[str] = []
+    if isinstance(b.oracle, JaxOracle) and not b.oracle.eager and b.may_grow():
+        unreached += _untaken_sides(b, dy)
+    for example in _hunting(b, batch):
+        if b.hung:
+            break
+        _run(b, example, "float64")
+    unreached += [f"{place}: {text}" for place, text in b.lines.missed()]
+    b.coverage.append(Probe("branches"))
+    return tuple(dict.fromkeys(unreached))
+
+
+def _untaken_sides(b: _Bench, dy: tuple[Array, ...]) -> list[str]:
+    assert isinstance(b.oracle, JaxOracle)
+    sides = None
+    for manners in dict.fromkeys((b.oracle.manners, True)):
+        try:
+            sides = b.settings.watch.call(partial(sides_of, backward_function(b.subject, manners), b.subject.args, dy))
+            break
+        except (Exception, Hang):
+            continue
+    if sides is None:
+        b.notes.append("branches of the backward pass were followed by line only: it cannot be traced")
+        program = b.oracle.program(b.subject.args)
+        sides = sides_of(lambda args, dy: program(args), b.subject.args, dy)
+    if not sides.places:
+        return []
+    seen = sides.taken(b.subject.args, dy)
+    base = {n: a.shape for n, a in b.subject.args.items()}
+    for c in b.comparisons:
+        if (
+            c.dtype == "float64"
+            and {n: a.shape for n, a in c.args.items()} == base
+            and c.subject.pure is b.subject.pure
+        ):
+            seen = seen | sides.taken(c.args, c.dy)
+    for args, cotangents, label in look_for(sides, seen, b.subject, dy):
+        _run(b, Example("branches", b.subject.at(args), cotangents, label), "float64")
+    return [f"{place}: {text}" for (place, text), taken in zip(sides.places, seen, strict=True) if not taken.all()]
+
+
+def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
+    """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each."""
+    for number in sorted(numbers_in(b.subject))[:_NUMBERS]:
+        if batch is not None and b.may_grow() and number == int(number) and 2 < number <= 512:
+            for m in (int(number) + 1,):
+                other = b.subject.at(with_batch(b.subject.args, batch, m, b.rng))
+                if (outputs := _or_none(partial(b.shapes.of, other, other.args))) is not None:
+                    yield Example("branches", other, cotangent(outputs, b.rng), f"batch {m}", ours=True)
+        if number > 0:
+            for name in b.subject.wrt:
+                a = b.subject.args[name]
+                size = float(np.max(np.abs(a), initial=0.0))
+                if size:
+                    for factor in (2 * number / size, -2 * number / size) if b.lines.missed() else ():
+                        args = {**b.subject.args, name: a * factor}
+                        yield Example(
+                            "branches",
+                            b.subject.at(args),
+                            cotangent(b.shapes.of(b.subject, args), b.rng),
+                            f"{name} {factor:.3g} ×",
+                        )
+
+
+def _reason(b: _Bench) -> str:
+    """Return what was not compared, and what to do; "" if everything was."""
+    compared = {n for c in b.comparisons for n in c.got}
+    lacking = [n for n in b.subject.wrt if n not in compared] if compared else []
+    declared = {n: c.form[n][0] for c in b.comparisons for n in c.form}
+    for name in lacking:
+        if b.subject.contract or declared.get(name, "missing") != "missing":
+            continue
+        if name.rpartition(".")[2] in _DATA_NAMES and name in b.subject.inputs:
+            b.notes.append(f"the gradient by {name} is not returned and was not judged")
+            continue
+        what = "argument" if name in b.subject.inputs else "parameter"
+        return f"the {what} {name} moves y and no gradient of it was found; return one, or say what is judged: wrt=[…]"
+    if not compared and not b.faults:
+        return "no gradient was compared"
+    vacuous = [
+        n
+        for n in b.subject.wrt
+        if n in compared and not any(np.any(c.exact.grads[n]) for c in b.comparisons if n in c.got)
+    ]
+    for name in vacuous:
+        if _moves_output(b, name):
+            return f"the exact gradient by {name} is zero at every example: nothing was tested; give other inputs="
+        b.notes.append(f"{name} does not move y")
+    return b.oracle.caveat
+
+
+def _moves_output(b: _Bench, name: str) -> bool:
+    a = b.subject.args[name]
+    moved = {**b.subject.args, name: a + (0.5 + np.abs(a)) * b.rng.standard_normal(a.shape)}
+    here, there = (execute(b.subject, args, None, b.settings.watch) for args in (b.subject.args, moved))
+    if here.error is not None or there.error is not None:
+        return True
+    pairs = zip(leaves_of(here.y), leaves_of(there.y), strict=False)
+    return any(not np.allclose(p, q, rtol=1e-9, atol=1e-12, equal_nan=True) for p, q in pairs)
+
+
+def _oracle_notes(oracle: Oracle, subject: Subject) -> list[str]:
+    if not isinstance(oracle, JaxOracle) or oracle.eager:
+        return []
+    program = oracle.program(subject.args)
+    notes = [f"the rule of {name} is not what it is judged by" for name in program.stripped]
+    return notes + [f"stop_gradient at {line} holds the derivative back" for line in program.stopped]
+
+
+def _once(faults: list[Fault]) -> list[Fault]:
+    seen: dict[Any, Fault] = {}
+    for f in faults:
+        key = (f.fault, f.gradients, f.probe if f.fault in ("raises", "unknown") else "")
+        seen.setdefault(key, f)
+    return list(seen.values())
+
+
+def _shape(subject: Subject) -> str:
+    return shapes_text({n: subject.args[n] for n in subject.inputs})
+
+
+def shapes_text(args: Args) -> str:
+    """Return the shapes of arrays in a line: `x (2, 5, 4)`."""
+    return ", ".join(f"{n} {tuple(a.shape)}" for n, a in args.items())

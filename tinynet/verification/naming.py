@@ -1,0 +1,251 @@
+"""From what was seen to findings: which fault each wrong gradient has, by the table of mistakes where values tell."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinynet.faults import FAULTS
+from tinynet.verification.adapters.subject import Array, Subject
+from tinynet.verification.comparison import Comparison
+from tinynet.verification.diagnosis import Wrong, diagnose
+from tinynet.verification.examples import SHAPES
+from tinynet.verification.fault import Fault
+from tinynet.verification.judgement import Judgement, shapes_text
+from tinynet.verification.oracle import JaxOracle
+from tinynet.verification.report import Finding
+
+_ONLY_IN = {
+    "saturated": "wrong only when saturated",
+    "huge": "wrong only when saturated",
+    "tiny": "wrong only for small inputs",
+    "zeros and ties": "wrong only at kinks",
+    "cotangents": "not linear in dy",
+    "empty batch": "wrong only at some batch sizes",
+    "layout": "wrong only for a layout",
+    "compiled": "compiled differs",
+}
+
+
+def findings_of(j: Judgement, *, seconds: float, seed: int, label: str = "") -> list[Finding]:
+    """Return the findings of a judgement; a fault inside a composite explains the composite's.
+
+    Args:
+        seconds: how long names may be looked for; 0 for none: "unknown" is then the name of each.
+        label: of a layer inside a composite, what leads to it.
+    """
+    start = time.perf_counter()
+    inside: list[Finding] = []
+    for path, part in j.inside:
+        left = max(0.0, seconds - (time.perf_counter() - start))
+        inside += findings_of(part, seconds=left, seed=seed, label=f"{label or j.subject.name}, {_place(path)}: ")
+    faults = list(j.faults)
+    if not inside:
+        faults += _forms(j) + _values(j, max(0.0, seconds - (time.perf_counter() - start)))
+    return [*inside, *(_finding(f, j.subject, seed, label) for f in _merged(faults))]
+
+
+def _place(path: str) -> str:
+    return f"layer {path}" if path[:1].isdigit() else path
+
+
+def _forms(j: Judgement) -> list[Fault]:
+    """The faults of form: no gradient, another type, another shape whose values tell no more."""
+    found: dict[tuple[str, str], Fault] = {}
+    explained = {n for c in j.comparisons for n in c.misshapen if c.misshapen[n].size}
+    for c in j.comparisons:
+        for name, (fault, sentence) in c.form.items():
+            if fault == "missing" and not j.subject.contract and any(d.got for d in j.comparisons):
+                continue
+            if not (fault in ("wrong shape", "kept a dimension") and name in explained):
+                found.setdefault((name, fault), Fault((name,), fault, sentence, c.probe, shapes=(shapes_of(c),)))
+    return list(found.values())
+
+
+def shapes_of(c: Comparison) -> str:
+    """Return the shapes of the inputs of a comparison: `x (2, 5, 4)`."""
+    return shapes_text({n: c.args[n] for n in c.subject.inputs})
+
+
+def _values(j: Judgement, seconds: float) -> list[Fault]:
+    """The faults of values: named at the plain examples where they show there, else by where alone they show."""
+    found: list[Fault] = []
+    told: set[str] = set()
+    for name in _not_finite(j):
+        seen = [c for c in j.comparisons if _is_infinite(c, name)]
+        found.append(_of(seen, (name,), "non-finite", FAULTS["non-finite"]))
+        told.add(name)
+    plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
+    at_first = {n for c in plain if c.probe == "rectangular" for n in (*c.wrong, *c.misshapen)}
+    names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in plain)]
+    for name in [n for n in names if n not in at_first and any(c.probe == "rectangular" for c in plain)]:
+        bad = [c for c in plain if name in c.wrong or name in c.misshapen]
+        if all(c.probe.startswith("batch") for c in bad):
+            sentence = f"right at {_first_shape(plain)}, wrong at {', '.join(shapes_of(c) for c in bad)}"
+            found.append(_of(bad, (name,), "wrong only at some batch sizes", sentence))
+            told.add(name)
+    names = [n for n in names if n not in told]
+    if names:
+        found += _diagnosed(j, plain, names, seconds)
+        told |= set(names)
+    short = [c for c in j.comparisons if c.probe == "param_grads"]
+    names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in short)]
+    if names:
+        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, seconds)]
+        told |= set(names)
+    for c in j.comparisons:
+        new = tuple(n for n in j.subject.wrt if n in c.wrong and n not in told)
+        if new:
+            same = [d for d in j.comparisons if d.probe == c.probe and d.dtype == c.dtype and set(new) & d.wrong]
+            fault = _ONLY_IN.get(c.probe, "unknown")
+            sentence = (
+                FAULTS[fault] if fault != "unknown" else f"right at the plain examples, wrong at: {c.label or c.probe}"
+            )
+            if c.dtype == "float32" and j.comparisons[0].dtype == "float64":
+                fault, sentence = "wrong only in float32", FAULTS["wrong only in float32"]
+            found.append(_of(same, new, fault, sentence + (f" ({c.label})" if c.label and fault != "unknown" else "")))
+            told |= set(new)
+    return found
+
+
+def _not_finite(j: Judgement) -> list[str]:
+    return [n for n in j.subject.wrt if any(_is_infinite(c, n) for c in j.comparisons)]
+
+
+def _is_infinite(c: Comparison, name: str) -> bool:
+    """Return whether a gradient holds an infinity or a NaN where the exact one is finite."""
+    return c.probe != "empty batch" and name in c.wrong and not np.isfinite(np.asarray(c.got[name], float)).all()
+
+
+def _first_shape(comparisons: Sequence[Comparison]) -> str:
+    return shapes_of(next(c for c in comparisons if c.probe == "rectangular"))
+
+
+def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence: str, **more: Any) -> Fault:
+    name = names[0]
+    c = next(c for c in seen if name in c.wrong or name in c.misshapen)
+    got = c.got.get(name, c.misshapen.get(name))
+    expected = c.exact.grads[name]
+    extent = f"at {len(seen)} example{'s' if len(seen) > 1 else ''}"
+    if got is not None and np.shape(got) == expected.shape and expected.size:
+        bad = int((~(np.abs(np.asarray(got, np.float64) - expected) <= c.tolerance[name])).sum())
+        extent = f"{bad} of {expected.size} entries, {extent}"
+    shapes = tuple(dict.fromkeys(shapes_of(d) for d in seen))
+    return Fault(names, fault, sentence, c.probe + (f" ({c.label})" if c.label else ""), got=got, expected=expected,
+                 tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
+
+
+def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], seconds: float) -> list[Fault]:
+    """Ask the table of mistakes; every name is in one fault."""
+    bad = [c for c in plain if any(n in c.wrong or n in c.misshapen for n in names)]
+    found: list[Fault] = []
+    if seconds > 0:
+        whole = [c for c in plain if all(n in c.exact.grads and (n in c.got or n in c.misshapen) for n in j.subject.wrt)]
+        runs = [_wrong(c, j, names) for c in whole]
+        for d in diagnose(runs, seconds=seconds, backward_code=j.subject.code):
+            mine = tuple(n for n in d.gradients if n in names)
+            if mine:
+                seen = [c for c in bad if any(n in c.wrong or n in c.misshapen for n in mine)]
+                shape = next((c.form[n][1] for c in seen for n in mine if n in c.misshapen), "")
+                sentence = f"{shape}; {d.sentence}" if shape else d.sentence
+                fault = "wrong shape" if shape and d.fault == "unknown" else d.fault
+                found.append(_of(seen, mine, fault, sentence, factor=d.factor, at=d.at, text=d.text))
+    explained = {n for f in found for n in f.gradients}
+    for name in [n for n in names if n not in explained]:
+        seen = [c for c in bad if name in c.wrong or name in c.misshapen]
+        shape = next((c.form[name][1] for c in seen if name in c.misshapen), "")
+        found.append(_of(seen, (name,), "wrong shape" if shape else "unknown", shape or FAULTS["unknown"]))
+    return found
+
+
+def _wrong(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
+    args = {n: np.asarray(a, np.float64) if a.dtype.kind == "f" else a for n, a in c.args.items()}
+    forward: Any = None
+    if isinstance(j.oracle, JaxOracle) and not j.oracle.eager:
+        oracle = (
+            j.oracle if c.subject.pure is j.subject.pure else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)
+        )
+        try:
+            forward = oracle.program(args)
+        except Exception:
+            forward = None
+    got: Mapping[str, Array] = {**c.got, **c.misshapen}
+    wrong = frozenset(n for n in names if n in c.wrong or n in c.misshapen)
+    dy = tuple(np.asarray(d, np.float64) for d in c.dy)
+    return Wrong(
+        forward,
+        args,
+        c.subject.wrt,
+        dy,
+        got,
+        c.exact.grads,
+        c.tolerance,
+        wrong,
+        sizes_of(c.subject),
+        c.subject.constants,
+    )
+
+
+def sizes_of(subject: Subject) -> dict[str, int]:
+    """Return the sizes that factors are made of, by the names people give them: m samples, n_in, n_out."""
+    first = next((subject.args[n] for n in subject.inputs if subject.args[n].ndim), None)
+    if first is None:
+        return {}
+    if first.ndim < 2:
+        return {"m": int(first.shape[0])}
+    return {"m": math.prod(first.shape[:-1]), "n_out": int(first.shape[-1])}
+
+
+def _merged(faults: Sequence[Fault]) -> list[Fault]:
+    """Join the faults of one cause: the same fault with the same sentence, of several gradients."""
+    merged: dict[Any, Fault] = {}
+    for f in faults:
+        key = (f.fault, f.factor, f.sentence, f.at)
+        known = merged.get(key)
+        if known is None:
+            merged[key] = f
+        elif set(f.gradients) - set(known.gradients):
+            merged[key] = Fault(**{**vars(known), "gradients": tuple(dict.fromkeys((*known.gradients, *f.gradients)))})
+    return list(merged.values())
+
+
+def _finding(f: Fault, subject: Subject, seed: int, label: str) -> Finding:
+    index: tuple[int, ...] | None = None
+    value = wanted = None
+    ratio = float("inf")
+    if f.got is not None and f.expected is not None and np.shape(f.got) == np.shape(f.expected) and np.size(f.got):
+        got, expected = np.asarray(f.got, np.float64), np.asarray(f.expected, np.float64)
+        with np.errstate(all="ignore"):
+            off = np.nan_to_num(np.abs(got - expected), nan=np.inf)
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(off)), off.shape))
+        value, wanted = float(got[index]), float(expected[index])
+        ratio = float(off[index]) / f.tolerance if f.tolerance else float("inf")
+    spoilt = set(f.gradients)
+    return Finding(
+        target=label + subject.name,
+        gradient=f.gradients[0] if f.gradients else "y",
+        fault=f.fault,
+        explanation=f.sentence,
+        factor=f.factor,
+        at=f.at,
+        text=f.text,
+        where=f.where,
+        also=f.gradients[1:],
+        right=tuple(n for n in subject.wrt if n not in spoilt) if "y" not in spoilt else (),
+        index=index,
+        got=value,
+        expected=wanted,
+        tolerance=f.tolerance,
+        ratio=ratio,
+        extent=f.extent,
+        probe=f.probe,
+        shapes=f.shapes,
+        reproduce=f"{subject.reproduce} --seed {seed}" if subject.reproduce else "",
+        got_array=None if f.got is None else np.array(f.got),
+        expected_array=None if f.expected is None else np.array(f.expected),
+    )
