@@ -36,23 +36,23 @@ def test_a_right_backward_is_right(layer):
     assert diagnose(runs) == []
 
 
-@pytest.mark.parametrize(("layer", "every"), [("attention", 5), ("bilinear", 4), ("rms_norm", 5)])
-def test_faults_are_named_and_placed(layer, every):
+def test_nine_faults_in_ten_are_named_and_placed():
     tried = named = near = 0
-    for fault, runs, run in faults(layer, every):
-        tried += 1
-        found = diagnose(runs)
-        assert {n for d in found for n in d.gradients} == {n for r in runs for n in r.wrong}
-        assert sum(len(d.gradients) for d in found) == len({n for d in found for n in d.gradients})
-        assert all(d.fault in FAULTS for d in found)
-        named += all(d.fault != "unknown" for d in found)
+    for layer, every in (("attention", 5), ("bilinear", 4), ("rms_norm", 5)):
+        for fault, runs, run in faults(layer, every):
+            tried += 1
+            found = diagnose(runs)
+            explained = [n for d in found for n in d.gradients]
+            assert sorted(explained) == sorted({n for r in runs for n in r.wrong})
+            assert all(d.fault in FAULTS for d in found)
+            named += all(d.fault != "unknown" for d in found)
 
-        def again(fault=fault, run=run):
-            return fault.backward({n: a.copy() for n, a in run.args.items()}, tuple(d.copy() for d in run.dy))
+            def again(fault=fault, run=run):
+                return fault.backward({n: a.copy() for n, a in run.args.items()}, tuple(d.copy() for d in run.dy))
 
-        where = placed(again, run, sorted(run.wrong), seconds=20)
-        near += where != "" and abs(int(where.partition(":")[2]) - fault.line) <= 1
-    assert tried > 4
+            where = placed(again, run, sorted(run.wrong), seconds=20)
+            near += where != "" and abs(int(where.partition(":")[2]) - fault.line) <= 1
+    assert tried > 20
     assert named >= 0.9 * tried
     assert near >= 0.9 * tried
 

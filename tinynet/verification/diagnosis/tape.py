@@ -35,7 +35,7 @@ Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
-"""(operation, operand): a use. (−1, slot): all that passes back into a value. (root, out) of an activation: see Site."""
+"""(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation."""
 
 
 @dataclass(frozen=True)
