@@ -214,7 +214,7 @@ def swiglu(a):
 
 
 def swiglu_back(a, dy):
-    x, W, V, O = a["x"], a["p.W"], a["p.V"], a["p.O"]
+    x, W, V, U = a["x"], a["p.W"], a["p.V"], a["p.O"]
     u = x @ W
     v = x @ V
     σ = 1 / (1 + np.exp(-u))
@@ -222,7 +222,7 @@ def swiglu_back(a, dy):
     h = silu * v
     (dy,) = dy
     dO = h.T @ dy
-    dh = dy @ O.T
+    dh = dy @ U.T
     dv = dh * silu
     dsilu = dh * v
     du = dsilu * (σ + u * σ * (1 - σ))
@@ -236,7 +236,9 @@ def contrastive(a):
     u = a["x"] / jnp.sqrt((a["x"] ** 2).sum(axis=1, keepdims=True))
     v = a["z"] / jnp.sqrt((a["z"] ** 2).sum(axis=1, keepdims=True))
     s = u @ v.T / 0.1
-    logp = s - jnp.log(jnp.exp(s - s.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)) - s.max(axis=1, keepdims=True)
+    logp = (
+        s - jnp.log(jnp.exp(s - s.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)) - s.max(axis=1, keepdims=True)
+    )
     return (-jnp.trace(logp) / len(s),)
 
 

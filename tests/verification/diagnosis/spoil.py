@@ -42,9 +42,7 @@ def runs_of(forward, backward, shapes, ms=(3, 5, 4), seed=0):
         exact = {n: exact[n] for n in got}
         tolerance = {n: bound(g, depth=8) for n, g in exact.items()}
         wrong = frozenset(
-            n
-            for n, g in exact.items()
-            if np.shape(got[n]) != g.shape or not np.all(np.abs(got[n] - g) <= tolerance[n])
+            n for n, g in exact.items() if np.shape(got[n]) != g.shape or not np.all(np.abs(got[n] - g) <= tolerance[n])
         )
         sizes = {"m": m}
         runs.append(Wrong(forward, args, tuple(exact), dy, got, exact, tolerance, wrong, sizes, {}))
@@ -56,9 +54,7 @@ def spoilt(layer, backward):
     lines, first = inspect.getsourcelines(backward)
     tree = ast.parse(textwrap.dedent("".join(lines)))
     body = tree.body[0].body
-    start = next(
-        (i + 1 for i, s in enumerate(body) if isinstance(s, ast.Assign) and ast.unparse(s.value) == "dy"), 0
-    )
+    start = next((i + 1 for i, s in enumerate(body) if isinstance(s, ast.Assign) and ast.unparse(s.value) == "dy"), 0)
     seen = {ast.unparse(tree)}
     for statement in [s for top in body[start:-1] for s in ast.walk(top) if isinstance(s, (ast.Assign, ast.AugAssign))]:
         if isinstance(statement, ast.Assign) and not any(
@@ -96,8 +92,9 @@ def changes(statement, body):
         for kind, new in of_node(node, names, i):
             yield kind, replaced(statement, i, new)
     yield "sign", replaced(statement, nodes.index(statement.value), ast.UnaryOp(ast.USub(), statement.value))
-    yield "times 2", replaced(
-        statement, nodes.index(statement.value), ast.BinOp(ast.Constant(2), ast.Mult(), statement.value)
+    yield (
+        "times 2",
+        replaced(statement, nodes.index(statement.value), ast.BinOp(ast.Constant(2), ast.Mult(), statement.value)),
     )
     if isinstance(statement, ast.AugAssign):
         assign = ast.Assign([statement.target], copy.deepcopy(statement.value), lineno=statement.lineno)

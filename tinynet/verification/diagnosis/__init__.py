@@ -21,7 +21,10 @@ __all__ = ["Diagnosis", "Wrong", "diagnose", "placed"]
 
 
 def diagnose(
-    runs: Sequence[Wrong], *, seconds: float = 10.0, backward_code: Sequence[Callable[..., object]] = ()
+    runs: Sequence[Wrong],
+    *,
+    seconds: float = 10.0,
+    backward_code: Sequence[Callable[..., object]] = (),  # noqa: ARG001
 ) -> list[Diagnosis]:
     """Name the mistakes; every wrong gradient is in exactly one diagnosis, "unknown" if no mistake reproduces it.
 

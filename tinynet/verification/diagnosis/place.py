@@ -113,9 +113,9 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
         watch.run(run)
     except Exception:
         return ""
-    known = list(_known(wrong))
-    for key, turns in watch.written.items():
-        for values in _candidates(wrong, turns, known):
+    # Cotangents first: only where none of them mends it, a value of the forward, or a multiple of what is there.
+    for candidates in (_of_cotangents(wrong, watch), _of_values(wrong, watch)):
+        for key, values in candidates:
             if time.monotonic() > deadline:
                 return str(_last_written(watch, wrong, gradients))
             try:
@@ -133,36 +133,54 @@ def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
     return np.shape(got) == exact.shape and bool(np.all(np.abs(np.asarray(got) - exact) <= 4 * wrong.tolerance[name]))
 
 
-def _candidates(wrong: Wrong, turns: Sequence[Array], known: Sequence[list[Array]]) -> Iterator[dict[int, Array]]:
-    """Yield what a statement could have been meant to write, unless that is what it wrote."""
-    n, shape = len(turns), turns[0].shape
-    for exact in wrong.exact.values():
-        for value in (exact, exact.T) if exact.ndim > 1 else (exact,):
-            if value.shape == shape and not _close(value, turns[-1]):
-                yield {n - 1: value}
+Candidate = tuple[tuple[Line, str], dict[int, Array]]
+
+
+def _of_cotangents(wrong: Wrong, watch: Watch) -> Iterator[Candidate]:
+    """Yield for each statement the exact cotangents that it could have been meant to write."""
+    known = _known(wrong, values=False)
+    for key, turns in watch.written.items():
+        for exact in wrong.exact.values():
+            for value in (exact, exact.T) if exact.ndim > 1 else (exact,):
+                if value.shape == turns[0].shape and not _close(value, turns[-1]):
+                    yield key, {len(turns) - 1: value}
+        yield from ((key, other) for other in _others(known, turns))
+
+
+def _of_values(wrong: Wrong, watch: Watch) -> Iterator[Candidate]:
+    """Yield for each statement the forward's values of that shape, and multiples of what it wrote."""
+    known = _known(wrong, values=True)
+    for key, turns in watch.written.items():
+        yield from ((key, other) for other in _others(known, turns))
+        for factor in (-1.0, 0.5, 2.0):
+            yield key, {i: factor * turn for i, turn in enumerate(turns)}
+
+
+def _others(known: Sequence[list[Array]], turns: Sequence[Array]) -> Iterator[dict[int, Array]]:
     for values in known:
-        if len(values) == n and all(v.shape == t.shape for v, t in zip(values, turns, strict=True)):
-            if not all(_close(v, t) for v, t in zip(values, turns, strict=True)):
-                yield dict(enumerate(values))
-    for factor in (-1.0, 0.5, 2.0):
-        yield {i: factor * turn for i, turn in enumerate(turns)}
+        if len(values) != len(turns) or any(v.shape != t.shape for v, t in zip(values, turns, strict=True)):
+            continue
+        if not all(_close(v, t) for v, t in zip(values, turns, strict=True)):
+            yield dict(enumerate(values))
 
 
-def _known(wrong: Wrong) -> Iterator[list[Array]]:
-    """Yield the exact cotangents of each place of the forward, and its values, as a backward comes to them."""
+def _known(wrong: Wrong, *, values: bool) -> list[list[Array]]:
+    """Return the exact cotangents, or the values, of each place of the forward, as a backward comes to them."""
     if wrong.forward is None:
-        return
+        return []
     try:
         tape = record(wrong.forward, wrong.args, wrong.wrt, wrong.dy)
     except Exception:
-        return
+        return []
+    arrays = dict(enumerate(tape.values)) if values else tape.cotangents
+    found = []
     for slots in dict.fromkeys(slots for slots, _ in places_of(tape).values()):
-        for arrays in (tape.cotangents, dict(enumerate(tape.values))):
-            if all(s in arrays for s in slots):
-                values = [np.asarray(arrays[s]) for s in reversed(slots)]
-                yield values
-                if values[0].ndim > 1:
-                    yield [np.swapaxes(v, -1, -2) for v in values]
+        if all(s in arrays for s in slots):
+            steps = [np.asarray(arrays[s]) for s in reversed(slots)]
+            found.append(steps)
+            if steps[0].ndim > 1:
+                found.append([np.swapaxes(v, -1, -2) for v in steps])
+    return found
 
 
 def _close(a: Array, b: Array) -> bool:

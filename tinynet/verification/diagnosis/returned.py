@@ -85,14 +85,14 @@ def _squeezed(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
         yield exact.reshape(shape)
 
 
-def _turned(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
+def _turned(_: tuple[int, ...], exact: Array) -> Iterator[Array]:
     for i in range(exact.ndim):
         for j in range(i):
             yield np.swapaxes(exact, i, j)
     yield exact.T
 
 
-def _summed(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
+def _summed(_: tuple[int, ...], exact: Array) -> Iterator[Array]:
     for axis in range(exact.ndim):
         yield exact.sum(axis=axis)
         yield exact.sum(axis=axis, keepdims=True)

@@ -33,9 +33,9 @@ from tinynet.verification.diagnosis.source import HERE, Line
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
-"""The user's lines on the way to an operation, the innermost first, each with the function that it stands in."""
+"""The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
-"""(operation, operand): a use. (−1, slot): all that passes back into a value. (root, out) of an activation: see Site."""
+"""(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Operation:
     outs: tuple[int, ...]
     key: Key
     frames: Frames
-    line: Line = Line()
+    line: Line = Line("", 0)  # noqa: RUF009 - an immutable value
 
     @property
     def name(self) -> str:

@@ -1,0 +1,67 @@
+"""Faults in layers as researchers write them: named, and placed at the statement that was spoilt."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from layers import LAYERS, shapes
+from spoil import runs_of, spoilt
+
+from tinynet.faults import FAULTS
+from tinynet.verification.diagnosis import diagnose, placed
+
+
+def faults(layer, every):
+    """Yield some of the faults of a layer that show, with their runs."""
+    forward, backward = LAYERS[layer]
+    for fault in list(spoilt(layer, backward))[::every]:
+        try:
+            runs = runs_of(forward, fault.backward, lambda m: shapes(layer, m))
+        except (ValueError, AttributeError, IndexError, NameError, TypeError):
+            continue  # what does not run at all needs no name
+        wrong = [run for run in runs if run.wrong]
+        if wrong and all(np.shape(run.got[n]) == run.exact[n].shape for run in wrong for n in run.wrong):
+            yield fault, runs, wrong[0]
+
+
+@pytest.mark.parametrize("layer", list(LAYERS))
+def test_a_right_backward_is_right(layer):
+    forward, backward = LAYERS[layer]
+    runs = runs_of(forward, backward, lambda m: shapes(layer.split()[0], m))
+    assert not any(run.wrong for run in runs)
+    assert diagnose(runs) == []
+
+
+def test_nine_faults_in_ten_are_named_and_placed():
+    tried = named = near = 0
+    for layer, every in (("attention", 5), ("bilinear", 4), ("rms_norm", 5)):
+        for fault, runs, run in faults(layer, every):
+            tried += 1
+            found = diagnose(runs)
+            explained = [n for d in found for n in d.gradients]
+            assert sorted(explained) == sorted({n for r in runs for n in r.wrong})
+            assert all(d.fault in FAULTS for d in found)
+            named += all(d.fault != "unknown" for d in found)
+
+            def again(fault=fault, run=run):
+                return fault.backward({n: a.copy() for n, a in run.args.items()}, tuple(d.copy() for d in run.dy))
+
+            where = placed(again, run, sorted(run.wrong), seconds=20)
+            near += where != "" and abs(int(where.partition(":")[2]) - fault.line) <= 1
+    assert tried > 20
+    assert named >= 0.9 * tried
+    assert near >= 0.9 * tried
+
+
+def test_a_missing_path_is_said_with_the_line_of_the_forward():
+    for fault, runs, _ in faults("attention", 1):
+        if fault.change == "dx = dq @ Wq + dv @ Wv":
+            (d,) = diagnose(runs)
+            assert (d.fault, d.gradients, d.text) == ("missing path", ("x",), 'k = x @ a["p.Wk"].T')
+            assert 'k = x @ a["p.Wk"].T' in d.sentence
+            return
+    pytest.fail("that fault was not made")
