@@ -293,6 +293,7 @@ def max_pool(right: bool) -> Any:
                 rows, columns = slice(i * size, (i + 1) * size), slice(j * size, (j + 1) * size)
                 window = x[:, :, rows, columns]
                 mask = window == window.max(axis=(2, 3) if right else 3, keepdims=True)
+                mask = mask / mask.sum(axis=(2, 3), keepdims=True) if right else mask
                 dx[:, :, rows, columns] = mask * dout[:, :, i, j][:, :, None, None]
         return dx
 
@@ -444,13 +445,7 @@ def flat_of_net(net: Any) -> Flat:
     return lambda *a: value(*a)[0], lambda a, dE: tuple(dE * value(*a)[1][k] for k in TWO), tuple(TWO.values())
 
 
-class CharacterRNN:
-    """Five arrays in the module's namespace, as a script has them, and a function that reads them."""
-
-    Wxh, Whh, Why, bh, by = 0.5 * draw(6, 4), 0.5 * draw(6, 6), 0.5 * draw(4, 6), draw(6, 1), draw(4, 1)
-
-
-CHARACTERS = (CharacterRNN.Wxh, CharacterRNN.Whh, CharacterRNN.Why, CharacterRNN.bh, CharacterRNN.by)
+CHARACTERS = 0.5 * draw(6, 4), 0.5 * draw(6, 6), 0.5 * draw(4, 6), draw(6, 1), draw(4, 1)
 READ, NEXT = np.array([0, 2, 1, 3]), np.array([2, 1, 3, 0])
 
 
@@ -482,12 +477,11 @@ def character_loss(right: bool) -> Any:
     return lossFun
 
 
-def character_adapter(lossFun: Any) -> Any:
-    def loss(Wxh, Whh, Why, bh, by, inputs, targets):
-        E, *grads, _ = lossFun(Wxh, Whh, Why, bh, by, inputs, targets, np.zeros((6, 1)))
-        return E, tuple(grads)
+def flat_of_characters(lossFun: Any) -> Flat:
+    def value(*a):
+        return lossFun(*a, READ, NEXT, np.zeros((6, 1)))
 
-    return loss
+    return lambda *a: value(*a)[0], lambda a, dE: tuple(dE * g for g in value(*a)[1:6]), CHARACTERS
 
 
 def nielsen(right: bool) -> Any:
@@ -645,7 +639,7 @@ def softmax_with_loss(right: bool) -> Any:
         def forward(self, x, t):
             p = np.exp(x - x.max(axis=1, keepdims=True))
             self.y, self.t = p / p.sum(axis=1, keepdims=True), t
-            return -(t * np.log(self.y + 1e-300)).sum() / len(t)
+            return -(t * np.log(self.y)).sum() / len(t)
 
         def backward(self, dout=1):
             n = len(self.t) if right else self.t.size
@@ -1125,7 +1119,7 @@ FORMS = [
         svm_loss,
         (draw(5, 4), LABELS),
         "label's entry counts one margin",
-        ("missing path", "clipped", "unknown", "one entry"),
+        ("missing path", "one entry", "scaled"),
         flat_of_loss(draw(5, 4), rest=(LABELS,)),
     ),
     Form(
@@ -1233,12 +1227,12 @@ FORMS = [
     ),
     Form(
         "lossFun: loss and every gradient",
-        "min-char-rnn",
+        "min-char-rnn, its globals as arguments",
         character_loss,
-        (*CHARACTERS, READ, NEXT, np.zeros((6, 1))),
+        (*CHARACTERS, READ, NEXT, draw(6, 1)),
         "nothing carried back in time",
         ("missing path",),
-        lambda f: flat_of_loss(*CHARACTERS, rest=(READ, NEXT))(lambda *a: (r := character_adapter(f)(*a))[:1] + r[1]),
+        flat_of_characters,
     ),
     Form(
         "backprop(x, y) -> (nabla_b, nabla_w)",
