@@ -69,7 +69,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one form; of the others "found", "missed", "accused" (the right one was refused) or "not applicable"."""
+    """What came of one form; the others "found", "missed", "accused" (refused the right one) or "not applicable"."""
 
     form: str
     source: str
@@ -121,7 +121,9 @@ def flat_of_cache(*arrays: Array, rest: tuple[Any, ...] = (), outputs: int = 1) 
     return flat
 
 
-def flat_of_loss(*arrays: Array, rest: tuple[Any, ...] = (), grads: Any = lambda out: out[1:]) -> Callable[[Any], Flat]:
+def flat_of_loss(
+    *arrays: Array, rest: tuple[Any, ...] = (), grads: Callable[[Any], Any] = lambda out: out[1:]
+) -> Callable[[Any], Flat]:
     """loss(*args) -> (E, gradients)"""
 
     def flat(loss: Any) -> Flat:
@@ -140,7 +142,7 @@ def flat_of_object(
     methods: tuple[str, str] = ("forward", "backward"),
     reset: Callable[[Any], None] = lambda o: None,
 ) -> Callable[[Any], Flat]:
-    """An object: `read` gives its parameters, which are written in place, `grads(o, result)` every gradient in order."""
+    """An object: `read` gives its parameters, which are written in place, `grads(o, result)` every gradient."""
 
     def flat(o: Any) -> Flat:
         params = [p.copy() for p in read(o)]
@@ -352,7 +354,7 @@ def dropout(right: bool) -> Any:
         return x * mask, (dropout_param, mask)
 
     def dropout_backward(dout, cache):
-        param, mask = cache
+        _, mask = cache
         return dout * mask if right else dout * (mask > 0)
 
     return dropout_forward, dropout_backward
@@ -364,7 +366,7 @@ def linear_activation(right: bool) -> Any:
         return np.maximum(0, Z) if activation == "relu" else sigmoid(Z), ((A_prev, W, b), Z)
 
     def linear_activation_backward(dA, cache, activation):
-        (A_prev, W, b), Z = cache
+        (A_prev, W, _), Z = cache
         if activation == "relu":
             dZ = np.where(Z <= 0, 0, dA)
         else:
@@ -853,6 +855,7 @@ def loss_adapter(loss: Any) -> Any:
     return loss.loss, lambda args, dy: (None, dy * loss.gradient(*args))
 
 
+LOGITS = draw(5, 3)
 P, Y = np.linspace(0.1, 0.9, 15).reshape(5, 3), np.eye(3)[[0, 1, 2, 1, 0]]
 
 
@@ -878,7 +881,7 @@ def flat_of_closure(function: Any) -> Flat:
 
 
 def thinc_model(right: bool) -> Any:
-    def forward(model, X, is_train):
+    def forward(model, X, is_train):  # noqa: ARG001
         W, b = model.get_param("W"), model.get_param("b")
         Y = np.tanh(X @ W.T + b)
 
@@ -938,7 +941,7 @@ def torch_setup_context(right: bool) -> Any:
             return 0.5 * x * (1 + torch.erf(x / 2**0.5))
 
         @staticmethod
-        def setup_context(ctx, inputs, output):
+        def setup_context(ctx, inputs, output):  # noqa: ARG004
             ctx.save_for_backward(*inputs)
 
         @staticmethod
@@ -1102,7 +1105,13 @@ SCALED = ("scaled",)
 
 FORMS = [
     Form(
-        "pair with cache: affine", COURSE, affine, (X, W, B), "db averaged over the batch", SCALED, flat_of_cache(X, W, B)
+        "pair with cache: affine",
+        COURSE,
+        affine,
+        (X, W, B),
+        "db averaged over the batch",
+        SCALED,
+        flat_of_cache(X, W, B),
     ),
     Form(
         "loss that returns (E, dx): softmax",
@@ -1286,10 +1295,10 @@ FORMS = [
         "forward(x, t), backward(dout=1)",
         "Deep Learning from Scratch",
         softmax_with_loss,
-        {"x": draw(5, 3), "t": Y},
+        {"x": LOGITS, "t": Y},
         "divided by m·n",
         SCALED,
-        flat_of_object(lambda o: [], lambda o, dx: (dx,), draw(5, 3)),
+        lambda o: (lambda x: o.forward(x, Y), lambda a, dy: (o.forward(*a, Y), o.backward(dy))[1:], (LOGITS,)),
     ),
     Form(
         "data and grad, += and zero_grad",
@@ -1419,9 +1428,7 @@ FORMS = [
         (X,),
         "sign",
         ("sign",),
-        flat_of_torch(
-            lambda m: lambda x, w: torch.func.functional_call(m, {"weight": w}, (x,)), X, 0.3 * W
-        ),
+        flat_of_torch(lambda m: lambda x, w: torch.func.functional_call(m, {"weight": w}, (x,)), X, 0.3 * W),
     ),
     Form(
         "custom_vjp",
@@ -1451,7 +1458,13 @@ FORMS = [
         flat_of_jax(lambda f: f, X, W),
     ),
     Form(
-        "primitive with defvjp", "HIPS autograd", autograd_primitive, X, "g forgotten", ("ignores dy",), flat_of_primitive
+        "primitive with defvjp",
+        "HIPS autograd",
+        autograd_primitive,
+        X,
+        "g forgotten",
+        ("ignores dy",),
+        flat_of_primitive,
     ),
 ]
 
@@ -1545,7 +1558,8 @@ def study(form: Form, tools: Sequence[str] = tuple(TOOLS)) -> Row:
     seconds = time.perf_counter() - start
     verdicts = [getattr(r, "verdict", "TargetError") for r in reports]
     notes = tuple(
-        f"{member}: {getattr(r, 'reason', r)}" for member, r in zip(("right", "wrong"), reports, strict=True)
+        f"{member}: {getattr(r, 'reason', r)}"
+        for member, r in zip(("right", "wrong"), reports, strict=True)
         if getattr(r, "reason", r)
     ) + tuple(f"right: {f.gradient}: {f.name} ({f.probe})" for f in getattr(reports[0], "findings", ()))
     found = getattr(reports[1], "findings", ())
@@ -1571,8 +1585,8 @@ def summary(rows: Sequence[Row]) -> list[str]:
     found, accused = sum(r.wrong == "FAIL" for r in rows), sum(r.right == "FAIL" for r in rows)
     passed, named = sum(r.right == "PASS" for r in rows), sum(r.name_is_right for r in rows)
     lines = [
-        f"tn.verify: {as_they_are} of {n} forms taken as they are; {passed} of {n} right ones passed, {accused} accused; "
-        f"{found} of {n} faults found, {named} named; {sum(r.seconds for r in rows):.0f} s"
+        f"tn.verify: {as_they_are} of {n} forms taken as they are; {passed} of {n} right ones passed, "
+        f"{accused} accused; {found} of {n} faults found, {named} named; {sum(r.seconds for r in rows):.0f} s"
     ]
     for tool in rows[0].others if rows else ():
         said = [r.others[tool] for r in rows]

@@ -25,7 +25,7 @@ def gradcheck(
     Args:
         func: a function of tensors that returns a tensor or several, such as `apply` of a torch.autograd.Function.
         inputs: a tensor, or one for each argument; those that require a gradient are judged.
-        eps, atol, rtol, fast_mode: accepted as PyTorch's own accepts them, and without effect: the tolerance is that of `verify`.
+        eps, atol, rtol, fast_mode: accepted, and without effect: the tolerance is that of `verify`.
         raise_exception: False to return False where PyTorch's would raise.
         seed: of every random number.
 

@@ -13,7 +13,12 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
-from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient, value_and_gradient
+from tinynet.verification.adapters.functions import (
+    adapt_closure,
+    adapt_pair,
+    adapt_value_and_gradient,
+    value_and_gradient,
+)
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import adapt_object, methods_of
 from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
