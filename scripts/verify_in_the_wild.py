@@ -376,9 +376,10 @@ def linear_activation(right: bool) -> Any:
     return linear_activation_forward, linear_activation_backward
 
 
-def linear_activation_adapter(pair: Any) -> Any:
+def flat_of_linear_activation(pair: Any) -> Flat:
     forward, backward = pair
-    return forward, lambda dA, cache: backward(dA, cache, "sigmoid")
+    flat = flat_of_cache(*COLUMNS, rest=("sigmoid",))
+    return flat((forward, lambda dA, cache: backward(dA, cache, "sigmoid")))
 
 
 def propagate(right: bool) -> Any:
@@ -490,7 +491,7 @@ def nielsen(right: bool) -> Any:
     class Network:
         def __init__(self):
             self.num_layers = 3
-            self.biases, self.weights = [draw(5, 1), draw(2, 1)], [draw(5, 3), draw(2, 5)]
+            self.biases, self.weights = ([a.copy() for a in arrays] for arrays in NIELSEN)
 
         def feedforward(self, a):
             for b, w in zip(self.biases, self.weights, strict=True):
@@ -690,7 +691,7 @@ def network_of_layers(right: bool) -> Any:
     class Network:
         def __init__(self):
             first, last = attribute_layer(True), attribute_layer(True)
-            last.W, last.b, last.dW, last.db = draw(4, 2), draw(2), np.zeros((4, 2)), np.zeros(2)
+            last.W, last.b, last.dW, last.db = W.T[:, :2].copy(), B[:2].copy(), np.zeros((4, 2)), np.zeros(2)
             self.layers = [first, Tanh(), last]
 
         def forward(self, x):
@@ -774,7 +775,7 @@ def flat_of_keras(layer: Any) -> Flat:
 def returning_layer(right: bool) -> Any:
     class Bilinear:
         def __init__(self):
-            self.weights = draw(3, 4)
+            self.weights = W.copy()
 
         def forward(self, a, b):
             self.cache = a, b
@@ -837,7 +838,7 @@ def activation_gradient(right: bool) -> Any:
 
 
 def activation_adapter(activation: Any) -> Any:
-    return activation, lambda args, dy: dy * activation.gradient(args[0])
+    return activation, lambda args, dy: (dy * activation.gradient(args[0]),)
 
 
 def loss_and_gradient(right: bool) -> Any:
@@ -1007,7 +1008,8 @@ def flat_of_torch(call: Callable[[Any], Callable[..., Any]], *arrays: Array) -> 
 
         def backward(a, dy):
             tensors = [torch.tensor(v, requires_grad=True) for v in a]
-            grads = torch.autograd.grad(call(target)(*tensors), tensors, torch.tensor(dy))
+            with torch.enable_grad():
+                grads = torch.autograd.grad(call(target)(*tensors), tensors, torch.tensor(dy))
             return tuple(g.numpy() for g in grads)
 
         return forward, backward, arrays
@@ -1220,8 +1222,7 @@ FORMS = [
         (*COLUMNS, "sigmoid"),
         "σ′ of z for σ′ of a",
         ("σ′ of the output", "another activation's derivative", "another value"),
-        lambda pair: flat_of_cache(*COLUMNS, rest=("sigmoid",))(linear_activation_adapter(pair)),
-        linear_activation_adapter,
+        flat_of_linear_activation,
     ),
     Form(
         "function that returns (grads, cost)",
@@ -1521,7 +1522,8 @@ def check_autograd(forward: Any, backward: Any, arrays: tuple[Array, ...]) -> No
     f = autograd.extend.primitive(forward)
     makers = [lambda ans, *a, i=i: lambda g: np.array(backward(a, np.asarray(g))[i]) for i in range(len(arrays))]
     autograd.extend.defvjp(f, *makers)
-    autograd.test_util.check_grads(f, modes=["rev"], order=1)(*arrays)
+    for i in range(len(arrays)):  # of itself it looks at the first argument alone
+        autograd.test_util.check_grads(f, i, modes=["rev"], order=1)(*arrays)
 
 
 TOOLS = {"torch": check_torch, "jax": check_jax, "autograd": check_autograd}

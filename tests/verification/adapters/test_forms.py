@@ -62,3 +62,19 @@ def test_an_object_returns_nothing_for_its_integers(repeated):
     report = tn.verify(Rows(repeated), inputs=(np.array([0, 2, 2, 1, 0]), X[:, :1]))
     assert report.verdict == ("PASS" if repeated else "FAIL")
     assert [f.gradient for f in report.findings] == ["W"][repeated:]
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_backward_is_given_the_constants_of_the_forward_pass(factor):
+    def forward(x, w, activation):
+        z = x @ w
+        return np.tanh(z) if activation == "tanh" else z, (x, w, z)
+
+    def backward(dy, cache, activation):
+        x, w, z = cache
+        dz = dy * (1 - np.tanh(z) ** 2) if activation == "tanh" else dy
+        return dz @ w.T, factor * (x.T @ dz)
+
+    report = tn.verify((forward, backward), inputs=(X, W, "tanh"))
+    assert report.compared == ("x", "w")
+    assert [(f.gradient, f.name) for f in report.findings] == [("w", "scaled by 3")][: factor - 1]

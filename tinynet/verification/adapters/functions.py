@@ -116,12 +116,14 @@ def adapt_pair(
     """Return a pair of functions in each convention that it can be of, the likeliest first.
 
     `forward(*args) -> y` goes with `backward(args, dy)`, `backward(*args, dy)` or `backward(dy, *args)`;
-    `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`; with several outputs also
+    `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`, or `backward(dy, cache, *constants)`,
+    the constants as the forward pass takes them ("relu"); with several outputs also
     `(y1, y2, cache)` with `backward(dy1, dy2, cache)`.
     """
     name = f"({short(forward)}, {short(backward)})"
     arguments, arrays = read_arguments(forward, inputs, rng, name=name)
     n = len(signature_of(backward))
+    constants = [value for value in arguments.positional if not any(True for _ in slots(value))]
     args = "backward(args, dy)"
     conventions: list[tuple[str, Unpack, Callable[..., Any]]] = [
         (args, _whole, lambda rest, p, k, dy: backward((*p, *k.values()), dy)),
@@ -138,6 +140,9 @@ def adapt_pair(
                 lambda rest, p, k, dy: backward(*dy, rest),
             ),
         ]
+    if constants and n == 2 + len(constants):
+        text = "forward -> (y, cache), backward(dy, cache, *constants)"
+        conventions.append((text, _first, lambda rest, p, k, dy: backward(dy, rest, *constants)))
     return [
         _subject(
             name,
