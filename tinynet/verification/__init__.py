@@ -2,6 +2,7 @@
 
 from tinynet.verification.adapters import TargetError
 from tinynet.verification.examples import PROBES
+from tinynet.verification.gradcheck import gradcheck
 from tinynet.verification.report import Finding, GradientError, Probe, Report
 from tinynet.verification.verify import check, check_vjp, verify
 
@@ -14,5 +15,6 @@ __all__ = [
     "TargetError",
     "check",
     "check_vjp",
+    "gradcheck",
     "verify",
 ]

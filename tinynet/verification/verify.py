@@ -140,7 +140,7 @@ def _restricted(subject: Subject, wrt: Iterable[str] | None) -> Subject:
     unknown = [n for n in names if n not in subject.wrt]
     if unknown:
         raise TargetError(f"verify: wrt names {unknown[0]!r}; {subject.name} has {', '.join(subject.wrt)}")
-    return dataclasses.replace(subject, wrt=tuple(n for n in subject.wrt if n in names))
+    return subject.judged_for(names)
 
 
 def _settled(subjects: list[Subject], settings: Settings, rng: np.random.Generator) -> Subject:

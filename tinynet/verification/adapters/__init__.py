@@ -13,7 +13,12 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
-from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
+from tinynet.verification.adapters.functions import (
+    adapt_closure,
+    adapt_pair,
+    adapt_value_and_gradient,
+    value_and_gradient,
+)
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import adapt_object, methods_of
 from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
@@ -74,12 +79,7 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
         raise TargetError(f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}") from error
     if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):
         return adapt_closure(target, inputs, rng)
-    if (
-        isinstance(out, (tuple, list))
-        and len(out) == 2
-        and np.ndim(out[0]) == 0
-        and np.asarray(out[0]).dtype.kind in "fV"
-    ):
+    if value_and_gradient(out) is not None:
         return adapt_value_and_gradient(target, inputs, rng)
     if (found := adapt_jax(target, inputs, rng)) is not None:
         return found

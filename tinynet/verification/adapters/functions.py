@@ -116,12 +116,14 @@ def adapt_pair(
     """Return a pair of functions in each convention that it can be of, the likeliest first.
 
     `forward(*args) -> y` goes with `backward(args, dy)`, `backward(*args, dy)` or `backward(dy, *args)`;
-    `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`; with several outputs also
+    `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`, or `backward(dy, cache, *constants)`,
+    the constants as the forward pass takes them ("relu"); with several outputs also
     `(y1, y2, cache)` with `backward(dy1, dy2, cache)`.
     """
     name = f"({short(forward)}, {short(backward)})"
     arguments, arrays = read_arguments(forward, inputs, rng, name=name)
     n = len(signature_of(backward))
+    constants = [value for value in arguments.positional if not any(True for _ in slots(value))]
     args = "backward(args, dy)"
     conventions: list[tuple[str, Unpack, Callable[..., Any]]] = [
         (args, _whole, lambda rest, p, k, dy: backward((*p, *k.values()), dy)),
@@ -138,6 +140,9 @@ def adapt_pair(
                 lambda rest, p, k, dy: backward(*dy, rest),
             ),
         ]
+    if constants and n == 2 + len(constants):
+        text = "forward -> (y, cache), backward(dy, cache, *constants)"
+        conventions.append((text, _first, lambda rest, p, k, dy: backward(dy, rest, *constants)))
     return [
         _subject(
             name,
@@ -168,11 +173,34 @@ def adapt_closure(function: Callable[..., Any], inputs: Any, rng: np.random.Gene
     )
 
 
+def value_and_gradient(out: Any) -> tuple[Any, Any] | None:
+    """Return (E, gradient) of (E, gradient), (gradient, E) or (E, gradient, gradient, …); None of anything else."""
+    if not isinstance(out, (tuple, list)) or len(out) < 2:
+        return None
+    if _is_number(out[0]):
+        return out[0], out[1] if len(out) == 2 else tuple(out[1:])
+    return (out[1], out[0]) if len(out) == 2 and _is_number(out[1]) else None
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (tuple, list, Mapping)):
+        return False
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    return value.ndim == 0 and value.dtype.kind in "fV"
+
+
+def _value_and_gradient(out: Any) -> tuple[Any, Any]:
+    found = value_and_gradient(out)
+    if found is None:
+        raise Malformed(f"the function returned {type(out).__name__}; expected (E, gradient)")
+    return found
+
+
 def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
     """Return a function that gives (E, gradient); the arguments that it gives no gradient of are data."""
     arguments, arrays = read_arguments(function, inputs, rng, name=short(function))
     positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
-    grads = named(function(*positional, **keywords)[1], arguments)
+    grads = named(_value_and_gradient(function(*positional, **keywords))[1], arguments)
     judged = tuple(n for n in floats(arrays) if grads.get(n, MISSING) is not MISSING and grads[n] is not None)
 
     subject = _subject(
@@ -180,7 +208,7 @@ def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.
         function,
         arguments,
         arrays,
-        _first,
+        _value_and_gradient,
         lambda g, p, k, dE: _scaled(g, dE),
         code=(function,),
         notes=("read as (E, gradient)",),

@@ -236,7 +236,7 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
         cotangent = dy[0].copy() if not isinstance(y, (tuple, list)) else type(y)(d.copy() for d in dy)
         pools.append(session.pool(getattr(session.target, places.methods[1])(cotangent), before))
         changed.append(session.changed)
-    chosen = first_places(places, pools[0])
+    chosen = {n: p for n, p in first_places(places, pools[0]).items() if n in subject.wrt}
     notes = []
     inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
     for name in subject.wrt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -134,6 +134,15 @@ class Subject:
     def at(self, args: Args) -> Subject:
         """Return the same subject with other arrays."""
         return replace(self, args=args)
+
+    def judged_for(self, names: Collection[str]) -> Subject:
+        """Return the same subject, and its variants, judged only for these of its gradients."""
+
+        def variants(rng: np.random.Generator) -> list[tuple[str, Subject]]:
+            narrowed = [(label, v.judged_for(names)) for label, v in self.variants(rng)]
+            return [(label, v) for label, v in narrowed if v.wrt]
+
+        return replace(self, wrt=tuple(n for n in self.wrt if n in names), variants=variants)
 
 
 def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:

@@ -139,10 +139,19 @@ def _subject(
 
     def parts() -> list[tuple[str, Subject]]:
         inner = {f: a for f, a in (choice.functions or {}).items() if f is not form.rule}
-        found = (adapt(f, _as_inputs(a), None, rng) for f, a in inner.items())
-        return [(s.name, s) for s in found if s is not None]
+        found = ((adapt(f, _as_inputs(a), None, rng), a) for f, a in inner.items())
+        return [(s.name, _where_needed(s, a)) for s, a in found if s is not None]
 
     return replace(whole, variants=alone, parts=parts), choice.reading
+
+
+def _where_needed(subject: Subject, args: tuple[Any, ...]) -> Subject:
+    """Return a Function inside a target, judged for the arguments that its target wants a gradient of."""
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if len(tensors) != len(subject.inputs):
+        return subject
+    needed = {n for n, t in zip(subject.inputs, tensors, strict=True) if t.requires_grad}
+    return subject.judged_for(needed)
 
 
 def _double_backward(
