@@ -55,33 +55,33 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
     axes = range(-len(shape), 0)
     for i, j in itertools.combinations(axes, 2):
         if shape[i] == shape[j] > 1:
-            yield Transform("transpose", "transposed", lambda t, i=i, j=j: np.swapaxes(t, i, j))
+            yield Transform("transpose", "transposed", lambda t, i=i, j=j: np.swapaxes(t, i, j))  # type: ignore[misc]
     yield Transform("absolute value", "made positive", np.abs)
     for a in axes:
         n = shape[a]
         if n < 2:
             continue
         for step in range(1, n) if all_shifts else (1, -1):
-            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: np.roll(t, s, a))
+            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: np.roll(t, s, a))  # type: ignore[misc]
         for step in (1, -1):
-            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: _pushed(t, s, a))
+            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: _pushed(t, s, a))  # type: ignore[misc]
         if n > 2:
-            yield Transform("reversed", f"reversed along axis {a}", lambda t, a=a: np.flip(t, a))
+            yield Transform("reversed", f"reversed along axis {a}", lambda t, a=a: np.flip(t, a))  # type: ignore[misc]
         if n % 2 == 0 and n > 2:
             yield Transform(
                 "halves swapped",
                 f"with its halves swapped along axis {a}",
-                lambda t, a=a: np.roll(t, t.shape[a] // 2, a),
+                lambda t, a=a: np.roll(t, t.shape[a] // 2, a),  # type: ignore[misc]
             )
         yield Transform(
             "summed over an axis" if sum(n > 1 for n in shape) > 1 else "summed over everything",
             f"summed over axis {a}",
-            lambda t, a=a: np.broadcast_to(t.sum(axis=a, keepdims=True), t.shape),
+            lambda t, a=a: np.broadcast_to(t.sum(axis=a, keepdims=True), t.shape),  # type: ignore[misc]
         )
         yield Transform(
             "summed over an axis",
             f"averaged over axis {a}",
-            lambda t, a=a: np.broadcast_to(t.mean(axis=a, keepdims=True), t.shape),
+            lambda t, a=a: np.broadcast_to(t.mean(axis=a, keepdims=True), t.shape),  # type: ignore[misc]
         )
     if sum(n > 1 for n in shape) > 1:
         yield Transform("summed over everything", "summed over everything", lambda t: np.full(t.shape, t.sum()))
@@ -96,14 +96,14 @@ def samples(shape: tuple[int, ...]) -> Iterator[Transform]:
             what = ("one sample left out", "only one sample used") if a == -len(shape) else ("rows left out",) * 2
             which = "the last" if i else "the first"
             place = "" if a == -len(shape) else f" along axis {a}"
-            yield Transform(what[0], f"without {which}{place}", lambda t, a=a, i=i: t * ~_at(t, a, i))
-            yield Transform(what[1], f"with {which}{place} alone", lambda t, a=a, i=i: t * _at(t, a, i))
+            yield Transform(what[0], f"without {which}{place}", lambda t, a=a, i=i: t * ~_at(t, a, i))  # type: ignore[misc]
+            yield Transform(what[1], f"with {which}{place} alone", lambda t, a=a, i=i: t * _at(t, a, i))  # type: ignore[misc]
 
 
 def _at(t: Array, axis: int, i: int) -> Array:
     shape = [1] * t.ndim
     shape[axis] = t.shape[axis]
-    return (np.arange(t.shape[axis]) == i % t.shape[axis]).reshape(shape)
+    return (np.arange(t.shape[axis]) == i % t.shape[axis]).reshape(shape)  # type: ignore[no-any-return]
 
 
 def _pushed(t: Array, step: int, axis: int) -> Array:
@@ -118,17 +118,17 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
             yield Mistake(
                 t.fault,
                 f"what comes back to `{{text}}` is {t.words}",
-                lambda p, c, t=t: p.by_rule(t.of(np.asarray(p.ct[0]))),
+                lambda p, c, t=t: p.by_rule(t.of(np.asarray(p.ct[0]))),  # type: ignore[misc]
             )
     if p.site.kind != "value":
         return
     for t in (*transforms(p.right.shape), *samples(p.right.shape)):
-        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))
+        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))  # type: ignore[misc]
     for bound in (1.0, 0.5, 0.1, 2.0, 5.0):
         yield Mistake(
             "clipped",
             f"what passes back through `{{text}}` is cut off at ±{bound:g}",
-            lambda p, c, b=bound: np.clip(p.right, -b, b),
+            lambda p, c, b=bound: np.clip(p.right, -b, b),  # type: ignore[misc]
         )
     yield Mistake("ignores dy", "ones stand where dy belongs", lambda p, c: np.ones_like(p.right))
 
@@ -142,7 +142,7 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
         yield Mistake(
             "another value",
             f"{name} stands where what comes back to `{{text}}` belongs",
-            lambda p, c, get=get: get(p) if p.operation is None else p.by_rule(get(p)),
+            lambda p, c, get=get: get(p) if p.operation is None else p.by_rule(get(p)),  # type: ignore[misc]
         )
     if op is None:
         return
@@ -166,7 +166,7 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
             yield Mistake(
                 "scaled" if number else fault,
                 f"{f'the factor {_short(factor)}' if number else 'the factor'} of `{{text}}` is {words}",
-                lambda p, c, i=i, n=power: p.with_factors(*_with_power(p.factors(), i, n)),
+                lambda p, c, i=i, n=power: p.with_factors(*_with_power(p.factors(), i, n)),  # type: ignore[misc]
             )
     yield from _of_a_sum(p)
     if len(op.operands) == 2 and op.name in ("mul", "div", "dot_general"):
@@ -184,7 +184,7 @@ def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
             yield Mistake(
                 fault,
                 f"what passes back through `{{text}}` is {verb} by {name}{'²' if abs(power) == 2 else ''}",
-                lambda p, c, get=get, n=power: c * p.right * get(p) ** float(n),
+                lambda p, c, get=get, n=power: c * p.right * get(p) ** float(n),  # type: ignore[misc]
                 "factor",
             )
 
@@ -194,7 +194,7 @@ def _short(factor: Any) -> str:
 
 
 def _ones(p: Passing) -> Array:
-    return np.ones(np.shape(p.ct[0]))
+    return np.ones(np.shape(p.ct[0]))  # type: ignore[arg-type]
 
 
 def _with_power(factors: Sequence[Any], i: int, power: int) -> list[Any]:
@@ -206,7 +206,7 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
 
     Factors that have the operand's own shape may stand before that sum or after it.
     """
-    above, shape = np.shape(p.ct[0]), p.x.shape
+    above, shape = np.shape(p.ct[0]), p.x.shape  # type: ignore[arg-type]
     given = p.factors()
     if not given or above == shape or len(above) != len(shape):
         return
@@ -218,7 +218,7 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
                 yield Mistake(
                     "summed over the wrong axis",
                     f"what comes back to `{{text}}` is summed over axis {axis}",
-                    lambda p, c, axis=axis, after=after: _summed(p, axis, after),
+                    lambda p, c, axis=axis, after=after: _summed(p, axis, after),  # type: ignore[misc]
                 )
 
 
@@ -248,26 +248,26 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
                 yield Mistake(
                     "W for Wᵀ",
                     "the other factor of `{text}` is used untransposed",
-                    lambda p, c, i=i, j=j: replaced(p, np.swapaxes(p.operands()[other], i, j)),
+                    lambda p, c, i=i, j=j: replaced(p, np.swapaxes(p.operands()[other], i, j)),  # type: ignore[misc]
                 )
     for name, get in pool.values(p.site, factor.shape):
         yield Mistake(
             "another value",
             f"{name} stands where the other factor of `{{text}}` belongs",
-            lambda p, c, get=get: replaced(p, get(p)),
+            lambda p, c, get=get: replaced(p, get(p)),  # type: ignore[misc]
         )
     for words, term in _TERMS if pool.makes_a_sum(op.operands[other]) else ():
         yield Mistake(
             "another value",
             f"{words} the sum that is the other factor of `{{text}}`",
-            lambda p, c, term=term: replaced(p, term(*pool.terms(p.tape, p.operation.operands[other]))),
+            lambda p, c, term=term: replaced(p, term(*pool.terms(p.tape, p.operation.operands[other]))),  # type: ignore[misc]
         )
     slot = op.operands[other]
     if slot in p.tape.cotangents and p.tape.moving[slot]:
         yield Mistake(
             "already updated W",
             "the other factor of `{text}` had already been updated",
-            lambda p, c: replaced(p, p.operands()[other] + c * p.tape.cotangents[p.operation.operands[other]]),
+            lambda p, c: replaced(p, p.operands()[other] + c * p.tape.cotangents[p.operation.operands[other]]),  # type: ignore[union-attr]
             "amount",
         )
 
@@ -291,13 +291,13 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
         yield Mistake(
             "σ′ of the output",
             "the derivative of `{text}` is taken at its output a where it belongs at z",
-            lambda p, c: p.ct[0] * p.slope_at(p.a),
+            lambda p, c: p.ct[0] * p.slope_at(p.a),  # type: ignore[arg-type]
         )
         for i, words in enumerate(name for name, _ in DERIVATIVES):
             yield Mistake(
                 "another activation's derivative",
                 f"{words} stands where the derivative of `{{text}}` belongs",
-                lambda p, c, i=i: p.ct[0] * DERIVATIVES[i][1](p.x, p.a),
+                lambda p, c, i=i: p.ct[0] * DERIVATIVES[i][1](p.x, p.a),  # type: ignore[misc]
             )
 
 
@@ -389,7 +389,7 @@ class Pool:
         """Yield the values of this shape, as they were at the same step."""
         for slots, (place, name) in self._places.items():
             if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
-                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]
+                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]  # type: ignore[misc]
 
     def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array], bool]]:
         """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
@@ -397,15 +397,15 @@ class Pool:
             value = self._tape.values[slots[0]]
             if _fits(slots, site) and value.dtype.kind == "f" and value.size > 1 and _multiplies(value.shape, shape):
                 inverted = bool(self._divisors & set(slots))
-                yield name, lambda p, place=place: p.tape.values[_slot(p, place)], inverted
+                yield name, lambda p, place=place: p.tape.values[_slot(p, place)], inverted  # type: ignore[misc]
 
     def cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array]]]:
         """Yield the cotangents and the values of this shape."""
         for slots, (place, name) in self._places.items():
             if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
                 if slots[0] in self._tape.cotangents:
-                    yield f"∂E/∂({name})", lambda p, place=place: p.cotangent(_slot(p, place))
-                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]
+                    yield f"∂E/∂({name})", lambda p, place=place: p.cotangent(_slot(p, place))  # type: ignore[misc]
+                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]  # type: ignore[misc]
 
 
 def _sums(tape: Tape) -> dict[int, tuple[int, ...]]:

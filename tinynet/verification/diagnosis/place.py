@@ -75,7 +75,7 @@ class Watch:
                 continue
             turns = self.written[line, text]
             new = self.replacements.get((line, text), {}).get(len(turns))
-            turns.append(value.copy())
+            turns.append(value.copy())  # type: ignore[arg-type]
             if new is not None:
                 if isinstance(target, ast.Name):
                     frame.f_locals[text] = new.copy()

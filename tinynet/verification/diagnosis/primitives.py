@@ -77,7 +77,7 @@ BINARY: dict[str, tuple[Callable[[Array, Array], Array], tuple[Callable[[Array, 
 
 
 def _share(ahead: Any, tied: Any) -> Array:
-    return ahead + 0.5 * tied
+    return ahead + 0.5 * tied  # type: ignore[no-any-return]
 
 
 ELEMENTWISE = frozenset({*UNARY, *BINARY, "integer_pow", "select_n", "clamp", "convert_element_type", "erf", "lgamma"})
@@ -139,7 +139,7 @@ def evaluate(primitive: Any, params: Params, operands: Sequence[Array]) -> tuple
             reduce = np.max if name == "reduce_max" else np.min
             return (np.asarray(reduce(operands[0], axis=tuple(params["axes"]))),)
         if name == "select_n" and operands[0].dtype == bool:
-            return (np.where(*operands[:1], operands[2], operands[1]),)
+            return (np.where(*operands[:1], operands[2], operands[1]),)  # type: ignore[call-overload]
         if name == "convert_element_type":
             return (np.asarray(operands[0]).astype(params["new_dtype"]),)
         if name == "stop_gradient":
@@ -168,12 +168,12 @@ def rule(primitive: Any, params: Params, k: int, operands: Sequence[Array], y: S
         a, b, out = _subscripts(params, operands)
         other = operands[1 - k]
         path = f"{out},{b}->{a}" if k == 0 else f"{out},{a}->{b}"
-        return lambda cts: np.einsum(path, cts[0], other)
+        return lambda cts: np.einsum(path, cts[0], other)  # type: ignore[arg-type]
     axes = tuple(params.get("axes", ()))
     kept = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
     if name == "reduce_sum":
         ones = np.ones(shape)
-        return lambda cts: cts[0] if np.ndim(cts[0]) == ndim and axes else _one(cts).reshape(kept) * ones
+        return lambda cts: cts[0] if np.ndim(cts[0]) == ndim and axes else _one(cts).reshape(kept) * ones  # type: ignore[arg-type]
     if name in ("reduce_max", "reduce_min"):
         tied = operands[k] == y[0].reshape(kept)
         share = tied / tied.sum(axis=axes, keepdims=True)

@@ -121,7 +121,7 @@ def _exactly(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     every = [("zero", "zero", lambda t: 0 * t), ("sign", "the negative of the exact array", lambda t: -t)]
     if largest.ndim > 1:
         every.append(("transpose", "transposed and reshaped", lambda t: t.T.reshape(t.shape)))
-        every += [("shifted", "shifted by one place", lambda t, s=s: np.roll(t, s)) for s in (1, -1)]
+        every += [("shifted", "shifted by one place", lambda t, s=s: np.roll(t, s)) for s in (1, -1)]  # type: ignore[misc]
     every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
     every += [("absolute value", "made negative", lambda t: -np.abs(t))]
     for fault, words, change in every:
