@@ -64,7 +64,7 @@ def test_an_object_returns_nothing_for_its_integers(repeated):
     assert [f.gradient for f in report.findings] == ["W"][repeated:]
 
 
-@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("factor", [1, 7])
 def test_backward_is_given_the_constants_of_the_forward_pass(factor):
     def forward(x, w, activation):
         z = x @ w
@@ -77,4 +77,4 @@ def test_backward_is_given_the_constants_of_the_forward_pass(factor):
 
     report = tn.verify((forward, backward), inputs=(X, W, "tanh"))
     assert report.compared == ("x", "w")
-    assert [(f.gradient, f.name) for f in report.findings] == [("w", "scaled by 3")][: factor - 1]
+    assert [(f.gradient, f.name) for f in report.findings] == [("w", "scaled by 7")][: factor // 7]

@@ -116,8 +116,8 @@ def adapt_pair(
     """Return a pair of functions in each convention that it can be of, the likeliest first.
 
     `forward(*args) -> y` goes with `backward(args, dy)`, `backward(*args, dy)` or `backward(dy, *args)`;
-    `forward(*args) -> (y, cache)` with `backward(dy, cache)`, `backward(cache, dy)` or `backward(dy, cache, *constants)`,
-    the constants as the forward pass takes them ("relu"); with several outputs also
+    `forward(*args) -> (y, cache)` with `backward(dy, cache)`, `backward(cache, dy)` or
+    `backward(dy, cache, *constants)`, the constants as the forward pass takes them ("relu"); with several outputs also
     `(y1, y2, cache)` with `backward(dy1, dy2, cache)`.
     """
     name = f"({short(forward)}, {short(backward)})"
