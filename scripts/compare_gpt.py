@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from tiny_gpt import ALPHABET, BATCH, HEADS, LR, gpt, train, windows
 import tinynet as tn
 
 
-def twin_in_torch(params, heads: int = HEADS):
+def twin_in_torch(params: Any, heads: int = HEADS) -> Any:
     """Return (a function of x, its parameters): the same network made of torch's layers, with the same parameters."""
     (letters, n), blocks, nn = params[0]["W"].shape, list(zip(params[2:-2:2], params[3:-2:2], strict=True)), torch.nn
     options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
@@ -34,7 +35,7 @@ def twin_in_torch(params, heads: int = HEADS):
     for p, array in zip(parts.parameters(), [*arrays, *params[-2].values(), params[-1]["b"]], strict=True):
         p.data.copy_(torch.from_numpy(array))
 
-    def forward(x):
+    def forward(x: Any) -> Any:
         a, later = (
             parts[0](x) + parts[1].weight[: x.shape[1]],
             nn.Transformer.generate_square_subsequent_mask(x.shape[1]),
@@ -46,7 +47,7 @@ def twin_in_torch(params, heads: int = HEADS):
     return forward, parts.parameters()
 
 
-def losses_by_torch(params, x, y, steps=None):
+def losses_by_torch(params: Any, x: Any, y: Any, steps: int | None = None) -> list[float]:
     """Train the twin likewise, in eager mode, and return the losses of the steps."""
     forward, weights = twin_in_torch(params)
     x, y, losses, adam = torch.from_numpy(x), torch.from_numpy(y), [], torch.optim.Adam(weights, LR)
@@ -59,7 +60,7 @@ def losses_by_torch(params, x, y, steps=None):
     return losses
 
 
-def seconds_of_torch(params, x, y) -> float:
+def seconds_of_torch(params: Any, x: Any, y: Any) -> float:
     """Return the seconds of an epoch at the number of threads that suits torch best."""
 
     def seconds(threads: int) -> float:
@@ -68,10 +69,10 @@ def seconds_of_torch(params, x, y) -> float:
         losses_by_torch(params, x, y)
         return time.perf_counter() - began
 
-    return min(seconds(threads) for threads in range(1, os.cpu_count() + 1))
+    return min(seconds(threads) for threads in range(1, (os.cpu_count() or 1) + 1))
 
 
-def compare(net: tn.Layer, x, y, path: str) -> None:
+def compare(net: tn.Layer, x: Any, y: Any, path: str) -> None:
     """Plot the losses of both networks over 100 steps; print how far they differ, and the seconds of an epoch."""
     import matplotlib.pyplot as plt
 
@@ -92,4 +93,5 @@ def compare(net: tn.Layer, x, y, path: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plot", help="where to write the curves")
-    compare(gpt(len(ALPHABET)), *windows(), parser.parse_args().plot)
+    x, y = windows()
+    compare(gpt(len(ALPHABET)), x, y, parser.parse_args().plot)

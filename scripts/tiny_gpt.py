@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pydoc_data.topics import topics
+from typing import Any
 
 import numpy as np
 
@@ -33,16 +34,16 @@ class Places(tn.Layer):
     t: int
     n: int
 
-    def init(self, rng, dtype=np.float32):
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Any:
         return {"W": tn.initializers.lecun_normal(rng, (self.t, self.n), dtype)}
 
-    def samplewise(self):
+    def samplewise(self) -> bool:
         return True
 
-    def forward(self, params, x):
+    def forward(self, params: Any, x: Any) -> Any:
         return x + params["W"][: x.shape[1]], x
 
-    def backward(self, params, x, dy):
+    def backward(self, params: Any, x: Any, dy: Any) -> Any:
         xp = tn.namespace(dy)
         return dy + 0, {"W": xp.pad(dy.sum(axis=0), ((0, self.t - dy.shape[1]), (0, 0)))}
 
@@ -61,7 +62,7 @@ def gpt(letters: int, context: int = CONTEXT, n: int = WIDTH, heads: int = HEADS
     return tn.Tied(net, {f"{2 * blocks + 3}.W": "0.W"})
 
 
-def windows(text: str = TEXT, context: int = CONTEXT, seed: int = 0):
+def windows(text: str = TEXT, context: int = CONTEXT, seed: int = 0) -> tuple[Any, Any]:
     """Return (x, y): the text cut into windows, shuffled, as numbers, and each number's successor."""
     numbers = np.searchsorted(ALPHABET, list(text))
     starts = np.random.default_rng(seed).permutation(np.arange(0, len(numbers) - context, context))
@@ -69,7 +70,7 @@ def windows(text: str = TEXT, context: int = CONTEXT, seed: int = 0):
     return x, numbers[starts[:, None] + np.arange(1, context + 1)]
 
 
-def write(net: tn.Layer, params, start: str, length: int, rng: np.random.Generator) -> str:
+def write(net: tn.Layer, params: Any, start: str, length: int, rng: np.random.Generator) -> str:
     """Return `start` and `length` more characters, each drawn from the network's distribution."""
     for _ in range(length):
         ids = np.searchsorted(ALPHABET, list(start[-CONTEXT:]))
@@ -78,11 +79,21 @@ def write(net: tn.Layer, params, start: str, length: int, rng: np.random.Generat
     return start
 
 
-def train(net, x, y, params=None, *, steps=None, epochs=1, verify_every=None, engine="numpy"):
+def train(
+    net: tn.Layer,
+    x: Any,
+    y: Any,
+    params: Any = None,
+    *,
+    steps: int | None = None,
+    epochs: int = 1,
+    verify_every: int | None = None,
+    engine: Any = "numpy",
+) -> tuple[Any, list[float]]:
     """Return (result, losses of the steps) after `epochs` or after so many `steps`."""
     losses = []
 
-    def note(step):
+    def note(step: Any) -> Any:
         losses.append(float(step.loss))
         return len(losses) == steps
 

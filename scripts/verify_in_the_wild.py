@@ -8,6 +8,9 @@ The forms and the mistakes are those of public code; the code is written anew he
 Needs pip install 'tinynet-grad[all]'.
 """
 
+# mypy: ignore-errors
+# The forms are written as people publish them, which is without types.
+
 from __future__ import annotations
 
 import argparse
