@@ -318,7 +318,10 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
 
 def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:
     """Yield cotangents that a right backward pass is linear in: large ones, and ones with zeros."""
-    dy = cotangent(shapes.of(subject, subject.args), rng)
+    outputs = shapes.of(subject, subject.args)
+    dy = cotangent(outputs, rng)
+    if all(y.ndim == 0 for y in outputs):
+        yield Example("cotangents", subject, tuple(np.ones(()) for _ in outputs), "dE = 1")
     yield Example("cotangents", subject, tuple(1e3 * d for d in dy), "dy 1000 ×")
     yield Example("cotangents", subject, tuple(1e-3 * d for d in dy), "dy / 1000")
     yield Example("cotangents", subject, tuple(d * (rng.random(d.shape) < 0.5) for d in dy), "dy with zeros")

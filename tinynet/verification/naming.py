@@ -137,7 +137,7 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
         bad = int((~(np.abs(np.asarray(got, np.float64) - expected) <= c.tolerance[name])).sum())
         extent = f"{bad} of {expected.size} entries, {extent}"
     shapes = tuple(dict.fromkeys(shapes_of(d) for d in seen))
-    return Fault(names, fault, sentence, c.probe + (f" ({c.label})" if c.label else ""), got=got, expected=expected,
+    return Fault(names, fault, sentence, ("float32" if c.dtype == "float32" else c.probe) + (f" ({c.label})" if c.label else ""), got=got, expected=expected,
                  tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
 
 
