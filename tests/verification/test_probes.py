@@ -14,7 +14,7 @@ def relu(x):
 
 
 def notes(report):
-    return " ".join(p.note for p in report.coverage)
+    return " ".join(report.notes)
 
 
 @pytest.mark.parametrize("at_0", [0.0, 0.5, 1.0])
@@ -31,7 +31,7 @@ def test_a_relu_is_right_whatever_its_slope_at_0(at_0):
     report = tn.verify((relu, backward), inputs=x, probes=["rectangular", "zeros and ties"])
     assert report.verdict == "PASS"
     if at_0 != 0.5:
-        assert f"at a kink the layer's slope is {at_0:g}, JAX's 0.5" in notes(report)
+        assert "at a kink, x takes another of the right slopes than JAX" in notes(report)
 
 
 def test_a_slope_at_0_that_is_not_between_the_one_sided_ones_is_wrong():
@@ -61,7 +61,7 @@ def test_a_saturated_sigmoid_by_a_times_1_minus_a_is_accepted_and_noted():
     for low, high in ((2, 6), (5, 7)):
         report = tn.verify(BySlope(), inputs=np.linspace(low, high, 20).reshape(5, 4))
         assert report.verdict == "PASS", report
-        assert "digits where the layer is saturated" in notes(report)
+        assert "digits" in notes(report)
 
 
 class Overflowing(tn.Sigmoid):
@@ -75,8 +75,8 @@ class Overflowing(tn.Sigmoid):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_overflow_far_out_is_found_and_digits_are_not_asked_for_there():
     report = tn.verify(Overflowing(), probes=["rectangular", "saturated", "huge"], dtype="float64")
-    assert [f.fault for f in report.findings] == ["wrong only when saturated"], report
-    assert report.findings[0].probe == "huge"
+    assert [f.fault for f in report.findings] == ["non-finite"], report
+    assert report.findings[0].probe == "huge (1000 ×)"
     assert tn.verify(tn.Sigmoid()).ok
 
 
@@ -93,8 +93,8 @@ def spoilt(when, spoil=lambda g: 2 * g):
 
 
 ONLY = {
-    "wrong only at batch 1": lambda a, dz: len(a) == 1,
-    "wrong only on an empty batch": lambda a, dz: len(a) == 0,
+    "wrong only at some batch sizes": lambda a, dz: len(a) == 1,
+    "kept a dimension": lambda a, dz: len(a) == 0,
     "wrong only when saturated": lambda a, dz: len(a) > 0 and bool(abs(a).max() > 5),
     "wrong only for small inputs": lambda a, dz: len(a) > 0 and bool(abs(a).max() < 0.02),
     "compiled differs": lambda a, dz: not isinstance(a, np.ndarray),
@@ -106,7 +106,7 @@ def test_what_is_wrong_only_somewhere_is_found_there(fault):
     when = (
         ONLY[fault] if fault == "compiled differs" else lambda a, dz: isinstance(a, np.ndarray) and ONLY[fault](a, dz)
     )
-    spoil = (lambda g: g[None]) if "empty" in fault else (lambda g: 2 * g)
+    spoil = (lambda g: g[None]) if fault == "kept a dimension" else (lambda g: 2 * g)
     report = tn.verify(spoilt(when, spoil))
     assert {f.fault for f in report.findings} == {fault}, report
 
@@ -162,7 +162,7 @@ def test_param_grads_are_held_against_the_same_oracle():
             return {"W": dz.T @ a, "b": dz.mean(axis=0)}
 
     (finding,) = tn.verify(Hurried(4, 3)).findings
-    assert (finding.gradient, finding.fault) == ("params.b", "scaled by 1/m")
+    assert (finding.gradient, finding.name) == ("params.b", "scaled by 1/m")
     assert "in param_grads" in finding.explanation
 
 

@@ -38,16 +38,18 @@ def test_a_report_is_neither_true_nor_false(passed, failed):
 
 def test_a_finding_says_which_gradient_what_where_and_how_to_see_it_again(failed):
     (finding,) = failed.findings
-    assert (finding.gradient, finding.fault) == ("params.b", "scaled by 1/m")
+    assert (finding.gradient, finding.fault, finding.factor) == ("params.b", "scaled", "1/m")
+    assert finding.name == "scaled by 1/m"
     assert set(finding.right) == {"x", "params.W"}
-    assert re.fullmatch(r'test_report\.py:\d+   dparams\["b"\] = dz\.mean\(axis=0\)', finding.where)
+    assert re.fullmatch(r"test_report\.py:\d+", finding.where)
     assert finding.got == pytest.approx(finding.expected / 5)
     assert finding.got_array[finding.index] == finding.got
     assert finding.expected_array.shape == (3,)
     assert finding.ratio > 1 > finding.tolerance > 0
-    assert re.search(r"3 of 3 entries, at \d of \d shapes", finding.extent)
+    assert re.search(r"3 of 3 entries, at \d examples", finding.extent)
+    assert finding.shapes[0] == "x (5, 4)"
     assert finding.reproduce.startswith("tinynet verify '")
-    assert "MeanBias(n_in=4, n_out=3)' --seed 7" in finding.reproduce
+    assert "MeanBias(n_in=4, n_out=3)' --inputs 5,4 --seed 7" in finding.reproduce
 
 
 def test_a_finding_takes_at_most_12_lines(failed):
@@ -73,8 +75,8 @@ def test_every_probe_is_run_or_skipped_with_a_reason(passed, failed):
     for report in (passed, failed):
         names = {p.name.partition(" (")[0] for p in report.coverage}
         assert names >= set(PROBES)
-        assert all(p.skipped or p.ratios or p.note or p.name in ("state", "layout") for p in report.coverage)
-    assert {p.skipped for p in failed.coverage if p.name == "saturated"} == {"a fault was found before it"}
+        assert all(p.skipped or p.ratios or p.note or p.name in ("state", "branches") for p in report.coverage)
+    assert {p.skipped for p in failed.coverage if p.name == "branches"} == {"a fault was found before it"}
 
 
 def test_only_the_probes_that_are_asked_for_are_run():
@@ -126,7 +128,7 @@ def test_without_names_the_verdict_is_the_same():
             return 2 * dx, dparams
 
     named, plain = tn.verify(Doubled(4, 3)), tn.verify(Doubled(4, 3), named=False)
-    assert [(f.fault, f.gradient) for f in named.findings] == [("scaled by 2", "x")]
+    assert [(f.name, f.gradient) for f in named.findings] == [("scaled by 2", "x")]
     assert [(f.fault, f.gradient, f.right) for f in plain.findings] == [("unknown", "x", ("params.W", "params.b"))]
     assert plain.verdict == named.verdict == "FAIL"
     assert tn.verify(tn.Linear(4, 3), named=False).ok

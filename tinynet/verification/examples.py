@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.subject import Args, Array, Subject
-from tinynet.verification.execution import Watch, execute
+from tinynet.verification.execution import Watch, execute, told
 from tinynet.verification.oracle import leaves_of, shapes_of
 
 PROBES = (
@@ -64,6 +64,14 @@ class Example:
     dy: tuple[Array, ...]
     label: str = ""
     ours: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An example that the forward pass does not take, and why."""
+
+    probe: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,7 @@ def shape_examples(
     rng: np.random.Generator,
     *,
     grow: bool,
-) -> Iterator[Example]:
+) -> Iterator[Example | Refused]:
     """Yield the target as given, at other batches, and in other widths where these are ours to choose.
 
     Larger ones only where they may `grow`.
@@ -246,8 +254,9 @@ def shape_examples(
     if batch is not None:
         for m in (1, 2, 33) if grow else (1, 2)[: batch.size]:
             smaller = subject.at(with_batch(subject.args, batch, m, rng))
-            if (dy := _predicted(smaller, batch, m, shapes, subject, rng)) is not None:
-                yield Example(f"batch {m}", smaller, dy, ours=True)
+            dy = _predicted(smaller, batch, m, shapes, subject, rng)
+            name = f"batch {m}"
+            yield Refused(name, dy) if isinstance(dy, str) else Example(name, smaller, dy, ours=True)
     for label, variant in variants:
         try:
             yield Example(label, variant, cotangent(shapes.of(variant, variant.args), rng), ours=True)
@@ -257,18 +266,18 @@ def shape_examples(
 
 def _predicted(
     smaller: Subject, batch: Batch, m: int, shapes: Shapes, subject: Subject, rng: np.random.Generator
-) -> tuple[Array, ...] | None:
-    """Return a cotangent where the forward pass takes a batch of m and gives outputs of the shapes that follow."""
+) -> tuple[Array, ...] | str:
+    """Return a cotangent where the forward pass takes a batch of m and gives the shapes that follow; else why not."""
     try:
         outputs = shapes.of(smaller, smaller.args)
-    except Exception:
-        return None
+    except Exception as error:
+        return f"the forward pass raises {told(error)}"
     for y, axis, z in zip(shapes.of(subject, subject.args), batch.outputs, outputs, strict=True):
         expected = list(y.shape)
         if axis is not None:
             expected[axis] = m
         if list(z.shape) != expected or not np.isfinite(z).all():
-            return None
+            return f"the forward pass gives shape {z.shape} where {tuple(expected)} follows, or no finite value"
     return cotangent(outputs, rng)
 
 

@@ -16,6 +16,7 @@ from tinynet.verification.examples import (
     SHAPES,
     Batch,
     Example,
+    Refused,
     Shapes,
     cotangent,
     cotangent_examples,
@@ -249,10 +250,13 @@ def _oracle_of(b: _Bench, subject: Subject) -> Oracle:
     return b.oracles[key]
 
 
-def _run_all(b: _Bench, examples: Iterable[Example]) -> None:
+def _run_all(b: _Bench, examples: Iterable[Example | Refused]) -> None:
     for example in examples:
         if b.hung:
             return
+        if isinstance(example, Refused):
+            b.coverage.append(Probe(example.probe, skipped=example.reason))
+            continue
         if example.probe == "zeros and ties" and isinstance(b.oracle, NumericalOracle):
             b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink"))
             continue
@@ -311,7 +315,7 @@ def _compared(
     if c.wrong and dtype == "float64" and e.probe not in (*SHAPES, "cotangents"):
         c = _without_rounding(b, c, oracle)
     _record(b, c)
-    if run.short_grads is not None and "param_grads" in b.settings.wanted:
+    if run.short_grads is not None and "param_grads" in b.settings.wanted and e.probe != "empty batch":
         params = tuple(n for n in subject.wrt if n not in subject.inputs)
         s = compare(
             dataclasses.replace(subject, wrt=params),
@@ -342,7 +346,7 @@ def _without_rounding(b: _Bench, c: Comparison, oracle: Oracle) -> Comparison:
         coarse = run.grads.get(name)
         if isinstance(coarse, np.ndarray) and coarse.shape == exact[name].shape:
             error = distance(np.asarray(c.got[name], np.float64), c.exact.grads[name])
-            if error <= ROUNDS_AWAY * distance(coarse.astype(np.float64), exact[name]):
+            if np.isfinite(error) and error <= ROUNDS_AWAY * distance(coarse.astype(np.float64), exact[name]):
                 rounded.add(name)
     names = ", ".join(sorted(rounded))
     return without(c, frozenset(rounded), f"{names}: digits are lost where terms cancel ({c.label})" if rounded else "")
@@ -567,6 +571,9 @@ def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:
         b.coverage.append(Probe("compiled", skipped=f"JAX cannot trace the backward pass: {told(error)}"))
         b.notes.append("not under jax.jit: the code uses NumPy's functions")
         return
+    exact = b.oracle(b.subject.args, dy)
+    if not all(np.isfinite(g).all() for g in exact.grads.values()):
+        return
     run = Run(b.subject.start(), y=None)
     full = {n: grads.get(n, MISSING) for n in b.subject.wrt}
     c = compare(b.subject, b.oracle, dy, run, full, probe="compiled", dtype="float64", rng=b.rng, usual=b.usual)
@@ -669,7 +676,7 @@ def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
 
 def _reason(b: _Bench) -> str:
     """Return what was not compared, and what to do; "" if everything was."""
-    compared = {n for c in b.comparisons for n in c.got}
+    compared = {n for c in b.comparisons for n in c.got if c.probe != "empty batch"}
     lacking = [n for n in b.subject.wrt if n not in compared] if compared else []
     declared = {n: c.form[n][0] for c in b.comparisons for n in c.form}
     for name in lacking:

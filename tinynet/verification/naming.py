@@ -64,8 +64,13 @@ def _forms(j: Judgement) -> list[Fault]:
             if fault == "missing" and not j.subject.contract and any(d.got for d in j.comparisons):
                 continue
             if not (fault in ("wrong shape", "kept a dimension") and name in explained):
-                found.setdefault((name, fault), Fault((name,), fault, sentence, c.probe, shapes=(shapes_of(c),)))
+                found.setdefault((name, fault), Fault((name,), fault, sentence, probe_of(c), shapes=(shapes_of(c),)))
     return list(found.values())
+
+
+def probe_of(c: Comparison) -> str:
+    """Return where a comparison was made: `saturated (20 ×)`, `float32`."""
+    return ("float32" if c.dtype == "float32" else c.probe) + (f" ({c.label})" if c.label else "")
 
 
 def shapes_of(c: Comparison) -> str:
@@ -137,7 +142,7 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
         bad = int((~(np.abs(np.asarray(got, np.float64) - expected) <= c.tolerance[name])).sum())
         extent = f"{bad} of {expected.size} entries, {extent}"
     shapes = tuple(dict.fromkeys(shapes_of(d) for d in seen))
-    return Fault(names, fault, sentence, ("float32" if c.dtype == "float32" else c.probe) + (f" ({c.label})" if c.label else ""), got=got, expected=expected,
+    return Fault(names, fault, sentence, probe_of(c), got=got, expected=expected,
                  tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
 
 

@@ -228,7 +228,7 @@ def _constructs(cls: type) -> bool:
 
 def _report(j: Judgement, settings: Settings, seconds: float, seed: int) -> Report:
     findings = findings_of(j, seconds=seconds, seed=seed)
-    compared = tuple(n for n in j.subject.wrt if any(n in c.got for c in j.comparisons))
+    compared = tuple(n for n in j.subject.wrt if any(n in c.got for c in j.comparisons if c.probe != "empty batch"))
     reason = j.reason or next((f"{path}: {part.reason}" for path, part in j.inside if part.reason), "")
     if not findings and not reason and not compared:
         reason = "no gradient was compared"
