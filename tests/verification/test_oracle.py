@@ -55,12 +55,12 @@ def test_a_broken_oracle_never_gives_a_pass(monkeypatch, break_it):
     assert tn.verify(tn.Linear(4, 3)).verdict != "PASS"
 
 
-def test_an_oracle_that_raises_or_is_not_finite_proves_nothing(monkeypatch):
+def test_differences_take_the_place_of_an_oracle_that_raises_and_one_that_is_not_finite_verifies_nothing(monkeypatch):
     def evaluate(*_):
         raise FloatingPointError("broken")
 
     monkeypatch.setattr(JaxOracle, "__call__", evaluate)
-    assert tn.verify(tn.Sigmoid()).verdict == "INCONCLUSIVE"
+    assert "differences" in tn.verify(tn.Sigmoid()).oracle
     monkeypatch.setattr(
         JaxOracle, "__call__", lambda self, args, dy: Exact((1 / (1 + np.exp(-args["x"])),), {"x": dy[0] * np.nan})
     )

@@ -144,6 +144,9 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
         return Judgement(subject, reason=f"no oracle for the forward pass: {told(error)}")
     b = _Bench(subject, settings, oracle, rng, Shapes(watch), Lines(subject))
     inside = _inside(subject, settings)
+    if "rectangular" not in settings.wanted:  # where the forward pass would be compared
+        e = Example("rectangular", subject, dy)
+        _forward(b, e, subject, dy, outputs, oracle(subject.args, dy), oracle, "float64")
     batch = _or_none(lambda: find_batch(subject, b.shapes))
     variants = [] if isinstance(b.oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
     for label, variant in variants:
@@ -297,6 +300,7 @@ def _compared(
         b.coverage.append(Probe(e.probe, dtype, skipped=f"the forward pass overflows ({e.label or e.probe})"))
         return None
     _forward(b, e, subject, dy, y, exact, oracle, dtype)
+    b.faults += _of_integers(subject, run, e.probe)
     bad = [n for n in subject.wrt if not np.isfinite(exact.grads[n]).all()]
     if bad:
         _not_finite(b, e, subject, run, bad)
@@ -360,6 +364,24 @@ def _growth(usual: Args, args: Args) -> float:
         if n in usual
     ]
     return max([1.0, *(now / before for now, before in sizes if before)])
+
+
+def _of_integers(subject: Subject, run: Run, probe: str) -> list[Fault]:
+    """Return a fault for each gradient by integers, which do not vary: there is none, or it is zeros."""
+    found = []
+    for name in subject.inputs if subject.contract else ():
+        grad = run.grads.get(name, MISSING)
+        if subject.args[name].dtype.kind in "iub" and grad is not MISSING and grad is not None:
+            try:
+                nothing = not np.any(np.asarray(grad))
+            except (TypeError, ValueError):
+                nothing = False
+            if not nothing:
+                text = (
+                    f"a gradient by {name} is returned, which holds integers and does not vary; expected None or zeros"
+                )
+                found.append(Fault((name,), "malformed", text, probe))
+    return found
 
 
 def _record(b: _Bench, c: Comparison) -> None:

@@ -152,9 +152,8 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
     found: list[Fault] = []
     deadline = time.perf_counter() + seconds
     if seconds > 0:
-        whole = [
-            c for c in plain if all(n in c.exact.grads and (n in c.got or n in c.misshapen) for n in j.subject.wrt)
-        ]
+        every = max((c.subject.wrt for c in plain), key=len)
+        whole = [c for c in plain if c.subject.wrt == every and all(n in c.got or n in c.misshapen for n in every)]
         runs = [_wrong(c, j, names) for c in whole]
         for d in diagnose(runs, seconds=seconds, backward_code=j.subject.code):
             mine = tuple(n for n in d.gradients if n in names)

@@ -61,7 +61,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return _boxed(value[key])
 
     def __setitem__(self, index: Any, new: Any) -> None:
-        key, values, old = raw(index), raw(new), self.value
+        key, values, old = raw(index), _opened(new), self.value
         if _is_traced(key) and key.dtype == bool:
             key = key.reshape(key.shape + (1,) * (np.ndim(old) - key.ndim))
             self.set(jnp.where(key, values, old))
@@ -89,7 +89,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             result = _call(getattr(np, names[ufunc]), inputs, {"axis": 0} | options)
         elif method == "__call__":
             where = options.pop("where", True)
-            result = _call(ufunc, inputs, options)
+            result = _call(ufunc, tuple(map(_opened, inputs)), options)
             if where is not True:
                 result = _call(np.where, (where, result, out[0] if out else 0.0), {})
         else:
@@ -116,7 +116,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__array_namespace__":
             raise AttributeError(name)
-        value = self.value
+        value = raw(self) if name not in ("dtype", "ndim") else self.value
         attribute = getattr(value, name)
         if not callable(attribute):
             return _boxed(attribute) if name in ("T", "mT", "real", "imag") else attribute
@@ -180,8 +180,14 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def raw(tree: Any) -> Any:
-    """Return what the traced arrays in a structure hold."""
+    """Return what the traced arrays in a structure hold.
+
+    Raises:
+        TypeError: one holds what a mask selects, whose number is not known while it is traced.
+    """
     if isinstance(tree, Traced):
+        if tree._mask is not None:
+            raise TypeError("what a boolean mask selects cannot be traced; write np.where(mask, a, b)")
         return tree.value
     if isinstance(tree, (tuple, list)):
         parts = [raw(part) for part in tree]
@@ -191,6 +197,11 @@ def raw(tree: Any) -> Any:
     if isinstance(tree, slice):
         return slice(raw(tree.start), raw(tree.stop), raw(tree.step))
     return tree
+
+
+def _opened(value: Any) -> Any:
+    """Return what an array holds, or all of it where a mask selects: an operation entry by entry may go on with it."""
+    return value.value if isinstance(value, Traced) else raw(value)
 
 
 def _boxed(result: Any) -> Any:
