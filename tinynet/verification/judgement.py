@@ -260,8 +260,8 @@ def _run_all(b: _Bench, examples: Iterable[Example | Refused]) -> None:
         if isinstance(example, Refused):
             b.coverage.append(Probe(example.probe, skipped=example.reason))
             continue
-        if example.probe == "zeros and ties" and isinstance(b.oracle, NumericalOracle):
-            b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink"))
+        if example.probe in ("zeros and ties", "huge") and isinstance(b.oracle, NumericalOracle):
+            b.coverage.append(Probe(example.probe, skipped="differences say nothing at a kink or far out"))
             continue
         if example.probe in b.settings.wanted:
             _run(b, example, "float64")
@@ -377,9 +377,7 @@ def _of_integers(subject: Subject, run: Run, probe: str) -> list[Fault]:
             except (TypeError, ValueError):
                 nothing = False
             if not nothing:
-                text = (
-                    f"a gradient by {name} is returned, which holds integers and does not vary; expected None or zeros"
-                )
+                text = f"a gradient by {name} is returned, which holds integers; expected zeros, or None"
                 found.append(Fault((name,), "malformed", text, probe))
     return found
 

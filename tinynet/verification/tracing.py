@@ -247,7 +247,9 @@ def _call(function: Any, args: Any, options: Any, *, jax_name: str = "", method:
     kept = {k: v for k, v in options.items() if k not in _NOT_JAXS}
     if name in ("concatenate", "stack", "vstack", "hstack", "block", "column_stack", "dstack"):
         args = (jax.tree.map(jnp.asarray, list(args[0])), *args[1:])
-    return _boxed(called(*[jnp.asarray(a) if isinstance(a, (list, np.ndarray)) else a for a in args], **kept))
+    else:
+        args = tuple(jnp.asarray(a) if isinstance(a, (list, np.ndarray)) else a for a in args)
+    return _boxed(called(*args, **kept))
 
 
 def _windows(x: Any, window_shape: Any, axis: Any = None, **_: Any) -> Any:
