@@ -192,7 +192,7 @@ def _in_one_line(text: object) -> str:
 
 def _line(report: Report) -> str:
     if report.verdict == "FAIL":
-        found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.fault}" for f in report.findings)
+        found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.name}" for f in report.findings)
         told = "; ".join(found)
     elif report.verdict == "INCONCLUSIVE":
         told = _in_one_line(report.reason)

@@ -87,7 +87,7 @@ def _section(report: Report) -> dict[str, Any]:
     gradients = list(dict.fromkeys(n for p in report.coverage if not _is_layer(p) for n in p.ratios))
     gradients += [g for f in report.findings for g in (f.gradient, *f.also) if g not in gradients]
     worst = max((ratio for p in report.coverage for ratio in p.ratios.values()), default=0.0)
-    found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.fault}" for f in report.findings)
+    found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.name}" for f in report.findings)
     return {
         "report": report,
         "gradients": list(dict.fromkeys(gradients)),
@@ -117,9 +117,9 @@ def _row(probe: Probe, gradients: Sequence[str], findings: Sequence[Finding]) ->
         kind = _kind(max(probe.ratios.values(), default=0.0))
         return Row(probe.name, remark=told, kind=kind, note=probe.note)
     if not probe.ratios:
-        told, kind = ("; ".join(f.fault for f in found), "wrong") if found else ("nothing wrong", "fine")
+        told, kind = ("; ".join(f.name for f in found), "wrong") if found else ("nothing wrong", "fine")
         return Row(probe.name, remark=told, kind=kind, note=probe.note)
-    faulty = {g: f.fault for f in found for g in (f.gradient, *f.also)}
+    faulty = {g: f.name for f in found for g in (f.gradient, *f.also)}
     cells = []
     for name in gradients:
         ratio = probe.ratios.get(name)

@@ -100,7 +100,7 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
         found += _diagnosed(j, plain, names, seconds)
         told |= set(names)
     short = [c for c in j.comparisons if c.probe == "param_grads"]
-    short = [c for c in short if c.label in SHAPES] or short
+    short = [c for c in short if c.label in SHAPES and c.dtype == short[0].dtype] or short
     names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in short)]
     if names:
         found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, seconds)]

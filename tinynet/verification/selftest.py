@@ -10,6 +10,7 @@ import tinynet as tn
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.testing import SeededFault, seeded_faults
+from tinynet.verification.adapters import constructed
 from tinynet.verification.cases import CASES, Case
 from tinynet.verification.report import Report
 from tinynet.verification.verify import verify
@@ -90,7 +91,8 @@ def self_test(
 
 def faults_in(case: Case) -> tuple[SeededFault, ...]:
     """Return the faults at the case's inputs; none for what is neither a Layer nor a Loss."""
-    return seeded_faults(case.target, inputs=case.inputs) if isinstance(case.target, (Layer, Loss)) else ()
+    target = constructed(case.target) if isinstance(case.target, type) else case.target
+    return seeded_faults(target, inputs=case.inputs) if isinstance(target, (Layer, Loss)) else ()
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:

@@ -78,7 +78,12 @@ def verify(
         def work(watch: Watch) -> Report:
             settings = Settings(reference, dtypes, wanted, seed, watch)
             rng = np.random.default_rng(seed)
-            subjects = watch.call(lambda: adapt(target, inputs=inputs, params=params, loss=loss, rng=rng))
+            try:
+                subjects = watch.call(lambda: adapt(target, inputs=inputs, params=params, loss=loss, rng=rng))
+            except TargetError:
+                raise
+            except Exception as error:
+                raise TargetError(f"verify: the target cannot be called: {told(error)}") from error
             subjects = [_restricted(s, wrt) for s in subjects]
             subject = _settled(subjects, settings, rng)
             judgement = judge(subject, settings)

@@ -36,7 +36,7 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
         if library in sys.modules and (found := _of_library(library, target, inputs, params, rng)) is not None:
             return [found]
     if isinstance(target, type):
-        target = _constructed(target)
+        target = constructed(target)
     if isinstance(target, Loss):
         _only_for_layers("params", params)
         return [adapt_loss(target, inputs, rng)]
@@ -103,7 +103,7 @@ def _only_for_layers(name: str, value: Any) -> None:
         raise TargetError(f"{name}= goes with a layer or an object; give the arrays of a function as inputs=")
 
 
-def _constructed(cls: type) -> Any:
+def constructed(cls: type) -> Any:
     """Build an instance: with no arguments, or with small widths for required int arguments."""
     try:
         return cls()
