@@ -728,6 +728,7 @@ AS_TRUE = {
     "softmax_minus_one_hot": {"another activation's derivative"},
     "softmax_sums_over_the_batch": {"another activation's derivative"},
     "layer_norm_takes_the_statistics_for_constants": {"missing path"},
+    "conv_takes_the_last_sample": {"rows left out"},
     "conv_averages_the_bias": {"scaled by 1/x.shape[0]"},
     "conv_averages_the_bias_over_positions": {"scaled by 1/5"},
     "NamesTheKeysOtherwise": {"missing"},

@@ -137,7 +137,7 @@ def read(
         array: Array = np.asarray(grad)
     except Exception:
         array = np.array(None)
-    is_number = isinstance(grad, (int, float))
+    is_number = isinstance(grad, (int, float)) and not isinstance(grad, np.generic)
     is_array = isinstance(grad, (np.ndarray, np.generic))
     if is_array and array.dtype.kind not in "fiuV":
         return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
@@ -201,6 +201,9 @@ def _without_ties(moves: Array, exact: Exact, name: str) -> float:
     return float(np.max(smooth, initial=0.0))
 
 
+_SINGLE = (1e-30, 1e30)
+
+
 def rounding(oracle: Oracle, args: Args, dy: tuple[Array, ...], exact: Exact, unit: float) -> Exact:
     """Return how far rounding inside the forward pass and its derivative moves y and the gradients.
 
@@ -215,6 +218,13 @@ def rounding(oracle: Oracle, args: Args, dy: tuple[Array, ...], exact: Exact, un
         coarse = oracle.in_single(single, tuple(np.asarray(d, np.float32) for d in dy))
     except Exception:
         return nothing
+    sizes = [
+        float(np.max(np.abs(a), initial=0.0))
+        for a in (*exact.y, *exact.grads.values(), *args.values())
+        if a.dtype.kind == "f"
+    ]
+    if any(size and not _SINGLE[0] < size < _SINGLE[1] for size in sizes):
+        return nothing  # float32 does not reach there
     fraction = unit / unit_of("float32")
 
     def off(a: Array, b: Array) -> Array:

@@ -110,7 +110,8 @@ def watched(work: Callable[[Watch], T], seconds: float) -> T:
             if fired_at is not None and time.monotonic() > fired_at + 1.0:
                 raise Abandoned(watch.where)
     except KeyboardInterrupt:
-        _interrupt(thread, Hang)
+        _interrupt(thread, KeyboardInterrupt)
+        done.wait(5.0)
         raise
     ok, value = outcome[0]
     if not ok:

@@ -21,6 +21,7 @@ from tinynet.verification.examples import (
     cotangent,
     cotangent_examples,
     find_batch,
+    is_special,
     shape_examples,
     value_examples,
     with_batch,
@@ -38,6 +39,7 @@ from tinynet.verification.report import Probe
 from tinynet.verification.tolerance import LARGE, ROUNDS_AWAY, bound, distance, unit_of
 
 _NUMBERS = 8
+_SHUFFLES = 8
 _DATA_NAMES = frozenset("y t target targets label labels y_true mask weights lengths".split())
 
 
@@ -157,6 +159,8 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
     if not b.hung:
         _run_all(b, value_examples(subject, b.shapes, rng))
         _run_all(b, cotangent_examples(subject, b.shapes, rng))
+    if not b.hung and "rectangular" in settings.wanted:
+        _run_all(b, _until_none_is_zero(b))
     if not b.hung and "state" in settings.wanted:
         found, notes = probe_state(subject, lambda s, d: _oracle_of(b, s)(s.args, d), batch, b.shapes, watch, rng)
         b.faults += found
@@ -389,6 +393,29 @@ def _record(b: _Bench, c: Comparison) -> None:
     b.coverage.append(Probe(name, c.dtype, ratios=dict(c.ratios), note=c.label))
 
 
+def _until_none_is_zero(b: _Bench) -> Iterator[Example]:
+    """Yield the inputs shuffled, until each entry of each gradient was other than zero at some example.
+
+    What was never anything but zero, an entry that no maximum picks, a unit that is dead, was not tested.
+    """
+    names = [n for n in b.subject.inputs if not is_special(b.subject.args[n])]
+    for _ in range(_SHUFFLES if names and not isinstance(b.oracle, NumericalOracle) else 0):
+        alike = [c for c in b.comparisons if c.subject.pure is b.subject.pure and c.probe != "layout"]
+        if not alike or any(c.wrong for c in alike):
+            return
+        grads = {n: [c.exact.grads[n] for c in alike if n in c.got] for n in b.subject.wrt}
+        here = {n: [g for g in gs if g.shape == b.subject.args[n].shape] for n, gs in grads.items()}
+        if all(np.all(np.any([g != 0 for g in gs], axis=0)) for gs in here.values() if gs):
+            return
+        args = {
+            n: b.rng.permutation(a.ravel()).reshape(a.shape) if n in names else a for n, a in b.subject.args.items()
+        }
+        subject = b.subject.at(args)
+        outputs = _or_none(partial(b.shapes.of, subject, args))
+        if outputs is not None:
+            yield Example("rectangular", subject, cotangent(outputs, b.rng), "shuffled")
+
+
 def _at_kinks(b: _Bench, c: Comparison, oracle: Oracle) -> Comparison:
     if not c.wrong or isinstance(oracle, NumericalOracle):
         return c
@@ -556,11 +583,13 @@ def _broadcast(b: _Bench, batch: Batch, dy: tuple[Array, ...]) -> None:
         return np.broadcast_to(np.take(a, [0], axis=axis).copy(), a.shape)
 
     args = {n: repeated(a, batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
-    wide = tuple(d if k is None else repeated(d, k) for d, k in zip(dy, batch.outputs, strict=True))
     subject = b.subject.at(args)
-    run = execute(subject, args, wide, b.settings.watch)
-    if run.error is None:
-        _compared(b, Example("layout", subject, wide, "broadcast"), subject, wide, run, "float64")
+    by_sample = tuple(d if k is None else repeated(d, k) for d, k in zip(dy, batch.outputs, strict=True))
+    everywhere = tuple(np.broadcast_to(d.ravel()[:1].reshape((1,) * d.ndim), d.shape) for d in dy)  # as a sum gives it
+    for wide in (by_sample, everywhere):
+        run = execute(subject, args, wide, b.settings.watch)
+        if run.error is None:
+            _compared(b, Example("layout", subject, wide, "broadcast"), subject, wide, run, "float64")
 
 
 def _empty(b: _Bench, batch: Batch | None) -> None:
@@ -584,6 +613,8 @@ def _empty(b: _Bench, batch: Batch | None) -> None:
 def _compiled(b: _Bench, dy: tuple[Array, ...]) -> None:
     """The target's own code under jax.jit, where it can be traced: part of tinynet's contract."""
     if "compiled" not in b.settings.wanted or not b.subject.contract or isinstance(b.oracle, NumericalOracle):
+        return
+    if b.failed_already():
         return
     try:
         grads = compiled_gradients(b.subject, dy, b.settings.watch)

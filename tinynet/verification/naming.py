@@ -154,8 +154,9 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
     deadline = time.perf_counter() + seconds
     if seconds > 0:
         every = max((c.subject.wrt for c in plain), key=len)
-        whole = [c for c in plain if c.subject.wrt == every and all(n in c.got or n in c.misshapen for n in every)]
-        runs = [_wrong(c, j, names) for c in whole]
+        alike = [c for c in plain if c.subject.wrt == every]
+        given = tuple(n for n in every if all(n in c.got or n in c.misshapen for c in alike))
+        runs = [replace(_wrong(c, j, names), wrt=given) for c in alike] if set(names) <= set(given) else []
         for d in diagnose(runs, seconds=seconds, backward_code=j.subject.code):
             mine = tuple(n for n in d.gradients if n in names)
             if mine:

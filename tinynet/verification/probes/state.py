@@ -227,6 +227,8 @@ def _another(A: Subject, rng: np.random.Generator, inputs: bool = True, params: 
             base = -a if both else a
             near = base + 0.1 * (np.abs(base) + 0.1) * rng.standard_normal(a.shape)
             args[n] = alike(a, near, a) if n in A.inputs else near
+        elif a.size and inputs and n in A.inputs:
+            args[n] = rng.permutation(a.ravel()).reshape(a.shape)
     return A.at(args)
 
 
