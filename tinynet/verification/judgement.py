@@ -499,8 +499,8 @@ def _forward(
                         for pair in zip(shifted.y, rounded.y, strict=True)
                     ]
                 allowed = bound(theirs, unit=unit, spread=max(moves), depth=subject.depth)
-                if fault != "forward differs":  # another formula, which may lose digits where this one does not
-                    allowed = max(allowed, bound(b.usual_y, unit=unit))
+                # What is far smaller than y usually is may be lost in rounding, or be zero.
+                allowed = max(allowed, bound(b.usual_y, unit=unit))
             if not off <= allowed:
                 b.faults.append(
                     Fault(
