@@ -323,7 +323,8 @@ def _compared(
     if run.short_grads is not None and "param_grads" in b.settings.wanted and e.probe != "empty batch":
         # What is the same as the gradient that `backward` returns was judged with it.
         params = tuple(n for n in subject.wrt if n not in subject.inputs)
-        other = tuple(n for n in params if not np.array_equal(run.short_grads.get(n), run.grads.get(n)))
+        both = run.short_grads.keys() & run.grads.keys()
+        other = tuple(n for n in params if n not in both or not np.array_equal(run.short_grads[n], run.grads[n]))
         options["label"] = e.label or e.probe
         of_params = dataclasses.replace(subject, wrt=other)
         s = compare(of_params, oracle, dy, run, run.short_grads, probe="param_grads", **options)
