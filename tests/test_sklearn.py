@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine, make_moons
 from sklearn.exceptions import DataConversionWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -137,3 +138,127 @@ def test_bad_arguments_are_named(digits):
         Regressor(batch_size=0).partial_fit(*digits)
     with pytest.raises(tn.DivergenceError, match="became"), np.errstate(all="ignore"):
         Regressor(lr=1e6).partial_fit(*digits)
+
+
+BY_SCIKIT_LEARN = {"hidden_layer_sizes": (50,), "activation": "relu", "solver": "adam", "random_state": 0}
+BY_SCIKIT_LEARN |= {"alpha": 1e-3, "learning_rate_init": 0.01, "batch_size": 50}
+FIVE = {
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast cancer": load_breast_cancer,
+    "digits": load_digits,
+    "moons": lambda return_X_y: make_moons(1000, noise=0.2, random_state=0),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", FIVE)
+def test_with_the_settings_of_mlp_it_is_as_good_as_mlp(name):
+    X, y = FIVE[name](return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    mine = Classifier(loss="log_loss", max_iter=50, **BY_SCIKIT_LEARN)
+    theirs = MLPClassifier(max_iter=50, **BY_SCIKIT_LEARN)
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    scores = [cross_val_score(model, X, y, cv=folds).mean() for model in (mine, theirs)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
+def test_coefs_and_intercepts_make_mlp_give_the_same_probabilities(activation, digits):
+    X, y = digits
+    settings = {"hidden_layer_sizes": (12, 7), "activation": activation, "max_iter": 2, "random_state": 0}
+    mine = Classifier(loss="cross_entropy", solver="adam", **settings).fit(X, y)
+    theirs = MLPClassifier(**settings)
+    theirs.partial_fit(X, y, classes=np.unique(y))
+    theirs.coefs_, theirs.intercepts_ = mine.coefs_, mine.intercepts_
+    np.testing.assert_allclose(mine.predict_proba(X), theirs.predict_proba(X), rtol=1e-9)
+    assert (mine.n_layers_, mine.n_outputs_) == (theirs.n_layers_, theirs.n_outputs_)
+    assert (mine.loss_, mine.best_loss_) == (mine.loss_curve_[-1], min(mine.loss_curve_))
+
+
+def test_alpha_is_the_penalty_of_scikit_learn():
+    """One step of gradient descent on all samples, W − η (∂E/∂W + α W / m), against `tinynet.value_and_grads`."""
+    X, y = load_iris(return_X_y=True)
+    model = Classifier((4,), alpha=3.0, lr=0.5, epochs=1, batch_size=None, random_state=0)
+    start = Classifier((4,), lr=0.0, epochs=1, batch_size=None, random_state=0).fit(X, y)
+    _, grads = tn.value_and_grads(start.net_, tn.SquaredError("mean"), start.params_, X, np.eye(3)[y])
+    after = model.fit(X, y).params_
+    for p, g, stepped in zip(start.params_[::2], grads[::2], after[::2], strict=True):
+        np.testing.assert_allclose(stepped["W"], p["W"] - 0.5 * (g["W"] + 3.0 * p["W"] / 150), rtol=1e-10)
+        np.testing.assert_allclose(stepped["b"], p["b"] - 0.5 * g["b"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "nesterov", "adam", "adamw", tn.ClipByGlobalNorm(tn.Adam(0.01), 1.0)])
+def test_every_solver_learns(solver):
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    model = Classifier((8,), loss="cross_entropy", solver=solver, lr=0.1, epochs=30, random_state=0)
+    assert model.fit(X, y).score(X, y) >= 0.9
+
+
+def test_early_stopping_keeps_the_best_on_what_it_holds_out():
+    X, y = load_iris(return_X_y=True)
+    model = Classifier((8,), epochs=500, early_stopping=True, validation_fraction=0.2, n_iter_no_change=5)
+    model.set_params(random_state=0).fit(StandardScaler().fit_transform(X), y)
+    assert model.n_iter_ == len(model.validation_scores_) < 500
+    best = int(np.argmax(model.validation_scores_))
+    assert model.n_iter_ - 1 - best >= 5
+    assert model.best_validation_score_ == model.validation_scores_[best] >= 0.9
+
+
+def test_warm_start_goes_on_and_a_cold_one_begins_again(capsys):
+    X, y = load_iris(return_X_y=True)
+    warm = Classifier(epochs=3, warm_start=True, random_state=0, verbose=True, shuffle=False)
+    once = Classifier(epochs=6, random_state=0, shuffle=False).fit(X, y)
+    warm.fit(X, y).fit(X, y)
+    np.testing.assert_allclose(warm.loss_curve_, once.loss_curve_, rtol=1e-12)
+    shown = [line.split(", loss = ") for line in capsys.readouterr().out.splitlines()]
+    assert [label for label, _ in shown] == [f"Iteration {i}" for i in range(1, 7)]
+    np.testing.assert_allclose([float(loss) for _, loss in shown], warm.loss_curve_, atol=1e-8)
+    with pytest.raises(ValueError, match="with warm_start expected"):
+        warm.fit(X[:100], y[:100])
+    assert Classifier(epochs=2, random_state=0).fit(X, y).fit(X, y).n_iter_ == 2
+
+
+def test_weights_of_samples_and_classes_are_repetitions():
+    X, y = load_iris(return_X_y=True)
+    options = {"epochs": 20, "batch_size": None, "random_state": 0}
+    repeated = np.r_[np.arange(150), np.flatnonzero(y == 1), np.flatnonzero(y == 1)]
+    expected = Classifier(**options).fit(X[repeated], y[repeated]).params_[0]["W"]
+    weights = np.where(y == 1, 3.0, 1.0)
+    for model in (
+        Classifier(**options).fit(X, y, sample_weight=weights),
+        Classifier(**options).fit(X, y, sample_weight=7 * weights),
+        Classifier(class_weight={1: 3}, **options).fit(X, y),
+    ):
+        np.testing.assert_allclose(model.params_[0]["W"], expected, rtol=1e-8)
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        Regressor(**options).fit(X, y, sample_weight=0 * weights)
+
+
+def test_a_training_on_unscaled_data_that_learned_nothing_says_so():
+    X, y = load_breast_cancer(return_X_y=True)
+    with pytest.warns(tn.NoHeadwayWarning, match="Scale the inputs"):
+        Classifier(epochs=10, random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("options", "y", "error"), [({"lr": 1e200}, 0.0, tn.DivergenceError), ({"lr": -1.0}, 0.0, ValueError)]
+)
+def test_a_refused_first_partial_fit_leaves_nothing_behind(options, y, error):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    before = dict(vars(Regressor(**options)))
+    model = Regressor(**options)
+    with pytest.raises(error), np.errstate(all="ignore"):
+        model.partial_fit(X, X[:, 0] + y)
+    assert vars(model) == before
+    labels = Classifier()
+    with pytest.raises(ValueError, match="y has the class 3"):
+        labels.partial_fit(X, [3] * 60, classes=[0, 1])
+    assert vars(labels) == vars(Classifier())
+
+
+def test_unknown_names_are_refused(digits):
+    for name in ("activation", "loss", "solver", "batch_size"):
+        with pytest.raises(ValueError, match=f"Classifier: {name} is 'x'; expected"):
+            Classifier(**{name: "x"}).fit(*digits)
