@@ -113,7 +113,7 @@ class Samples:
 
 
 class Stream:
-    """An iterable of batches (x, y) or (x, y, weights), or a function that returns one for each epoch.
+    """An iterable of batches (x, y) or (x, y, weights), or of dicts of these, or a function that returns one an epoch.
 
     Only one batch is held at a time. The order is the iterable's own.
     """
@@ -159,8 +159,14 @@ class Stream:
 
     def _batch(self, batch: Any, i: int) -> Batch:
         """Return a batch of copies, so that an iterable that reuses its arrays does not change what is held."""
+        if isinstance(batch, dict) and "x" in batch and set(batch) <= {"x", "y", "weights"}:
+            batch = (batch["x"], batch.get("y"), *([batch["weights"]] if "weights" in batch else []))
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-            raise TypeError(f"fit: batch {i} of x is {describe(batch)}; expected a tuple (x, y) or (x, y, weights)")
+            given = f"a dict with keys {list(batch)}" if isinstance(batch, dict) else describe(batch)
+            raise TypeError(
+                f"fit: batch {i} of x is {given}; expected a tuple (x, y) or (x, y, weights), or a dict with the keys "
+                '"x", "y" and "weights"'
+            )
         x, y = samples(f"x of batch {i}", batch[0], f"y of batch {i}", batch[1])
         weights = as_array(f"weights of batch {i}", batch[2]) if len(batch) == 3 else None
         if weights is not None and weights.shape != (count(x),):
@@ -208,6 +214,8 @@ def as_tree(name: str, data: Any) -> Any:
 def as_array(name: str, data: Any) -> Array:
     """Return `data` as an array of real, finite numbers or truth values with one row per sample."""
     array = np.asarray(data)
+    if array.dtype.kind == "O" and all(getattr(t, "kind", "O") in "fiub" for t in getattr(data, "dtypes", [None])):
+        array = data.to_numpy(np.float64)  # a pandas frame whose columns are numbers of several kinds, or nullable
     if array.dtype.kind not in "fiub":
         raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use numpy.asarray({name}, float)")
     if array.ndim == 0:

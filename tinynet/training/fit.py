@@ -128,7 +128,8 @@ def fit(
         net, loss: the network and its loss.
         x: (m, …), one row per sample: an array, or a tuple or dict of arrays with one common first axis, in memory or
             mapped from a file (`numpy.load(…, mmap_mode="r")`). Or, with y=None, a list or another iterable of batches
-            (x, y) or (x, y, weights), or a function that returns one for each epoch.
+            (x, y) or (x, y, weights), or of dicts {"x": …, "y": …}, such as a loader of PyTorch's; or a function that
+            returns one for each epoch. Frames of pandas and polars are arrays.
         y: what the loss takes, an array or a tuple or dict of arrays; None where it takes none.
         params: where to start; `net.init(numpy.random.default_rng(seed), dtype of x)` if None.
         optimizer: turns gradients into updates; with engine="jax" an Optax transformation will do.
