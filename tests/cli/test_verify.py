@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tinynet as tn
 from tinynet.cli import main
 from tinynet.layers import Layer, Linear, Sigmoid
 from tinynet.verification import random_networks
@@ -64,6 +65,9 @@ def user_module(tmp_path, monkeypatch):
     (tmp_path / "mylayers.py").write_text(textwrap.dedent(MODULE))
     (tmp_path / "raising.py").write_text("raise RuntimeError('two\\nlines')")
     (tmp_path / "leaving.py").write_text("import sys; sys.exit(0)")
+    (tmp_path / "exits.py").write_text("import sys\nclass Layer:\n    def __init__(self): sys.exit(3)\n")
+    (tmp_path / "hollow" / "verification").mkdir(parents=True)
+    (tmp_path / "hollow" / "verification" / "cases.py").write_text("CASES = ()")
     (tmp_path / "broken.py").write_text("def f(:")
     (tmp_path / "lacking.py").write_text("import no_such_dependency")
     (tmp_path / "empty.py").write_text("x = 1")
@@ -148,6 +152,32 @@ def test_inputs_gives_one_array_for_each_shape(capsys, user_module):
     assert run(capsys, "two:f, g", "--inputs", "5,4", "--inputs", "5,4", *probe)[0] == 2
 
 
+def test_inputs_go_by_name_and_flags_are_constants(capsys, user_module):
+    (user_module / "flagged.py").write_text(
+        "def f(x, w, train, kind='a'): return x @ w * (2 if train is True else 1) * (3 if kind == 'b' else 1), (x, w)\n"
+        "def g(dy, cache): return 6 * dy @ cache[1].T, 6 * cache[0].T @ dy\n"
+    )
+    probe = ("--probe", "rectangular")
+    flags = ("--flag", "train=true", "--flag", "kind=b")
+    assert run(capsys, "flagged:f, g", "--inputs", "5,4", "--inputs", "4,2", *flags, *probe)[0] == 0
+    assert run(capsys, "flagged:f, g", "--inputs", "w=4,2", "--inputs", "x=5,4", *flags, *probe)[0] == 0
+    assert run(capsys, "flagged:f, g", "--inputs", "w=4,2", "--inputs", "5,4", *flags[:2], *probe)[0] == 1
+
+
+@pytest.mark.usefixtures("user_module")
+def test_the_verdict_is_printed_before_names_are_looked_for(capsys):
+    code, out, _ = run(capsys, "mylayers:Mean(4, 3)", "--wrt", "params.W", "--name-seconds", "0")
+    lines = out.splitlines()
+    assert (code, lines[0].split()[0]) == (1, "FAIL")
+    assert [line.split()[1] for line in lines if line.startswith("  compared")] == ["params.W"]
+    assert sum(line.startswith("FAIL") for line in lines) == 2
+    assert "fault      unknown" in out
+    seen = []
+    report = tn.verify(_HalfSigmoid(), probes=["rectangular"], on_verdict=seen.append)
+    assert [(r.verdict, r.findings) for r in seen] == [("FAIL", ())]
+    assert report.findings
+
+
 @pytest.mark.usefixtures("user_module")
 @pytest.mark.parametrize(
     ("args", "told"),
@@ -165,6 +195,12 @@ def test_inputs_gives_one_array_for_each_shape(capsys, user_module):
         (["mylayers:1 +"], "is not an expression"),
         (["raising:Layer"], "importing raising raises RuntimeError: two"),
         (["leaving:Layer"], "importing leaving raises SystemExit"),
+        (["exits:Layer()"], "Layer() raises SystemExit: 3"),
+        (["exits:Layer"], "Layer() raises SystemExit: 3"),
+        (["--all", "hollow"], "CASES is empty"),
+        (["mylayers:Right", "--flag", "a=1", "--all", "empty"], "expected one of"),
+        (["--all", "empty", "--wrt", "x"], "--wrt goes with one target"),
+        (["mylayers:forward, backward", "--inputs", "2", "--inputs", "2", "--flag", "x=1"], "2 shapes without a name"),
         (["broken:Layer"], "importing broken raises SyntaxError"),
         (["lacking:Layer"], "importing lacking raises ModuleNotFoundError"),
         (["mylayers:Right(4, 3)", "--inputs", "5,3"], "expected (..., 4)"),

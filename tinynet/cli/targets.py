@@ -48,12 +48,15 @@ def cases_of(name: str) -> tuple[Case, ...]:
     module = _imported(name)
     try:
         cases = importlib.import_module(f"{name}.verification.cases").CASES
-    except ModuleNotFoundError as error:
-        if not f"{name}.verification.cases.".startswith(f"{error.name}."):
+    except (Exception, SystemExit) as error:
+        absent = isinstance(error, ModuleNotFoundError) and f"{name}.verification.cases.".startswith(f"{error.name}.")
+        if not absent:
             raise TargetError(f"importing {name}.verification.cases raises {_described(error)}") from error
     else:
         if not all(isinstance(case, Case) for case in cases):
             raise TargetError(f"{name}.verification.cases: CASES holds something other than tinynet cases")
+        if not cases:
+            raise TargetError(f"{name}.verification.cases: CASES is empty; expected at least one tinynet case")
         return tuple(cases)
     classes = {id(v): v for n, v in vars(module).items() if not n.startswith("_") and _is_layer_of(v, name)}
     if not classes:
@@ -112,7 +115,7 @@ def _value(node: ast.expr, module: ModuleType) -> Any:
             named = {str(keyword.arg): _value(keyword.value, module) for keyword in keywords}
             try:
                 return function(*positional, **named)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise TargetError(f"{text} raises {_described(error)}") from error
     raise TargetError(f"{text}: expected names, calls and literals only; give it a name in {module.__name__}")
 

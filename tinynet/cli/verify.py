@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import importlib.util
 import json
@@ -14,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     from tinynet.verification import Report
@@ -47,7 +46,21 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="verify the verifier: faults seeded into a few right layers, or into all of --all PACKAGE, with the score",
     )
-    parser.add_argument("--inputs", type=_shape, action="append", metavar="M,N", help="shape of x; once an argument")
+    parser.add_argument(
+        "--inputs",
+        type=_input,
+        action="append",
+        default=[],
+        metavar="[NAME=]M,N",
+        help="shape of x; once an argument, in order or by name",
+    )
+    parser.add_argument(
+        "--flag", type=_flag, action="append", default=[], metavar="NAME=VALUE", help="a constant argument: train=true"
+    )
+    parser.add_argument("--wrt", action="append", metavar="NAME", help="judge only this gradient; may be repeated")
+    parser.add_argument(
+        "--name-seconds", type=float, default=10.0, metavar="S", help="how long to look for names (default: 10)"
+    )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random number (default: 0)")
     parser.add_argument("--probe", action="append", metavar="NAME", help="only this probe; may be repeated")
     parser.add_argument("--dtype", action="append", choices=("float64", "float32"), help="default: both")
@@ -60,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
     """Verify and print; return 0 if all is proven, 1 if something is wrong, 2 if nothing could be said."""
     if (args.target is not None) == (args.all is not None or args.self_test):
         raise ValueError("verify: expected one of MODULE:TARGET, --all PACKAGE and --self-test")
-    if args.all is not None and args.inputs:
-        raise ValueError("verify: --inputs goes with one target, not with --all")
-    for option in ("inputs", "seed", "probe", "dtype"):
+    for option in ("inputs", "flag", "wrt"):
+        if args.all is not None and getattr(args, option):
+            raise ValueError(f"verify: --{option} goes with one target, not with --all")
+    for option in ("inputs", "flag", "wrt", "seed", "probe", "dtype"):
         if args.self_test and getattr(args, option):
             raise ValueError(f"verify: --{option} does not go with --self-test, which takes every probe and seed 0")
     if args.html is not None:
@@ -102,15 +116,30 @@ def _verify_one(args: argparse.Namespace) -> int:
     from tinynet.cli.targets import load_target
     from tinynet.verification import TargetError, verify
 
+    out = sys.stdout
+
+    said: list[Report] = []
+
+    def say(report: Report) -> None:
+        if not args.json:
+            said.append(report)
+            print(report, file=out, flush=True)
+
     # What the user's code prints is not our output.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            report = verify(load_target(args.target), inputs=_inputs(args), **_options(args))
+            target = load_target(args.target)
+            report = verify(target, inputs=_inputs(target, args), wrt=args.wrt, on_verdict=say, **_options(args))
         except TargetError as error:
             raise ValueError(_in_one_line(error)) from error
     if args.html is not None:
         report.to_html(args.html)
-    print(report.to_json() if args.json else report)
+    if args.json:
+        print(report.to_json())
+    elif not said:
+        print(report)
+    else:
+        print(*report.findings, sep="\n", end="\n" * bool(report.findings))
     return _exit_code([report])
 
 
@@ -175,15 +204,28 @@ def _verify_networks(activations: Sequence[Any], seed: int, bar: Any) -> Report:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"seed": args.seed, "probes": args.probe, "dtype": tuple(args.dtype or ("float64", "float32"))}
+    return {
+        "seed": args.seed,
+        "probes": args.probe,
+        "dtype": tuple(args.dtype or ("float64", "float32")),
+        "name_seconds": args.name_seconds,
+    }
 
 
-def _inputs(args: argparse.Namespace) -> Any:
-    """One shape is left to the verifier; several are an array each."""
-    if not args.inputs or len(args.inputs) == 1:
-        return args.inputs[0] if args.inputs else None
-    rng = np.random.default_rng(args.seed)
-    return tuple(rng.standard_normal(shape) for shape in args.inputs)
+def _inputs(target: Any, args: argparse.Namespace) -> Any:
+    """Return `inputs` for verify: by order, or by name where something has a name."""
+    from tinynet.verification.adapters.arguments import signature_of
+    from tinynet.verification.reproduce import forward_of
+
+    unnamed = [shape for name, shape in args.inputs if not name]
+    named = dict([(name, shape) for name, shape in args.inputs if name] + args.flag)
+    if not named:
+        return tuple(unnamed) or None
+    forward = forward_of(target)
+    free = [p.name for p in signature_of(forward) if p.name not in named] if forward is not None and unnamed else []
+    if len(free) < len(unnamed):
+        raise ValueError(f"verify: --inputs has {len(unnamed)} shapes without a name, for {len(free)} arguments")
+    return dict(zip(free, unnamed, strict=False)) | named
 
 
 def _in_one_line(text: object) -> str:
@@ -272,6 +314,22 @@ def _shape(text: str) -> tuple[int, ...]:
     if 0 in shape:
         raise argparse.ArgumentTypeError(f"{text!r} has no entries; the empty batch is a probe of its own")
     return shape
+
+
+def _input(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, shape = text.rpartition("=")
+    return name, _shape(shape)
+
+
+def _flag(text: str) -> tuple[str, Any]:
+    """Return the name and the value: true, false, none, a number or a text."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no flag; expected NAME=VALUE, as train=true")
+    try:
+        return name, ast.literal_eval(value.capitalize() if value in ("true", "false", "none") else value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _seed(text: str) -> int:

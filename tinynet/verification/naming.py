@@ -33,7 +33,7 @@ _ONLY_IN = {
 }
 
 
-def findings_of(j: Judgement, *, seconds: float, seed: int, label: str = "") -> list[Finding]:
+def findings_of(j: Judgement, *, seconds: float, label: str = "") -> list[Finding]:
     """Return the findings of a judgement; a fault inside a composite explains the composite's.
 
     Args:
@@ -44,11 +44,11 @@ def findings_of(j: Judgement, *, seconds: float, seed: int, label: str = "") -> 
     inside: list[Finding] = []
     for path, part in j.inside:
         left = max(0.0, seconds - (time.perf_counter() - start))
-        inside += findings_of(part, seconds=left, seed=seed, label=f"{label or j.subject.name}, {_place(path)}: ")
+        inside += findings_of(part, seconds=left, label=f"{label or j.subject.name}, {_place(path)}: ")
     faults = list(j.faults)
     if not inside:
         faults += _forms(j) + _values(j, max(0.0, seconds - (time.perf_counter() - start)))
-    return [*inside, *(_finding(f, j.subject, seed, label) for f in _merged(faults))]
+    return [*inside, *(_finding(f, j.subject, label) for f in _merged(faults))]
 
 
 def _place(path: str) -> str:
@@ -240,7 +240,7 @@ def _merged(faults: Sequence[Fault]) -> list[Fault]:
     return list(merged.values())
 
 
-def _finding(f: Fault, subject: Subject, seed: int, label: str) -> Finding:
+def _finding(f: Fault, subject: Subject, label: str) -> Finding:
     index: tuple[int, ...] | None = None
     value = wanted = None
     ratio = float("inf")
@@ -271,7 +271,6 @@ def _finding(f: Fault, subject: Subject, seed: int, label: str) -> Finding:
         extent=f.extent,
         probe=f.probe,
         shapes=f.shapes,
-        reproduce=f"{subject.reproduce} --seed {seed}" if subject.reproduce else "",
         got_array=None if f.got is None else np.array(f.got),
         expected_array=None if f.expected is None else np.array(f.expected),
     )

@@ -26,6 +26,7 @@ from tinynet.verification.observed import Fault
 from tinynet.verification.oracle import find_oracle, leaves_of
 from tinynet.verification.probes.claims import check_each, check_samplewise
 from tinynet.verification.report import Probe, Report, Verdict
+from tinynet.verification.reproduce import command
 from tinynet.verification.tolerance import CHOICE, HANG_SECONDS, UNIT, K, distance
 
 
@@ -42,6 +43,7 @@ def verify(
     name_seconds: float = 10.0,
     probes: Iterable[str] | None = None,
     named: bool = True,
+    on_verdict: Callable[[Report], None] | None = None,
 ) -> Report:
     """Compare the hand-derived gradients of `target` with the exact ones of its own forward pass.
 
@@ -62,6 +64,7 @@ def verify(
         name_seconds: how long to look for the name of what is wrong, after it was found; 0 for not at all.
         probes: only these, by name; all of `PROBES` if None.
         named: False is the same as name_seconds=0.
+        on_verdict: called with the report as soon as the verdict is known, before names are looked for.
 
     Returns:
         A report. It never raises for a fault of the target.
@@ -70,7 +73,9 @@ def verify(
         TargetError: (a ValueError) target, inputs, params or wrt are nothing that can be verified.
     """
     start = time.perf_counter()
+    probes = None if probes is None else tuple(probes)
     dtypes, wanted = _dtypes(dtype), _wanted(probes)
+    wrt = (wrt,) if isinstance(wrt, str) else None if wrt is None else tuple(wrt)
     seconds = name_seconds if named else 0.0
     with leave_no_trace():
         random.seed(seed)
@@ -88,6 +93,8 @@ def verify(
             subject = _settled(subjects, settings, rng)
             judgement = judge(subject, settings)
             judgement = _with_claims(judgement, target, settings, rng)
+            if on_verdict is not None:
+                on_verdict(dataclasses.replace(_report(judgement, settings, 0.0, seed), findings=()))
             return _report(judgement, settings, seconds, seed)
 
         try:
@@ -101,6 +108,12 @@ def verify(
             report = _of_faults(target, [fault], seed)
         except TargetError:
             raise
+        if report.findings and params is None and loss is None and reference is None:
+            options = {"seed": [str(seed)], "wrt": wrt or (), "probe": probes or ()}
+            line = command(target, inputs, options | ({"dtype": dtypes} if len(dtypes) == 1 else {}))
+            report = dataclasses.replace(
+                report, findings=tuple(dataclasses.replace(f, reproduce=line) for f in report.findings)
+            )
     return dataclasses.replace(report, seconds=time.perf_counter() - start)
 
 
@@ -141,7 +154,7 @@ def _wanted(probes: Iterable[str] | None) -> frozenset[str]:
 def _restricted(subject: Subject, wrt: Iterable[str] | None) -> Subject:
     if wrt is None:
         return subject
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    names = tuple(wrt)
     unknown = [n for n in names if n not in subject.wrt]
     if unknown:
         raise TargetError(f"verify: wrt names {unknown[0]!r}; {subject.name} has {', '.join(subject.wrt)}")
@@ -232,7 +245,7 @@ def _constructs(cls: type) -> bool:
 
 
 def _report(j: Judgement, settings: Settings, seconds: float, seed: int) -> Report:
-    findings = findings_of(j, seconds=seconds, seed=seed)
+    findings = findings_of(j, seconds=seconds)
     compared = tuple(n for n in j.subject.wrt if any(n in c.got for c in j.comparisons if c.probe != "empty batch"))
     reason = j.reason or next((f"{path}: {part.reason}" for path, part in j.inside if part.reason), "")
     if not findings and not reason and not compared:

@@ -109,6 +109,8 @@ def constructed(cls: type) -> Any:
         return cls()
     except TypeError:
         pass
+    except SystemExit as error:
+        raise TargetError(f"{cls.__name__}() raises SystemExit: {error}; give an instance") from error
     required = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
     if all(p.annotation in (int, "int", *([p.empty] if issubclass(cls, (Layer, Loss)) else [])) for p in required):
         try:

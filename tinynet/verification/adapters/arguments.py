@@ -77,7 +77,9 @@ def read_arguments(
     if isinstance(inputs, Mapping) and not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters)):
         inputs = (inputs,)
     if isinstance(inputs, Mapping):
-        keywords = {key: _slotted(value, key, arrays, rng) for key, value in inputs.items()}
+        order = [p.name for p in parameters if p.name in inputs]  # gradients come in the forward's order
+        ordered = dict.fromkeys(order) | dict(inputs)
+        keywords = {key: _slotted(value, key, arrays, rng) for key, value in ordered.items()}
         return _checked(Arguments((), keywords, ()), arrays, name)
     if not isinstance(inputs, (tuple, list)) or is_shape(inputs) or _is_numbers(inputs):
         inputs = (inputs,)

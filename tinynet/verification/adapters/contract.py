@@ -146,20 +146,11 @@ def layer_subject(
             if (f := vars(cls).get(n)) and cls is not Layer
         ),
         constants=numbers(layer),
-        reproduce=_command(layer, x) if loss is None and not inside else "",
         reference=lambda f, args: _with_reference(form, f, args),
     )
     if loss is None and not inside:
         subject = replace(subject, variants=lambda rng: _in_other_widths(layer, x, rng, given))
     return replace(subject, parts=lambda: _parts(form, subject.args))
-
-
-def _command(layer: Layer, x: Any) -> str:
-    """Return the command that verifies a layer again; "" if it cannot be written on a command line."""
-    cls = type(layer)
-    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__ or not isinstance(x, np.ndarray):
-        return ""
-    return f"tinynet verify '{cls.__module__}:{layer!r}' --inputs {','.join(map(str, x.shape))}"
 
 
 def _with_reference(form: _Form, reference: Callable[..., Any], args: Args) -> Any:

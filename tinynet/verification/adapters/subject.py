@@ -105,7 +105,6 @@ class Subject:
         constants: numbers of the configuration, for names of factors.
         settle: chooses among the places where gradients may be found, by exact values at a few draws.
         notes: how the target was read.
-        reproduce: the line that makes the same verification again, without seed; "" if there is none.
         library: "numpy", "jax" or "torch": whose arrays the target takes.
     """
 
@@ -128,7 +127,6 @@ class Subject:
     constants: Mapping[str, float] = field(default_factory=dict)
     settle: Callable[[Sequence[Draw]], Subject] | None = None
     notes: tuple[str, ...] = ()
-    reproduce: str = ""
     library: str = "numpy"
 
     def at(self, args: Args) -> Subject:
