@@ -100,6 +100,25 @@ def test_a_pooled_square_shows_the_largest_error_of_its_block(shape):
     assert error.flat[chosen].max() == error.max()
 
 
+def forward(x):
+    h = np.tanh(x)
+    return h * h
+
+
+def backward(args, dy):
+    (x,) = args
+    dh = 2 * dy
+    return dh * (1 - np.tanh(x) ** 2)
+
+
+def test_it_marks_the_lines_of_the_forward_and_of_the_backward_that_are_to_blame(tmp_path):
+    write_html([tn.verify((forward, backward), inputs=(np.linspace(-1, 1, 6).reshape(2, 3),))], tmp_path / "page.html")
+    shown = re.findall(r'<pre class="source">(.*?)</pre>', (tmp_path / "page.html").read_text(), re.DOTALL)
+    assert ["def forward(x):" in text for text in shown] == [True, False]
+    marked = [re.findall(r'<span class="marked">\s*\d+ ▸ \s*(.*)</span>', text) for text in shown]
+    assert marked == [["return h * h"], ["dh = 2 * dy"]]
+
+
 def test_what_the_target_says_is_escaped(page):
     text = page.read_text()
     assert "<script" not in text

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tinynet.faults import FAULTS
-from tinynet.verification.adapters.subject import Array, Subject
+from tinynet.verification.adapters.subject import Args, Array, Gradients, Subject
 from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import Wrong, diagnose, placed
+from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.examples import SHAPES
 from tinynet.verification.execution import Watch, execute
 from tinynet.verification.judgement import Judgement, shapes_text
@@ -157,14 +158,14 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         alike = [c for c in plain if c.subject.wrt == every]
         given = tuple(n for n in every if all(n in c.got or n in c.misshapen for c in alike))
         runs = [replace(_wrong(c, j, names), wrt=given) for c in alike] if set(names) <= set(given) else []
-        for d in diagnose(runs, seconds=seconds, backward_code=j.subject.code):
+        for d in diagnose(runs, seconds=seconds):
             mine = tuple(n for n in d.gradients if n in names)
             if mine:
                 seen = [c for c in bad if any(n in c.wrong or n in c.misshapen for n in mine)]
                 shape = next((c.form[n][1] for c in seen for n in mine if n in c.misshapen), "")
                 sentence = f"{shape}; {d.sentence}" if shape else d.sentence
                 fault = "wrong shape" if shape and d.fault == "unknown" else d.fault
-                found.append(_of(seen, mine, fault, sentence, factor=d.factor, at=d.at, text=d.text))
+                found.append(_of(seen, mine, fault, sentence, factor=d.factor, at=d.at))
     explained = {n for f in found for n in f.gradients}
     for name in [n for n in names if n not in explained]:
         seen = [c for c in bad if name in c.wrong or name in c.misshapen]
@@ -172,21 +173,31 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         found.append(_of(seen, (name,), "wrong shape" if shape else "unknown", shape or FAULTS["unknown"]))
     if seconds <= 0 or j.watch is None:
         return found
-    return [replace(f, where=_where(j, bad, f, max(0.5, deadline - time.perf_counter()), j.watch)) for f in found]
+    left = min(3.0, max(0.5, deadline - time.perf_counter()))
+    return [replace(f, where=_where(j, bad, f, left, j.watch)) for f in found]
 
 
-def _where(j: Judgement, bad: Sequence[Comparison], fault: Fault, seconds: float, watch: Watch) -> str:
+def _where(j: Judgement, bad: Sequence[Comparison], fault: Fault, seconds: float, watch: Watch) -> Line:
     """Return the backward's statement to blame, found by running the target again while it is traced."""
     c = next(c for c in bad if any(n in c.wrong or n in c.misshapen for n in fault.gradients))
 
     def run() -> Mapping[str, Any]:
-        again = execute(c.subject, c.args, c.dy, watch)
-        return again.short_grads or {} if c.probe == "param_grads" else again.grads
+        session = c.subject.start()
+        backward = getattr(session, "param_grads" if c.probe == "param_grads" else "backward")
+        return execute(c.subject, c.args, c.dy, watch, session=_Once(session.forward, backward)).grads
 
     try:
         return placed(run, _wrong(c, j, fault.gradients), fault.gradients, seconds=seconds)
     except Exception:
-        return ""  # a place is a help; that there is none must not cost the verdict
+        return Line()  # a place is a help; that there is none must not cost the verdict
+
+
+@dataclass(frozen=True)
+class _Once:
+    """A session of which one backward pass alone is run."""
+
+    forward: Callable[[Args], tuple[Any, Any]]
+    backward: Callable[[Any, Any], Gradients]
 
 
 def _wrong(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
@@ -252,15 +263,18 @@ def _finding(f: Fault, subject: Subject, label: str) -> Finding:
         value, wanted = float(got[index]), float(expected[index])
         ratio = float(off[index]) / f.tolerance if f.tolerance else float("inf")
     spoilt = set(f.gradients)
+    where = f.where if isinstance(f.where, Line) else Line()
     return Finding(
         target=label + subject.name,
         gradient=f.gradients[0] if f.gradients else "y",
         fault=f.fault,
         explanation=f.sentence,
         factor=f.factor,
-        at=f.at,
-        text=f.text,
-        where=f.where,
+        at=str(f.at),
+        text=f.at.text(),
+        where=str(f.where),
+        where_text=where.text(),
+        sources=tuple(lines for lines in (f.at.excerpt(), where.excerpt(around=3)) if lines),
         also=f.gradients[1:],
         right=tuple(n for n in subject.wrt if n not in spoilt) if "y" not in spoilt else (),
         index=index,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinynet.verification.diagnosis.source import Line
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -19,7 +21,7 @@ class Fault:
         tolerance: how far it may be off.
         shapes: the shapes of every input at which it was seen.
         extent: how much is wrong.
-        at, text: the forward's line at the edge, and what stands there; where: the backward's line.
+        at: the forward's line at the edge; where: the backward's line.
     """
 
     gradients: tuple[str, ...]
@@ -32,6 +34,5 @@ class Fault:
     tolerance: float = 0.0
     shapes: tuple[str, ...] = ()
     extent: str = ""
-    at: str = ""
-    text: str = ""
-    where: str = ""
+    at: Line = Line()  # noqa: RUF009 - an immutable value
+    where: Line | str = ""

@@ -59,6 +59,8 @@ class Finding:
         at: "file.py:12", the forward's statement at the edge through which what is wrong passes; "" if unknown.
         text: that statement.
         where: "file.py:31", the backward's statement that last wrote the wrong array; "" if unknown.
+        where_text: that statement.
+        sources: what stands around `at` and `where`: the number of each line, its text, whether it is to blame.
         also: the other gradients that the same fault spoils.
         right: the gradients without fault.
         index, got, expected: the worst entry.
@@ -79,6 +81,7 @@ class Finding:
     at: str = ""
     text: str = ""
     where: str = ""
+    where_text: str = ""
     also: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
     index: tuple[int, ...] | None = None
@@ -90,6 +93,7 @@ class Finding:
     probe: str = ""
     shapes: tuple[str, ...] = ()
     reproduce: str = ""
+    sources: tuple[tuple[tuple[int, str, bool], ...], ...] = field(default=(), repr=False, compare=False)
     got_array: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
     expected_array: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
@@ -112,7 +116,7 @@ class Finding:
             ("extent", self.extent + (f", first {self.shapes[0]}" if self.shapes else "")),
             ("probe", self.probe),
             ("at", f"{self.at}   {self.text}".rstrip() if self.at else ""),
-            ("where", self.where),
+            ("where", f"{self.where}   {self.where_text}".rstrip() if self.where else ""),
             ("reproduce", self.reproduce),
         ):
             if value:
@@ -121,7 +125,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON types, without the arrays."""
-        plain = {k: v for k, v in vars(self).items() if not k.endswith("_array")}
+        plain = {k: v for k, v in vars(self).items() if not k.endswith("_array") and k != "sources"}
         lists = {k: list(plain[k]) for k in ("also", "right", "shapes")}
         return plain | lists | {"index": list(self.index or ()), "name": self.name}
 

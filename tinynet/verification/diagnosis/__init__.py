@@ -9,9 +9,10 @@ within the tolerance in every run in which they were wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
 from tinynet.verification.diagnosis.place import placed
 from tinynet.verification.diagnosis.returned import exchanged, of_one_array, of_some_entries, rounded_to_float32
@@ -24,14 +25,12 @@ def diagnose(
     runs: Sequence[Wrong],
     *,
     seconds: float = 10.0,
-    backward_code: Sequence[Callable[..., object]] = (),  # noqa: ARG001
 ) -> list[Diagnosis]:
     """Name the mistakes; every wrong gradient is in exactly one diagnosis, "unknown" if no mistake reproduces it.
 
     Args:
         runs: runs of one target, those in which all was right as well.
         seconds: how long it may take.
-        backward_code: not used here; see `placed`.
     """
     failing = [r for r in runs if r.wrong]
     if not failing:
@@ -79,6 +78,8 @@ def _of_several(
     for name in left:
         free = _others(wrong, odd, [name])
         d = alone.get(name) or of_some_entries(name, runs) or rounded.get(name)
+        if d is None and search.own_input_only(name):
+            d = Diagnosis((name,), "off-diagonal terms missing", "", f"{name}: {FAULTS['off-diagonal terms missing']}")
         if d is not None:
             found.append(_placed(d, search))
             continue
@@ -97,8 +98,7 @@ def _placed(d: Diagnosis, search: Search) -> Diagnosis:
     sites = [site for name in d.gradients if (site := search.used_at(name))]
     if not sites:
         return d
-    last = max(sites, key=lambda s: s.order)
-    return replace(d, at=str(last.line), text=last.line.text())
+    return replace(d, at=max(sites, key=lambda s: s.order).line)
 
 
 def _unknown(name: str, search: Search, wrong: Sequence[str]) -> Diagnosis:
@@ -109,8 +109,8 @@ def _unknown(name: str, search: Search, wrong: Sequence[str]) -> Diagnosis:
         site = None
     if site is None:
         return Diagnosis((name,), "unknown", "", sentence)
-    text = site.line.text()
-    return Diagnosis((name,), "unknown", "", f"{sentence}; what is wrong passes through `{text}`", str(site.line), text)
+    sentence += f"; what is wrong passes through `{site.line.text()}`"
+    return Diagnosis((name,), "unknown", "", sentence, site.line)
 
 
 def _merged(found: Sequence[Diagnosis]) -> list[Diagnosis]:

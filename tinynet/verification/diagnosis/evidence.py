@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinynet.verification.diagnosis.primitives import Array
+from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.tolerance import bound, distance
 
 
@@ -39,7 +40,7 @@ class Wrong:
     def reproduces(self, name: str, predicted: Array) -> bool:
         """Return whether the target's array is the predicted one, within the tolerance."""
         got = np.asarray(self.got[name])
-        if got.shape != np.shape(predicted) or got.dtype.kind not in "fiu":
+        if got.shape != np.shape(predicted) or got.dtype.kind not in "fiu" or not np.isfinite(predicted).all():
             return False
         allowed = max(2 * self.tolerance[name], bound(np.asarray(predicted, np.float64), depth=2))
         return bool(distance(got.astype(np.float64), np.asarray(predicted)) <= allowed)
@@ -54,13 +55,16 @@ class Diagnosis:
         fault: a key of `tinynet.faults.FAULTS`.
         factor: of "scaled": "2", "1/m", "1/√d", …; else "".
         sentence: what is wrong, with the forward's own text.
-        at: "attention.py:12", where the statement of the forward begins at whose edge the mistake is; "" if unknown.
-        text: the source of that statement.
+        at: the statement of the forward at whose edge the mistake is.
     """
 
     gradients: tuple[str, ...]
     fault: str
     factor: str
     sentence: str
-    at: str = ""
-    text: str = ""
+    at: Line = Line()  # noqa: RUF009 - an immutable value
+
+    @property
+    def text(self) -> str:
+        """The source of that statement."""
+        return self.at.text()

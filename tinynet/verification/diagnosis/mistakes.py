@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,82 +56,91 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
     axes = range(-len(shape), 0)
     for i, j in itertools.combinations(axes, 2):
         if shape[i] == shape[j] > 1:
-            yield Transform("transpose", "transposed", lambda t, i=i, j=j: np.swapaxes(t, i, j))  # type: ignore[misc]
+            yield Transform("transpose", "transposed", partial(np.swapaxes, axis1=i, axis2=j))
     yield Transform("absolute value", "made positive", np.abs)
     for a in axes:
         n = shape[a]
         if n < 2:
             continue
         for step in range(1, n) if all_shifts else (1, -1):
-            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: np.roll(t, s, a))  # type: ignore[misc]
+            yield Transform("shifted", f"shifted along axis {a}", partial(np.roll, shift=step, axis=a))
         for step in (1, -1):
-            yield Transform("shifted", f"shifted along axis {a}", lambda t, s=step, a=a: _pushed(t, s, a))  # type: ignore[misc]
+            yield Transform("shifted", f"shifted along axis {a}", partial(_pushed, step=step, axis=a))
         if n > 2:
-            yield Transform("reversed", f"reversed along axis {a}", lambda t, a=a: np.flip(t, a))  # type: ignore[misc]
+            yield Transform("reversed", f"reversed along axis {a}", partial(np.flip, axis=a))
         if n % 2 == 0 and n > 2:
-            yield Transform(
-                "halves swapped",
-                f"with its halves swapped along axis {a}",
-                lambda t, a=a: np.roll(t, t.shape[a] // 2, a),  # type: ignore[misc]
-            )
-        yield Transform(
-            "summed over an axis" if sum(n > 1 for n in shape) > 1 else "summed over everything",
-            f"summed over axis {a}",
-            lambda t, a=a: np.broadcast_to(t.sum(axis=a, keepdims=True), t.shape),  # type: ignore[misc]
-        )
-        yield Transform(
-            "summed over an axis",
-            f"averaged over axis {a}",
-            lambda t, a=a: np.broadcast_to(t.mean(axis=a, keepdims=True), t.shape),  # type: ignore[misc]
-        )
+            yield Transform("halves swapped", f"with its halves swapped along axis {a}", partial(_swapped, axis=a))
+        summed = "summed over an axis" if sum(n > 1 for n in shape) > 1 else "summed over everything"
+        yield Transform(summed, f"summed over axis {a}", partial(_spread, np.sum, axis=a))
+        yield Transform("summed over an axis", f"averaged over axis {a}", partial(_spread, np.mean, axis=a))
     if sum(n > 1 for n in shape) > 1:
-        yield Transform("summed over everything", "summed over everything", lambda t: np.full(t.shape, t.sum()))
+        yield Transform("summed over everything", "summed over everything", partial(_spread, np.sum, axis=None))
         yield Transform("reversed", "reversed along all axes", np.flip)
 
 
 def samples(shape: tuple[int, ...]) -> Iterator[Transform]:
     """Yield what leaves out, or leaves, one entry along an axis; the first axis counts samples."""
     for a in range(-len(shape), 0):
-        n = shape[a]
-        for i in (0, -1) if n > 1 else ():
-            what = ("one sample left out", "only one sample used") if a == -len(shape) else ("rows left out",) * 2
-            which = "the last" if i else "the first"
-            place = "" if a == -len(shape) else f" along axis {a}"
-            yield Transform(what[0], f"without {which}{place}", lambda t, a=a, i=i: t * ~_at(t, a, i))  # type: ignore[misc]
-            yield Transform(what[1], f"with {which}{place} alone", lambda t, a=a, i=i: t * _at(t, a, i))  # type: ignore[misc]
+        first = a == -len(shape)
+        for i, which in ((0, "first"), (-1, "last")) if shape[a] > 1 else ():
+            place = f"{which} sample" if first else f"{which} along axis {a}"
+            fault = "one sample left out" if first else "rows left out"
+            yield Transform(fault, f"taken without the {place}", partial(_kept, axis=a, i=i, there=False))
+            fault = "only one sample used" if first else "rows left out"
+            yield Transform(fault, f"taken of the {place} alone", partial(_kept, axis=a, i=i, there=True))
 
 
-def _at(t: Array, axis: int, i: int) -> Array:
+def _kept(t: Array, *, axis: int, i: int, there: bool) -> Array:
+    """Leave the entries at one index along an axis, or all others; zeros stand for the rest."""
     shape = [1] * t.ndim
     shape[axis] = t.shape[axis]
-    return (np.arange(t.shape[axis]) == i % t.shape[axis]).reshape(shape)  # type: ignore[no-any-return]
+    return np.asarray(t * ((np.arange(t.shape[axis]) == i % t.shape[axis]) == there).reshape(shape))
 
 
-def _pushed(t: Array, step: int, axis: int) -> Array:
-    return np.roll(t, step, axis) * ~_at(t, axis, 0 if step > 0 else -1)
+def _pushed(t: Array, *, step: int, axis: int) -> Array:
+    return _kept(np.roll(t, step, axis), axis=axis, i=0 if step > 0 else -1, there=False)
+
+
+def _swapped(t: Array, *, axis: int) -> Array:
+    return np.roll(t, t.shape[axis] // 2, axis)
+
+
+def _spread(reduce: Callable[..., Any], t: Array, *, axis: int | None) -> Array:
+    return np.broadcast_to(reduce(t, axis=axis, keepdims=True), t.shape)
+
+
+Change = Callable[[Passing, float], Array | None]
+Get = Callable[[Passing], Array]
+
+
+def _passed(of: Callable[[Array], Array]) -> Change:
+    return lambda p, c: of(p.right)
+
+
+def _above(get: Get) -> Change:
+    """What passes if another array comes from above."""
+    return lambda p, c: get(p) if p.operation is None else p.by_rule(get(p))
 
 
 def array_mistakes(p: Passing) -> Iterator[Mistake]:
     """Yield what can be done to what passes, and, before the chain rule of the operation, to what comes from above."""
     above = p.ct[0] if len(p.ct) == 1 else None
     if p.operation is not None and above is not None:
-        for t in (*transforms(above.shape), *samples(above.shape)):
-            yield Mistake(
-                t.fault,
-                f"what comes back to `{{text}}` is {t.words}",
-                lambda p, c, t=t: p.by_rule(t.of(np.asarray(p.ct[0]))),  # type: ignore[misc]
-            )
+        for t in (*samples(above.shape), *transforms(above.shape)):
+            sentence = f"what comes back to `{{text}}` is {t.words}"
+            yield Mistake(t.fault, sentence, _above(partial(_from_above, t.of)))
     if p.site.kind != "value":
         return
-    for t in (*transforms(p.right.shape), *samples(p.right.shape)):
-        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", lambda p, c, t=t: t.of(p.right))  # type: ignore[misc]
+    for t in (*samples(p.right.shape), *transforms(p.right.shape)):
+        yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", _passed(t.of))
     for bound in (1.0, 0.5, 0.1, 2.0, 5.0):
-        yield Mistake(
-            "clipped",
-            f"what passes back through `{{text}}` is cut off at ±{bound:g}",
-            lambda p, c, b=bound: np.clip(p.right, -b, b),  # type: ignore[misc]
-        )
-    yield Mistake("ignores dy", "ones stand where dy belongs", lambda p, c: np.ones_like(p.right))
+        sentence = f"what passes back through `{{text}}` is cut off at ±{bound:g}"
+        yield Mistake("clipped", sentence, _passed(partial(np.clip, a_min=-bound, a_max=bound)))
+    yield Mistake("ignores dy", "ones stand where dy belongs", _passed(np.ones_like))
+
+
+def _from_above(of: Callable[[Array], Array], p: Passing) -> Array:
+    return of(np.asarray(p.ct[0]))
 
 
 def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -139,11 +149,8 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     if p.ct[0] is None or len(p.ct) != 1 or p.a is not None:
         return
     for name, get in pool.cotangents(p.site, np.shape(p.ct[0])):
-        yield Mistake(
-            "another value",
-            f"{name} stands where what comes back to `{{text}}` belongs",
-            lambda p, c, get=get: get(p) if p.operation is None else p.by_rule(get(p)),  # type: ignore[misc]
-        )
+        sentence = f"{name} stands where what comes back to `{{text}}` belongs"
+        yield Mistake("another value", sentence, _above(get))
     if op is None:
         return
     if op.name in UNARY and op.name not in ("neg", "copy", "copy_p", "real"):
@@ -158,21 +165,27 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
         if np.size(factor) == 1 and abs(float(np.asarray(factor).item())) == 1.0:
             continue
         number = np.size(factor) == 1
-        for power, fault, words in (
-            (0, "factor left out", "left out"),
-            (2, "factor taken twice", "taken twice"),
-            (-1, "another value", "divided by where it belongs as it is"),
-        ):
-            yield Mistake(
-                "scaled" if number else fault,
-                f"{f'the factor {_short(factor)}' if number else 'the factor'} of `{{text}}` is {words}",
-                lambda p, c, i=i, n=power: p.with_factors(*_with_power(p.factors(), i, n)),  # type: ignore[misc]
-            )
+        what = f"the factor {float(np.asarray(factor).item()):.4g}" if number else "the factor"
+        for of, fault, words in _OF_A_FACTOR:
+            name = "scaled" if number and fault != "absolute value" else fault
+            yield Mistake(name, f"{what} of `{{text}}` is {words}", _factor_changed(i, of))
     yield from _of_a_sum(p)
     if len(op.operands) == 2 and op.name in ("mul", "div", "dot_general"):
         yield from _of_a_product(p, pool)
     fault, words = ("ignores dy", "dy") if pool.is_dy(op.outs[0]) else ("factor left out", "what comes back")
-    yield Mistake(fault, f"{words} is left out at `{{text}}`", lambda p, c: p.by_rule(_ones(p)))
+    yield Mistake(fault, f"{words} is left out at `{{text}}`", _above(_ones))
+
+
+_OF_A_FACTOR: Sequence[tuple[Callable[[Any], Any], str, str]] = (
+    (np.ones_like, "factor left out", "left out"),
+    (np.square, "factor taken twice", "taken twice"),
+    (np.reciprocal, "another value", "divided by where it belongs as it is"),
+    (np.abs, "absolute value", "made positive"),
+)
+
+
+def _factor_changed(i: int, of: Callable[[Any], Any]) -> Change:
+    return lambda p, c: p.with_factors(*(of(np.asarray(f, float)) if j == i else f for j, f in enumerate(p.factors())))
 
 
 def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -181,24 +194,16 @@ def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
         for power in (1, -1, 2, -2):
             fault = "factor left out" if (power > 0) == inverted else "factor taken twice"
             verb = "multiplied" if power > 0 else "divided"
-            yield Mistake(
-                fault,
-                f"what passes back through `{{text}}` is {verb} by {name}{'²' if abs(power) == 2 else ''}",
-                lambda p, c, get=get, n=power: c * p.right * get(p) ** float(n),  # type: ignore[misc]
-                "factor",
-            )
+            sentence = f"what passes back through `{{text}}` is {verb} by {name}{'²' if abs(power) == 2 else ''}"
+            yield Mistake(fault, sentence, _times(get, float(power)), "factor")
 
 
-def _short(factor: Any) -> str:
-    return f"{float(np.asarray(factor).item()):.4g}"
+def _times(get: Get, power: float) -> Change:
+    return lambda p, c: c * p.right * get(p) ** power
 
 
 def _ones(p: Passing) -> Array:
-    return np.ones(np.shape(p.ct[0]))  # type: ignore[arg-type]
-
-
-def _with_power(factors: Sequence[Any], i: int, power: int) -> list[Any]:
-    return [np.asarray(f) ** float(power) if j == i else f for j, f in enumerate(factors)]
+    return np.ones(np.shape(np.asarray(p.ct[0])))
 
 
 def _of_a_sum(p: Passing) -> Iterator[Mistake]:
@@ -206,7 +211,7 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
 
     Factors that have the operand's own shape may stand before that sum or after it.
     """
-    above, shape = np.shape(p.ct[0]), p.x.shape  # type: ignore[arg-type]
+    above, shape = np.shape(np.asarray(p.ct[0])), p.x.shape
     given = p.factors()
     if not given or above == shape or len(above) != len(shape):
         return
@@ -214,12 +219,12 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
     for axis in range(-len(above), 0):
         if above[axis] > 1 and shape[axis] == above[axis]:
             for n in range(len(outside) + 1):
-                after = outside[:n]
-                yield Mistake(
-                    "summed over the wrong axis",
-                    f"what comes back to `{{text}}` is summed over axis {axis}",
-                    lambda p, c, axis=axis, after=after: _summed(p, axis, after),  # type: ignore[misc]
-                )
+                sentence = f"what comes back to `{{text}}` is summed over axis {axis}"
+                yield Mistake("summed over the wrong axis", sentence, _summed_over(axis, outside[:n]))
+
+
+def _summed_over(axis: int, after: Sequence[int]) -> Change:
+    return lambda p, c: _summed(p, axis, after)
 
 
 def _summed(p: Passing, axis: int, after: Sequence[int]) -> Array:
@@ -233,43 +238,49 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
     op = p.operation
     assert op is not None
     other = 1 - p.k
-    factor = p.operands()[other]
-
-    def replaced(p: Passing, by: Array) -> Array | None:
-        operands = p.operands()
-        operands[other] = by
-        if p.operation is not None and p.operation.operands[0] == p.operation.operands[1]:
-            return p.with_factors(by)
-        return p.by_rule(operands=operands)
-
+    factor, slot = p.operands()[other], op.operands[other]
     if op.name == "dot_general":
         for i, j in itertools.combinations(range(-factor.ndim, 0), 2):
             if factor.shape[i] == factor.shape[j] > 1:
-                yield Mistake(
-                    "W for Wᵀ",
-                    "the other factor of `{text}` is used untransposed",
-                    lambda p, c, i=i, j=j: replaced(p, np.swapaxes(p.operands()[other], i, j)),  # type: ignore[misc]
-                )
+                turned = partial(_other_of, other, partial(np.swapaxes, axis1=i, axis2=j))
+                yield Mistake("W for Wᵀ", "the other factor of `{text}` is used untransposed", _with(other, turned))
     for name, get in pool.values(p.site, factor.shape):
-        yield Mistake(
-            "another value",
-            f"{name} stands where the other factor of `{{text}}` belongs",
-            lambda p, c, get=get: replaced(p, get(p)),  # type: ignore[misc]
-        )
-    for words, term in _TERMS if pool.makes_a_sum(op.operands[other]) else ():
-        yield Mistake(
-            "another value",
-            f"{words} the sum that is the other factor of `{{text}}`",
-            lambda p, c, term=term: replaced(p, term(*pool.terms(p.tape, p.operation.operands[other]))),  # type: ignore[misc]
-        )
-    slot = op.operands[other]
+        sentence = f"{name} stands where the other factor of `{{text}}` belongs"
+        yield Mistake("another value", sentence, _with(other, get))
+    for words, term in _TERMS if pool.makes_a_sum(slot) else ():
+        sentence = f"{words} the sum that is the other factor of `{{text}}`"
+        yield Mistake("another value", sentence, _with(other, partial(_term_of, pool, other, term)))
     if slot in p.tape.cotangents and p.tape.moving[slot]:
-        yield Mistake(
-            "already updated W",
-            "the other factor of `{text}` had already been updated",
-            lambda p, c: replaced(p, p.operands()[other] + c * p.tape.cotangents[p.operation.operands[other]]),  # type: ignore[union-attr]
-            "amount",
-        )
+        sentence = "the other factor of `{text}` had already been updated"
+        yield Mistake("already updated W", sentence, partial(_updated, other), "amount")
+
+
+def _with(other: int, get: Get) -> Change:
+    """What passes if another array is the other operand of a product."""
+
+    def change(p: Passing, _: float) -> Array | None:
+        operands = p.operands()
+        operands[other] = get(p)
+        if p.operation is not None and p.operation.operands[0] == p.operation.operands[1]:
+            return p.with_factors(operands[other])
+        return p.by_rule(operands=operands)
+
+    return change
+
+
+def _other_of(other: int, of: Callable[[Array], Array], p: Passing) -> Array:
+    return of(p.operands()[other])
+
+
+def _term_of(pool: Pool, other: int, term: Callable[[Any, Any], Any], p: Passing) -> Array:
+    assert p.operation is not None
+    return np.asarray(term(*pool.terms(p.tape, p.operation.operands[other])))
+
+
+def _updated(other: int, p: Passing, c: float) -> Array | None:
+    assert p.operation is not None
+    change = c * p.tape.cotangents[p.operation.operands[other]]
+    return _with(other, lambda p: p.operands()[other] + change)(p, c)
 
 
 _TERMS: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
@@ -291,14 +302,15 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
         yield Mistake(
             "σ′ of the output",
             "the derivative of `{text}` is taken at its output a where it belongs at z",
-            lambda p, c: p.ct[0] * p.slope_at(p.a),  # type: ignore[arg-type]
+            lambda p, c: np.asarray(p.ct[0]) * p.slope_at(np.asarray(p.a)),
         )
-        for i, words in enumerate(name for name, _ in DERIVATIVES):
-            yield Mistake(
-                "another activation's derivative",
-                f"{words} stands where the derivative of `{{text}}` belongs",
-                lambda p, c, i=i: p.ct[0] * DERIVATIVES[i][1](p.x, p.a),  # type: ignore[misc]
-            )
+        for words, derivative in DERIVATIVES:
+            sentence = f"{words} stands where the derivative of `{{text}}` belongs"
+            yield Mistake("another activation's derivative", sentence, _derived(derivative))
+
+
+def _derived(derivative: Callable[[Any, Any], Any]) -> Change:
+    return lambda p, c: np.asarray(p.ct[0]) * derivative(p.x, p.a)
 
 
 def _sigmoid(z: Array) -> Array:
@@ -385,27 +397,27 @@ class Pool:
         a, b = (tape.values[s] for s in _sums(tape)[slot])
         return np.broadcast_to(a, tape.values[slot].shape), np.broadcast_to(b, tape.values[slot].shape)
 
-    def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array]]]:
+    def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
         """Yield the values of this shape, as they were at the same step."""
         for slots, (place, name) in self._places.items():
             if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
-                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]  # type: ignore[misc]
+                yield name, partial(_value, place)
 
-    def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array], bool]]:
+    def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get, bool]]:
         """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
         for slots, (place, name) in self._places.items():
             value = self._tape.values[slots[0]]
             if _fits(slots, site) and value.dtype.kind == "f" and value.size > 1 and _multiplies(value.shape, shape):
                 inverted = bool(self._divisors & set(slots))
-                yield name, lambda p, place=place: p.tape.values[_slot(p, place)], inverted  # type: ignore[misc]
+                yield name, partial(_value, place), inverted
 
-    def cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Passing], Array]]]:
+    def cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
         """Yield the cotangents and the values of this shape."""
         for slots, (place, name) in self._places.items():
             if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
                 if slots[0] in self._tape.cotangents:
-                    yield f"∂E/∂({name})", lambda p, place=place: p.cotangent(_slot(p, place))  # type: ignore[misc]
-                yield name, lambda p, place=place: p.tape.values[_slot(p, place)]  # type: ignore[misc]
+                    yield f"∂E/∂({name})", partial(_cotangent, place)
+                yield name, partial(_value, place)
 
 
 def _sums(tape: Tape) -> dict[int, tuple[int, ...]]:
@@ -441,3 +453,11 @@ def _fits(slots: tuple[int, ...], site: Any) -> bool:
 def _slot(p: Passing, place: Any) -> int:
     slots = places_of(p.tape)[place][0]
     return slots[0] if len(set(slots)) == 1 else slots[p.step]
+
+
+def _value(place: Any, p: Passing) -> Array:
+    return p.tape.values[_slot(p, place)]
+
+
+def _cotangent(place: Any, p: Passing) -> Array:
+    return p.cotangent(_slot(p, place))

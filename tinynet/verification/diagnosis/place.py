@@ -1,12 +1,15 @@
 """Where in the backward the mistake is: the first statement that, given the exact value instead of its own, mends all.
 
-The backward is run as it is, once watched, then once for each exact cotangent that a statement could have been meant to
-compute, with that in place of what the statement wrote (in a loop, in every turn). Only lines that ran are named.
+The backward is run as it is, once watched; then once for each statement, with what it wrote disturbed, which shows
+whether all that is wrong and nothing that is right depends on it; then once for each exact cotangent that such a
+statement could have been meant to compute, with that in its place (in a loop, in every turn). Only lines that ran are
+named.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 import sysconfig
 import time
@@ -21,7 +24,7 @@ import numpy as np
 from tinynet.trees import leaves
 from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.mistakes import places_of
-from tinynet.verification.diagnosis.primitives import Array, library_roots
+from tinynet.verification.diagnosis.primitives import Array, disturbed, library_roots
 from tinynet.verification.diagnosis.source import HERE, Line, statement_at
 from tinynet.verification.diagnosis.tape import record
 
@@ -48,7 +51,7 @@ class Watch:
             sys.settrace(before)
 
     def _enter(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename.startswith(_foreign()) or frame.f_code.co_filename.startswith("<"):
+        if _is_foreign(frame.f_code.co_filename):
             return None
         pending: list[tuple[Line, ast.stmt]] = []
 
@@ -75,7 +78,7 @@ class Watch:
                 continue
             turns = self.written[line, text]
             new = self.replacements.get((line, text), {}).get(len(turns))
-            turns.append(value.copy())  # type: ignore[arg-type]
+            turns.append(np.array(value))
             if new is not None:
                 if isinstance(target, ast.Name):
                     frame.f_locals[text] = new.copy()
@@ -95,12 +98,13 @@ def _targets(statement: ast.stmt) -> Iterator[ast.expr]:
         yield from target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
 
 
-def _foreign() -> tuple[str, ...]:
-    return (*library_roots(), sysconfig.get_path("stdlib"), HERE)
+@functools.lru_cache(maxsize=1024)
+def _is_foreign(file: str) -> bool:
+    return file.startswith(("<", *library_roots(), sysconfig.get_path("stdlib"), HERE))
 
 
-def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> str:
-    """Return "name.py:12", the statement of the backward to blame for these gradients; "" if there is none to name.
+def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> Line:
+    """Return the statement of the backward to blame for these gradients; no line if there is none to name.
 
     Args:
         run: runs the target's forward and backward on `wrong.args` and `wrong.dy`, and returns the gradients by name.
@@ -110,22 +114,36 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
     deadline = time.monotonic() + seconds
     watch = Watch()
     try:
-        watch.run(run)
+        before = watch.run(run)
     except Exception:
-        return ""
-    # Cotangents first: only where none of them mends it, a value of the forward, or a multiple of what is there.
-    for candidates in (_of_cotangents(wrong, watch), _of_values(wrong, watch)):
-        for key, values in candidates:
-            if time.monotonic() > deadline:
-                return str(_last_written(watch, wrong, gradients))
-            try:
-                mended = Watch({key: values}).run(run)
-            except Exception:
-                continue
-            judged = (*gradients, *(name for name in wrong.wrt if name not in wrong.wrong))
-            if all(_is_exact(mended.get(name), wrong, name) for name in judged):
-                return str(key[0])
-    return str(_last_written(watch, wrong, gradients))
+        return Line()
+
+    def again(key: tuple[Line, str], values: Mapping[int, Array]) -> Mapping[str, Any]:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        try:
+            return Watch({key: values}).run(run)
+        except Exception:
+            return {}
+
+    right = [name for name in wrong.wrt if name not in wrong.wrong]
+    try:
+        suspects = {}
+        known = _known(wrong, values=False)
+        for key, turns in watch.written.items():
+            after = again(key, {i: disturbed(turn) for i, turn in enumerate(turns)})
+            moved = {n for n in wrong.wrt if n in after and not np.array_equal(after[n], before[n], equal_nan=True)}
+            if moved >= set(gradients) and not moved & set(right):
+                suspects[key] = turns
+        # Cotangents first: only where none of them mends it, a value of the forward, or a multiple of what is there.
+        for candidates in (_of_cotangents(wrong, suspects, known), _of_values(wrong, suspects)):
+            for key, values in candidates:
+                mended = again(key, values)
+                if all(_is_exact(mended.get(name), wrong, name) for name in (*gradients, *right)):
+                    return key[0]
+    except TimeoutError:
+        pass
+    return _last_written(watch, wrong, gradients)
 
 
 def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
@@ -133,13 +151,13 @@ def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
     return np.shape(got) == exact.shape and bool(np.all(np.abs(np.asarray(got) - exact) <= 4 * wrong.tolerance[name]))
 
 
+Written = Mapping[tuple[Line, str], Sequence[Array]]
 Candidate = tuple[tuple[Line, str], dict[int, Array]]
 
 
-def _of_cotangents(wrong: Wrong, watch: Watch) -> Iterator[Candidate]:
+def _of_cotangents(wrong: Wrong, written: Written, known: Sequence[list[Array]]) -> Iterator[Candidate]:
     """Yield for each statement the exact cotangents that it could have been meant to write."""
-    known = _known(wrong, values=False)
-    for key, turns in watch.written.items():
+    for key, turns in written.items():
         for exact in wrong.exact.values():
             for value in (exact, exact.T) if exact.ndim > 1 else (exact,):
                 if value.shape == turns[0].shape and not _close(value, turns[-1]):
@@ -147,10 +165,10 @@ def _of_cotangents(wrong: Wrong, watch: Watch) -> Iterator[Candidate]:
         yield from ((key, other) for other in _others(known, turns))
 
 
-def _of_values(wrong: Wrong, watch: Watch) -> Iterator[Candidate]:
+def _of_values(wrong: Wrong, written: Written) -> Iterator[Candidate]:
     """Yield for each statement the forward's values of that shape, and multiples of what it wrote."""
     known = _known(wrong, values=True)
-    for key, turns in watch.written.items():
+    for key, turns in written.items():
         yield from ((key, other) for other in _others(known, turns))
         for factor in (-1.0, 0.5, 2.0):
             yield key, {i: factor * turn for i, turn in enumerate(turns)}
@@ -158,10 +176,12 @@ def _of_values(wrong: Wrong, watch: Watch) -> Iterator[Candidate]:
 
 def _others(known: Sequence[list[Array]], turns: Sequence[Array]) -> Iterator[dict[int, Array]]:
     for values in known:
-        if len(values) != len(turns) or any(v.shape != t.shape for v, t in zip(values, turns, strict=True)):
-            continue
-        if not all(_close(v, t) for v, t in zip(values, turns, strict=True)):
+        if [v.shape for v in values] == [t.shape for t in turns] and not _all_close(values, turns):
             yield dict(enumerate(values))
+
+
+def _all_close(values: Sequence[Array], turns: Sequence[Array]) -> bool:
+    return len(values) == len(turns) and all(_close(v, t) for v, t in zip(values, turns, strict=True))
 
 
 def _known(wrong: Wrong, *, values: bool) -> list[list[Array]]:

@@ -77,7 +77,7 @@ BINARY: dict[str, tuple[Callable[[Array, Array], Array], tuple[Callable[[Array, 
 
 
 def _share(ahead: Any, tied: Any) -> Array:
-    return ahead + 0.5 * tied  # type: ignore[no-any-return]
+    return np.asarray(ahead + 0.5 * tied)
 
 
 ELEMENTWISE = frozenset({*UNARY, *BINARY, "integer_pow", "select_n", "clamp", "convert_element_type", "erf", "lgamma"})
@@ -110,6 +110,7 @@ MOVES: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "rev": lambda p, x: np.flip(x, tuple(p["dimensions"])),
     "concatenate": lambda p, *xs: np.concatenate(xs, axis=p["dimension"]),
+    "stack": lambda p, *xs: np.stack(xs, axis=p["axis"]),
     "split": lambda p, x: np.split(x, np.cumsum(p["sizes"])[:-1], axis=p["axis"]),
 }
 MOVES_OF_JAX = frozenset({"gather", "dynamic_slice", "dynamic_update_slice", "pad", "scatter"})
@@ -139,7 +140,7 @@ def evaluate(primitive: Any, params: Params, operands: Sequence[Array]) -> tuple
             reduce = np.max if name == "reduce_max" else np.min
             return (np.asarray(reduce(operands[0], axis=tuple(params["axes"]))),)
         if name == "select_n" and operands[0].dtype == bool:
-            return (np.where(*operands[:1], operands[2], operands[1]),)  # type: ignore[call-overload]
+            return (np.where(operands[0], operands[2], operands[1]),)
         if name == "convert_element_type":
             return (np.asarray(operands[0]).astype(params["new_dtype"]),)
         if name == "stop_gradient":
@@ -168,12 +169,12 @@ def rule(primitive: Any, params: Params, k: int, operands: Sequence[Array], y: S
         a, b, out = _subscripts(params, operands)
         other = operands[1 - k]
         path = f"{out},{b}->{a}" if k == 0 else f"{out},{a}->{b}"
-        return lambda cts: np.einsum(path, cts[0], other)  # type: ignore[arg-type]
+        return lambda cts: np.einsum(path, _one(cts), other)
     axes = tuple(params.get("axes", ()))
     kept = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
     if name == "reduce_sum":
         ones = np.ones(shape)
-        return lambda cts: cts[0] if np.ndim(cts[0]) == ndim and axes else _one(cts).reshape(kept) * ones  # type: ignore[arg-type]
+        return lambda cts: _one(cts) if _one(cts).ndim == ndim and axes else _one(cts).reshape(kept) * ones
     if name in ("reduce_max", "reduce_min"):
         tied = operands[k] == y[0].reshape(kept)
         share = tied / tied.sum(axis=axes, keepdims=True)
@@ -215,6 +216,12 @@ def shaped(ct: Array, shape: tuple[int, ...] | None) -> Array:
         return ct
     repeated = tuple(axis for axis, n in enumerate(ct.shape) if not shape or shape[axis] != n)
     return np.asarray(ct.sum(axis=repeated, keepdims=bool(shape)))
+
+
+def disturbed(a: Array) -> Array:
+    """Return an array that differs from this one in every entry, each by an amount of its own."""
+    size = float(np.max(np.abs(a), initial=0.0)) or 1.0
+    return np.asarray(a + size * np.cos(np.arange(1.0, a.size + 1)).reshape(a.shape))
 
 
 def _subscripts(params: Params, operands: Sequence[Array]) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -118,10 +119,13 @@ def _reshaped(shape: tuple[int, ...], exact: Array) -> Iterator[Array]:
 def _exactly(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     """Zeros, a sign, and what `transforms` makes of an array."""
     largest = max((r.exact[name] for r in failing), key=lambda a: a.size)
-    every = [("zero", "zero", lambda t: 0 * t), ("sign", "the negative of the exact array", lambda t: -t)]
+    every: list[tuple[str, str, Callable[[Array], Array]]] = [
+        ("zero", "zero", np.zeros_like),
+        ("sign", "the negative of the exact array", np.negative),
+    ]
     if largest.ndim > 1:
         every.append(("transpose", "transposed and reshaped", lambda t: t.T.reshape(t.shape)))
-        every += [("shifted", "shifted by one place", lambda t, s=s: np.roll(t, s)) for s in (1, -1)]  # type: ignore[misc]
+        every += [("shifted", "shifted by one place", partial(np.roll, shift=s)) for s in (1, -1)]
     every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
     every += [("absolute value", "made negative", lambda t: -np.abs(t))]
     for fault, words, change in every:

@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from tinynet.verification.diagnosis.mistakes import (
     rule_mistakes,
     scale_mistakes,
 )
-from tinynet.verification.diagnosis.primitives import Array
+from tinynet.verification.diagnosis.primitives import Array, disturbed
 from tinynet.verification.diagnosis.returned import names_for_factors
 from tinynet.verification.diagnosis.tape import Change, Key, Passing, Site, Tape, record
 
@@ -138,14 +138,25 @@ class Scene:
         )
 
     def reaches(self, spot: Spot, names: Sequence[str]) -> bool:
-        """Return whether every entry that is wrong is one to which the spot contributes."""
-        cut = self.cut([spot.site])
-        for n in names:
-            if n in self.run.wrong and np.shape(self.run.got[n]) == self.exact[n].shape:
+        """Return whether every entry that is wrong is one into which what passes the spot flows, be it 0 now."""
+        moved = self._sweep({spot.site: lambda p: disturbed(p.right)}) or {}
+        for n in {*names} & self.run.wrong & set(moved):
+            if np.shape(self.run.got[n]) == self.exact[n].shape:
                 off = np.abs(np.asarray(self.run.got[n]) - self.run.exact[n]) > 4 * self.run.tolerance[n]
-                if np.any(off & (cut[n] == self.exact[n])):
+                if np.any(off & (moved[n] == self.exact[n])):
                     return False
         return True
+
+    def diagonal(self, name: str) -> Array:
+        """Return the gradient of x with what each entry of y has from its own entry of x; NaN where that is none."""
+        (dy, *others), found = self.tape.dy, np.full(self.exact[name].shape, np.nan)
+        if others or dy.shape != found.shape:
+            return found
+        for i in np.ndindex(*dy.shape):
+            alone = np.zeros(dy.shape)
+            alone[i] = dy[i]
+            found[i] = replace(self.tape, dy=(alone,), states={}).gradients()[name][i]
+        return found
 
     def passing(self, site: Site) -> Passing | None:
         """Return what passes the last edge of a site when nothing is wrong."""
@@ -181,7 +192,7 @@ class Found:
             sentence = self.mistake.sentence.replace("{text}", text or "the output").replace("{c}", c)
             if self.spots[0].through is not None:
                 sentence += f", on its way through `{self.spots[0].through.line.text()}`"
-        return Diagnosis(self.names, self.mistake.fault, self.factor, sentence, str(first.line), text)
+        return Diagnosis(self.names, self.mistake.fault, self.factor, sentence, first.line)
 
 
 @dataclass
@@ -355,6 +366,11 @@ class Search:
             if self._cut_fits(chosen, names, free):
                 return Found(tuple(names), tuple(map(Spot, chosen)), CUT)
         return None
+
+    def own_input_only(self, name: str) -> bool:
+        """Return whether each entry of y passes what comes back to its own entry of x alone: ∂y/∂x, the diagonal."""
+        failing = [scene for scene in self.scenes if name in scene.run.wrong and scene.exact[name].size <= 64]
+        return bool(failing) and all(scene.run.reproduces(name, scene.diagonal(name)) for scene in failing)
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return the site nearest to the inputs through which all these gradients and no right one pass."""

@@ -47,6 +47,21 @@ class Line(NamedTuple):
         name, equals, rest = self.text().partition(" = ")
         return name if equals and rest and name.replace(".", "").isidentifier() else ""
 
+    def excerpt(self, around: int | None = None) -> tuple[tuple[int, str, bool], ...]:
+        """Return the lines around, of the whole function if it is short: number, text, whether of the statement."""
+        found = statement_at(self.file, self.number)
+        if found is None:
+            return ()
+        first, last = found[1].lineno, _last_line(found[1])
+        margin = 8 if around is None else around
+        start, end = first - margin, last + margin
+        if (outer := _function_around(self.file, first)) and outer.end_lineno:
+            whole = around is None and outer.end_lineno - outer.lineno < 40
+            start, end = (outer.lineno, outer.end_lineno) if whole else (start, min(end, outer.end_lineno))
+        lines = linecache.getlines(self.file)
+        shown = range(max(start, 1), min(end, len(lines)) + 1)
+        return tuple((n, lines[n - 1].rstrip(), first <= n <= last) for n in shown)
+
     def __str__(self) -> str:
         return f"{Path(self.file).name}:{self.statement().number}" if self else ""
 
@@ -62,14 +77,24 @@ def _last_line(node: ast.stmt) -> int:
     return max(body[0].lineno - 1, node.lineno) if body else node.end_lineno or node.lineno
 
 
+def _function_around(file: str, number: int) -> ast.FunctionDef | None:
+    functions = [f for f in ast.walk(_parsed(file)) if isinstance(f, ast.FunctionDef)]
+    around = [f for f in functions if f.lineno <= number <= (f.end_lineno or f.lineno)]
+    return max(around, key=lambda f: f.lineno, default=None)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: str) -> ast.Module:
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
 @functools.lru_cache(maxsize=64)
 def _statements(file: str) -> dict[int, tuple[Line, ast.stmt]]:
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return {}
     found: dict[int, tuple[Line, ast.stmt]] = {}
-    for node in ast.walk(tree):  # from the outside in: what is inner overwrites
+    for node in ast.walk(_parsed(file)):  # from the outside in: what is inner overwrites
         if isinstance(node, ast.stmt):
             for number in range(node.lineno, _last_line(node) + 1):
                 found[number] = (Line(file, node.lineno), node)
