@@ -146,3 +146,11 @@ def test_schedules_equal_optax_at_every_step(ours, theirs):
 def test_bad_settings_are_named(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+def test_adam_refuses_a_dtype_in_which_epsilon_is_zero():
+    with pytest.raises(ValueError, match=r'AdamW: eps=1e-08 is 0 in float16, the dtype of params\["w"\].*float32'):
+        tn.AdamW().init({"w": np.ones(3, np.float16)})
+    params = {"w": np.ones(3, np.float16)}
+    state = tn.Adam(eps=1e-3).init(params)
+    assert tn.Adam(eps=1e-3).update(params, {"w": np.zeros(3, np.float16)}, state)[0]["w"].tolist() == [1, 1, 1]

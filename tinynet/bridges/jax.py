@@ -16,8 +16,10 @@ def to_custom_vjp(layer: Layer) -> Callable[[Params, Array], Array]:
     """Return f(params, x) -> y whose reverse-mode derivative is `layer.backward`.
 
     It works under `jax.jit`, `jax.vmap`, `jax.grad` and `jax.vjp`, wherever a function does: in an Equinox or Flax
-    module, in a loss that Optax minimises. As for every `jax.custom_vjp`, forward mode (`jax.jvp`, `jax.hessian`) is
-    refused by JAX; a second reverse mode differentiates the hand-written backward itself.
+    module, in a loss that Optax minimises. As for every `jax.custom_vjp`, forward mode of f itself (`jax.jvp`,
+    `jax.jacfwd`) is refused by JAX. What differentiates a gradient, in either mode, differentiates the hand-written
+    backward: `jax.grad` of `jax.grad`, and `jax.hessian`. So a loss may hold ∂y/∂x and ∂²y/∂x², as those that
+    penalise the residual of a differential equation do: `scripts/oscillator.py` trains one.
 
     Shapes:
         params as `layer.init` gives them, or JAX arrays of these shapes; x and y as `layer.forward` has them. Where x

@@ -17,7 +17,7 @@ from tinynet.optimizers.learning_rate import (
     next_step,
 )
 from tinynet.optimizers.optimizer import Optimizer, zeros_like
-from tinynet.trees import map_leaves
+from tinynet.trees import leaves_with_paths, map_leaves
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Adam(Optimizer):
     Source: D. P. Kingma, J. Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1.
 
     Raises:
-        TypeError, ValueError: a setting is not a number in its range.
+        TypeError, ValueError: a setting is not a number in its range; `init`: ε > 0 is 0 in the parameters' dtype.
     """
 
     traced = ("lr", "weight_decay")
@@ -57,6 +57,12 @@ class Adam(Optimizer):
         object.__setattr__(self, "eps", check_number(owner, "eps", self.eps, 0.0))
 
     def init(self, params: Params) -> Any:
+        for path, p in leaves_with_paths(params):
+            if self.eps and not p.dtype.type(self.eps):
+                raise ValueError(
+                    f"{type(self).__name__}: eps={self.eps} is 0 in {p.dtype}, the dtype of params{path}, where a zero "
+                    "gradient would make 0 / 0; expected parameters of dtype float32 or float64"
+                )
         return {"step": first_step(), "m": zeros_like(params), "v": zeros_like(params)}
 
     def learning_rate(self, state: Any) -> float | None:
