@@ -2,9 +2,9 @@
 
 import jax
 import numpy as np
-from scripts import oscillator
 
 import tinynet as tn
+from scripts import oscillator
 from tests.reference import assert_within
 
 
