@@ -20,7 +20,6 @@ MODULE = """
 
     import jax
     import numpy as np
-    import torch
 
     import tinynet as tn
 
@@ -78,17 +77,6 @@ MODULE = """
     def valued(w, x):
         return (w * x).sum(), 2 * x
 
-    class Function(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, a, b):
-            ctx.save_for_backward(a, b)
-            return a * b
-
-        @staticmethod
-        def backward(ctx, dy):
-            a, b = ctx.saved_tensors
-            return dy * b, -dy * a
-
     @jax.custom_vjp
     def rule(x):
         return x * x
@@ -99,11 +87,27 @@ MODULE = """
         return lambda args, dy: (args[0] * dy,)
 """
 
+MODULE_WITH_TORCH = """
+    import torch
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            ctx.save_for_backward(a, b)
+            return a * b
+
+        @staticmethod
+        def backward(ctx, dy):
+            a, b = ctx.saved_tensors
+            return dy * b, -dy * a
+"""
+
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
     (folder / "forms_of_others.py").write_text(textwrap.dedent(MODULE))
+    (folder / "forms_with_torch.py").write_text(textwrap.dedent(MODULE_WITH_TORCH))
     sys.path.insert(0, str(folder))
     yield importlib.import_module("forms_of_others")
     sys.path.remove(str(folder))
@@ -125,7 +129,6 @@ TARGETS = {
     "a pair of named lambdas": (lambda m: (m.square, m.half), X, "'forms_of_others:square, half' --inputs 5,3"),
     "a closure": (lambda m: m.closure, {"x": (5, 3), "scale": 2.0}, "--inputs x=5,3 --flag scale=2.0"),
     "(E, gradient)": (lambda m: m.valued, (X, X), "forms_of_others:valued --inputs 5,3 --inputs 5,3"),
-    "a Function of PyTorch's": (lambda m: m.Function.apply, ((4, 3), (4, 3)), "forms_of_others:Function --inputs"),
     "a custom_vjp": (lambda m: m.rule, X, "forms_of_others:rule --inputs 5,3"),
 }
 
@@ -133,7 +136,17 @@ TARGETS = {
 @pytest.mark.parametrize("form", TARGETS)
 def test_the_command_makes_the_finding_again(forms, form, capsys):
     make, inputs, expected = TARGETS[form]
-    report = tn.verify(make(forms), inputs=inputs, seed=3, probes=["rectangular"])
+    assert_the_command_finds_it_again(make(forms), inputs, expected, capsys)
+
+
+def test_the_command_makes_the_finding_in_a_function_of_torch_again(forms, capsys):
+    pytest.importorskip("torch")
+    target = importlib.import_module("forms_with_torch").Function.apply
+    assert_the_command_finds_it_again(target, ((4, 3), (4, 3)), "forms_with_torch:Function --inputs", capsys)
+
+
+def assert_the_command_finds_it_again(target, inputs, expected, capsys):
+    report = tn.verify(target, inputs=inputs, seed=3, probes=["rectangular"])
     (finding,) = report.findings
     assert expected in finding.reproduce
     assert finding.reproduce.endswith("--seed 3 --probe rectangular")

@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _self_test(args: argparse.Namespace) -> int:
     """Verify the verifier: of the faults seeded into right layers, all are found, 90 % named, none named wrongly."""
-    from tinynet.cli.targets import cases_of
     from tinynet.verification.selftest import TARGETS, self_test, tabulate
+    from tinynet.verification.targets import cases_of
 
     with contextlib.redirect_stdout(sys.stderr):
         outcomes = self_test(TARGETS if args.all is None else cases_of(args.all), progress=_with_bar)
@@ -113,8 +113,8 @@ def _self_test(args: argparse.Namespace) -> int:
 
 
 def _verify_one(args: argparse.Namespace) -> int:
-    from tinynet.cli.targets import load_target
     from tinynet.verification import TargetError, verify
+    from tinynet.verification.targets import load_target
 
     out = sys.stdout
 
@@ -144,8 +144,8 @@ def _verify_one(args: argparse.Namespace) -> int:
 
 
 def _verify_all(args: argparse.Namespace) -> int:
-    from tinynet.cli.targets import cases_of
     from tinynet.verification.random_networks import activations_among
+    from tinynet.verification.targets import cases_of
 
     with contextlib.redirect_stdout(sys.stderr):
         cases = cases_of(args.all)

@@ -83,7 +83,7 @@ def _place(target: Any) -> tuple[str, str]:
 
 def _constructing(target: Any, home: str) -> str:
     """Return the repr of a target if it makes an equal one."""
-    from tinynet.cli.targets import load_target  # the judge of what the command line takes
+    from tinynet.verification.targets import load_target
 
     text = repr(target)
     try:

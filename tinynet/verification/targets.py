@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import tinynet
-from tinynet.verification import TargetError
+from tinynet.verification.adapters.subject import TargetError
 from tinynet.verification.cases import Case
 
 
