@@ -104,3 +104,30 @@ def test_attention_over_64_steps_raises_no_alarm_where_its_terms_cancel_far_out(
     )
     assert report.ok, report
     assert any("digits are lost where terms cancel" in note for note in report.notes)
+
+
+def test_a_right_logistic_cost_is_right_where_the_oracle_itself_loses_the_digits_of_log_1_minus_a():
+    def cost(x, W, b, y):
+        a = 1 / (1 + np.exp(-(x @ W + b)))
+        return -np.sum(y * np.log(a) + (1 - y) * np.log(1 - a)) / len(x)
+
+    def backward(args, dE):
+        x, W, b, y = args
+        dz = dE * (1 / (1 + np.exp(-(x @ W + b))) - y) / len(x)
+        return dz @ W.T, x.T @ dz, dz.sum(axis=0), None
+
+    for seed in (0, 3, 8):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((8, 3)), (rng.random((8, 1)) < 0.5).astype(float)
+        inputs = (x, rng.standard_normal((3, 1)), rng.standard_normal(1), y)
+        report = tn.verify((cost, backward), inputs=inputs, seed=seed, named=False)
+        assert report.verdict == "PASS", report
+
+
+def test_a_batch_norm_that_evaluates_is_judged_with_its_state():
+    assert tn.verify(tn.BatchNorm(3), inputs=(6, 3)).ok
+
+
+@pytest.mark.parametrize(("net", "shape", "seed"), [(tn.MultiHeadAttention(32, 4), (3, 20, 32), 2)])
+def test_saturated_attention_raises_no_alarm(net, shape, seed):
+    assert tn.verify(net, inputs=shape, seed=seed, probes=["rectangular", "saturated", "huge", "float32"]).ok

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Run
-from tinynet.verification.oracle import JaxOracle, leaves_of, spread
+from tinynet.verification.oracle import leaves_of, rounding, spread
 from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, unit_of
 
 
@@ -92,7 +92,7 @@ def compare(
     suspect = [n for n, error in errors.items() if not error <= tolerance[n]]
     if suspect and all(np.isfinite(errors[n]) for n in suspect):
         moves = spread(oracle, subject.args, dy, unit, rng)
-        rounded = rounding(oracle, subject.args, dy, exact, unit).grads
+        rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
         for name in suspect:
             moved = max(_without_ties(moves.grads[name], exact, name), float(np.max(rounded[name], initial=0.0)))
             tolerance[name] = bound(exact.grads[name], unit=unit, spread=moved, depth=subject.depth)
@@ -199,41 +199,6 @@ def _without_ties(moves: Array, exact: Exact, name: str) -> float:
     """Return the largest movement that is no jump from one side of a tie to the other."""
     smooth = moves[(moves <= JUMP * largest_of(exact, name)) | (moves <= CANCELLED * largest_of(exact))]
     return float(np.max(smooth, initial=0.0))
-
-
-_SINGLE = (1e-30, 1e30)
-
-
-def rounding(oracle: Oracle, args: Args, dy: tuple[Array, ...], exact: Exact, unit: float) -> Exact:
-    """Return how far rounding inside the forward pass and its derivative moves y and the gradients.
-
-    It is what the oracle itself is off by when it computes in float32, in proportion to the unit: where terms cancel,
-    their rounding stays, which no movement of the inputs shows.
-    """
-    nothing = Exact(tuple(np.zeros_like(y) for y in exact.y), {n: np.zeros_like(g) for n, g in exact.grads.items()})
-    if not isinstance(oracle, JaxOracle) or oracle.eager:
-        return nothing
-    single = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in args.items()}
-    try:
-        coarse = oracle.in_single(single, tuple(np.asarray(d, np.float32) for d in dy))
-    except Exception:
-        return nothing
-    sizes = [
-        float(np.max(np.abs(a), initial=0.0))
-        for a in (*exact.y, *exact.grads.values(), *args.values())
-        if a.dtype.kind == "f"
-    ]
-    if any(size and not _SINGLE[0] < size < _SINGLE[1] for size in sizes):
-        return nothing  # float32 does not reach there
-    fraction = unit / unit_of("float32")
-
-    def off(a: Array, b: Array) -> Array:
-        return np.nan_to_num(np.abs(np.asarray(a, np.float64) - b) * fraction, nan=0.0, posinf=0.0)
-
-    return Exact(
-        tuple(off(a, b) for a, b in zip(coarse.y, exact.y, strict=True)),
-        {n: off(coarse.grads[n], g) for n, g in exact.grads.items()},
-    )
 
 
 def _ratio(off: float, allowed: float) -> float:

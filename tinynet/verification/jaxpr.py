@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,22 @@ def compiled_vjp(program: Program, wrt: tuple[str, ...]) -> Callable[[Args, tupl
     return call
 
 
+def compiled_with_noise(program: Program, wrt: tuple[str, ...]) -> Callable[..., tuple[Any, Any]]:
+    """Return (args, dy, noise) -> (y, gradients) in which every operation rounds.
+
+    An entry of a result is off by an entry of the vector `noise`, relative to itself; they are used in turn.
+    """
+    closed = program.closed
+    noisy = _compiled_with_noise(_ByText(closed, tuple(program.names.index(name) for name in wrt)))
+
+    def call(args: Args, dy: tuple[Array, ...], noise: Array) -> tuple[Any, Any]:
+        with jax.enable_x64(True):
+            y, grads = noisy(closed.consts, [args[name] for name in program.names], list(dy), noise)
+        return y, dict(zip(wrt, grads, strict=True))
+
+    return call
+
+
 class _ByText:
     """A jaxpr that equals another if both compute the same: primitives, shapes, literals; constants are arguments."""
 
@@ -241,6 +258,54 @@ _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pas
 def _compiled_vjp(program: _ByText) -> Callable[..., Any]:
     small = sum(v.aval.size for v in program.jaxpr.invars) <= LARGE
     return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=_QUICKLY if small else None)
+
+
+@lru_cache(maxsize=64)
+def _compiled_with_noise(program: _ByText) -> Callable[..., Any]:
+    vjp = _vjp_of(program.jaxpr, program.positions)
+
+    def noisy(consts: Any, values: Any, dy: Any, noise: Any) -> Any:
+        closed, shape = jax.make_jaxpr(vjp, return_shape=True)(consts, values, dy)
+        flat = jax.tree.leaves((consts, values, dy))
+        results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return jax.jit(noisy, compiler_options=_QUICKLY)
+
+
+_ROUNDS = frozenset(
+    "add add_any sub mul div pow integer_pow square sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan sinh cosh tanh"
+    " asin acos atan atan2 asinh acosh atanh logistic erf erfc erf_inv lgamma digamma dot_general conv_general_dilated"
+    " reduce_sum reduce_prod cumsum cumprod cumlogsumexp reduce_window_sum scan while cond".split()
+)
+"""What is inexact; the others move numbers or choose among them."""
+
+
+def _rounded(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], noise: Any, turn: Iterator[int]) -> list[Any]:
+    """Evaluate with each result of an inexact operation multiplied by 1 + noise; loops round as a whole."""
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+    def rounded(value: Any) -> Any:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        places = (jnp.arange(value.size) + 61 * next(turn)) % len(noise)
+        return value * (1 + noise[places].reshape(value.shape))
+
+    for eqn in jaxpr.eqns:
+        operands = [read(v) for v in eqn.invars]
+        inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
+        if inner is not None and eqn.primitive.name not in ("scan", "while", "cond"):
+            body, body_consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+            results = _rounded(body, body_consts, operands, noise, turn)
+        else:
+            results = bind(eqn, operands)
+            if eqn.primitive.name in _ROUNDS:
+                results = [rounded(r) for r in results]
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
 
 
 def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Malformed, Oracle, Subject
-from tinynet.verification.comparison import Comparison, compare, rounding, without
+from tinynet.verification.comparison import Comparison, compare, without
 from tinynet.verification.examples import (
     SHAPES,
     Batch,
@@ -31,12 +31,12 @@ from tinynet.verification.jaxpr import is_long
 from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.observed import Fault
-from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of, spread
+from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of, rounding, spread
 from tinynet.verification.probes.branches import Lines, look_for, numbers_in, sides_of
 from tinynet.verification.probes.compiled import backward_function, compiled_gradients
 from tinynet.verification.probes.state import mutation, probe_state
 from tinynet.verification.report import Probe
-from tinynet.verification.tolerance import LARGE, ROUNDS_AWAY, bound, distance, unit_of
+from tinynet.verification.tolerance import LARGE, ROUNDS_ALIKE, ROUNDS_AWAY, SATURATES, bound, distance, unit_of
 
 _NUMBERS = 8
 _SHUFFLES = 8
@@ -349,26 +349,36 @@ def _judged(
 ) -> Comparison:
     """Return the comparison without what is right at a kink, or lost in rounding far out."""
     c = _at_kinks(b, c, oracle, read)
-    if c.wrong and c.dtype == "float64" and e.probe not in (*SHAPES, "cotangents"):
+    if c.wrong and e.probe not in (*SHAPES, "cotangents"):
         c = _without_rounding(b, c, oracle, read)
     return c
 
 
 def _without_rounding(b: _Bench, c: Comparison, oracle: Oracle, read: Callable[[Run], Mapping[str, Any]]) -> Comparison:
-    """Return the comparison without the errors that are rounding where the forward pass saturates and terms cancel."""
-    single = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in c.args.items()}
-    dy = tuple(d.astype(np.float32) for d in c.dy)
-    run = execute(c.subject, single, dy, b.settings.watch)
-    if run.error is not None:
-        return c
-    exact = oracle(single, dy).grads
-    rounded = set()
-    for name in c.wrong:
-        coarse = read(run).get(name)
-        if isinstance(coarse, np.ndarray) and coarse.shape == exact[name].shape:
-            error = distance(np.asarray(c.got[name], np.float64), c.exact.grads[name])
-            if np.isfinite(error) and error <= ROUNDS_AWAY * distance(coarse.astype(np.float64), exact[name]):
-                rounded.add(name)
+    """Return the comparison without the errors that are rounding where the forward pass saturates and terms cancel.
+
+    Rounding is as much smaller in float64 as its spacing is; a wrong formula is as wrong in both. What saturates in
+    one number type is not yet saturated in the other, so smaller inputs are looked at too.
+    """
+    other, share = ("float32", ROUNDS_AWAY) if c.dtype == "float64" else ("float64", ROUNDS_ALIKE)
+    rounded: set[str] = set()
+    for fraction in SATURATES:
+        args = {
+            n: (a * fraction if n in c.subject.inputs else a).astype(other) if a.dtype.kind == "f" else a
+            for n, a in c.args.items()
+        }
+        dy = tuple(d.astype(other) for d in c.dy)
+        run = execute(c.subject.at(args), args, dy, b.settings.watch)
+        if run.error is not None:
+            break
+        exact, there = oracle(args, dy).grads, read(run)
+        for name in c.wrong - rounded:
+            if isinstance(there.get(name), np.ndarray) and there[name].shape == exact[name].shape:
+                error = distance(np.asarray(c.got[name], np.float64), c.exact.grads[name])
+                if np.isfinite(error) and error <= share * distance(there[name].astype(np.float64), exact[name]):
+                    rounded.add(name)
+        if rounded == c.wrong:
+            break
     names = ", ".join(sorted(rounded))
     return without(c, frozenset(rounded), f"{names}: digits are lost where terms cancel ({c.label})" if rounded else "")
 
@@ -505,7 +515,7 @@ def _forward(
             off, allowed = distance(mine.astype(np.float64), theirs), bound(theirs, unit=unit, depth=subject.depth)
             if off > allowed and np.isfinite(off):
                 if moves is None:
-                    rounded = rounding(oracle, subject.args, dy, exact, unit)
+                    rounded = rounding(oracle, subject.args, dy, exact, unit, b.rng)
                     shifted = spread(oracle, subject.args, dy, unit, b.rng)
                     moves = [
                         max(float(np.max(m, initial=0)) for m in pair)

@@ -20,9 +20,12 @@ from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, seed_generators
-from tinynet.verification.jaxpr import Program, compiled_vjp, trace
-from tinynet.verification.tolerance import ROUNDINGS
+from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
+from tinynet.verification.tolerance import JUMP, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
+
+_ERRORS = 4093
+"""How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
 
 
 def shapes_of(args: Args) -> tuple[Any, ...]:
@@ -80,12 +83,16 @@ class JaxOracle:
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
-    def in_single(self, args: Args, dy: tuple[Array, ...]) -> Exact:
-        """Return the same, computed in float32."""
-        key = shapes_of(args)
-        if key not in self._compiled:
-            self._compiled[key] = compiled_vjp(self.program(args), self.subject.wrt)
-        y, grads = self._compiled[key](args, dy)
+    def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
+        """Return the same, computed with an error of up to ±unit in every operation.
+
+        Raises:
+            Exception: the forward pass cannot be compiled.
+        """
+        args64 = as_float64(args)
+        call = compiled_with_noise(self.program(args64), self.subject.wrt)
+        noise = unit * rng.uniform(-1.0, 1.0, _ERRORS)
+        y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy), noise))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
     def _as_it_runs(self, args: Args, dy: tuple[Array, ...]) -> Exact:
@@ -151,6 +158,40 @@ def spread(oracle: Oracle, args: Args, dy: tuple[Array, ...], unit: float, rng: 
         tuple(np.max([np.abs(m.y[i] - y) for m in moved], axis=0) for i, y in enumerate(at.y)),
         {name: np.max([np.abs(m.grads[name] - g) for m in moved], axis=0) for name, g in at.grads.items()},
     )
+
+
+def rounding(
+    oracle: Oracle, args: Args, dy: tuple[Array, ...], exact: Exact, unit: float, rng: np.random.Generator
+) -> Exact:
+    """Return how far rounding inside the forward pass and its derivative moves y and the gradients.
+
+    Where terms cancel, their rounding stays, which no movement of the inputs shows. What moves no further under an
+    error 64 times as large jumps from one side of a tie to the other, and is none of it.
+    """
+
+    def largest(runs: list[Exact]) -> Exact:
+        def far(at: Array, others: list[Array]) -> Array:
+            off = [np.nan_to_num(np.abs(other - at), nan=0.0, posinf=0.0) for other in others]
+            return np.max(off, axis=0) if off else np.zeros_like(at)
+
+        return Exact(
+            tuple(far(y, [run.y[i] for run in runs]) for i, y in enumerate(exact.y)),
+            {n: far(g, [run.grads[n] for run in runs]) for n, g in exact.grads.items()},
+        )
+
+    if not isinstance(oracle, JaxOracle) or oracle.eager or is_long(oracle.program(as_float64(args))):
+        return largest([])
+    try:
+        near = largest([oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)])
+        far = largest([oracle.with_rounding(args, dy, 64 * unit, rng)])
+    except Exception:
+        return largest([])
+
+    def smooth(at: Array, nominal: Array, further: Array) -> Array:
+        jumps = (at > JUMP * np.max(np.abs(nominal), initial=0.0)) & (further < 8 * at)
+        return np.where(jumps, 0.0, at)
+
+    return Exact(near.y, {n: smooth(near.grads[n], g, far.grads[n]) for n, g in exact.grads.items()})
 
 
 def nudged(args: Args, unit: float, rng: np.random.Generator) -> dict[str, Array]:

@@ -39,6 +39,12 @@ CANCELLED = 2.0**-40
 ROUNDS_AWAY = 2.0**-20
 """An error this small beside that of the same call in float32 is rounding: a wrong formula is as wrong in both."""
 
+ROUNDS_ALIKE = 2.0**32
+"""An error in float32 is rounding up to this many times that of the same call in float64, whose spacing is 2⁻²⁹."""
+
+SATURATES = (1.0, 0.8, 0.65, 0.5)
+"""At which shares of the inputs rounding is compared between number types, one of which saturates before the other."""
+
 ONE_HOT = 32
 """How many outputs are looked at one by one at a kink."""
 

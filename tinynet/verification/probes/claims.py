@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.layers import Layer
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.observed import Fault
@@ -18,8 +19,9 @@ def check_samplewise(layer: Layer, params: Any, x: Any) -> list[Fault]:
     if not isinstance(x, np.ndarray) or len(x) < 2 or not layer.samplewise():
         return []
     try:
-        whole = layer.forward(params, x.copy())[0]
-        parts = [layer.forward(params, x[i : i + 1].copy())[0] for i in range(len(x))]
+        state = layer.init_state(x.dtype)
+        whole = forward_with_state(layer, params, x.copy(), state)[0]
+        parts = [forward_with_state(layer, params, x[i : i + 1].copy(), state)[0] for i in range(len(x))]
         same = np.allclose(np.concatenate(parts), whole, rtol=CHOICE, atol=CHOICE)
     except Exception:
         same = False
