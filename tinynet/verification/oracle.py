@@ -169,23 +169,25 @@ def rounding(
     error 64 times as large jumps from one side of a tie to the other, and is none of it.
     """
 
-    def largest(runs: list[Exact]) -> Exact:
+    def largest(center: Exact, runs: list[Exact]) -> Exact:
         def far(at: Array, others: list[Array]) -> Array:
             off = [np.nan_to_num(np.abs(other - at), nan=0.0, posinf=0.0) for other in others]
-            return np.max(off, axis=0) if off else np.zeros_like(at)
+            return np.max(off, axis=0)
 
         return Exact(
-            tuple(far(y, [run.y[i] for run in runs]) for i, y in enumerate(exact.y)),
-            {n: far(g, [run.grads[n] for run in runs]) for n, g in exact.grads.items()},
+            tuple(far(y, [run.y[i] for run in runs]) for i, y in enumerate(center.y)),
+            {n: far(g, [run.grads[n] for run in runs]) for n, g in center.grads.items()},
         )
 
+    nothing = Exact(tuple(map(np.zeros_like, exact.y)), {n: np.zeros_like(g) for n, g in exact.grads.items()})
     if not isinstance(oracle, JaxOracle) or oracle.eager or is_long(oracle.program(as_float64(args))):
-        return largest([])
+        return nothing
     try:
-        near = largest([oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)])
-        far = largest([oracle.with_rounding(args, dy, 64 * unit, rng)])
+        center = oracle.with_rounding(args, dy, 0.0, rng)
+        near = largest(center, [oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)])
+        far = largest(center, [oracle.with_rounding(args, dy, 64 * unit, rng)])
     except Exception:
-        return largest([])
+        return nothing
 
     def smooth(at: Array, nominal: Array, further: Array) -> Array:
         jumps = (at > JUMP * np.max(np.abs(nominal), initial=0.0)) & (further < 8 * at)
