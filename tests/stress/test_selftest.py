@@ -1,6 +1,9 @@
 """The verifier on every fault seeded into the document's classes: minutes."""
 
+import pytest
+
 import tinynet as tn
+from tests.verification.test_selftest import LONG, found_and_named
 from tinynet.verification.selftest import self_test, tabulate
 
 FEW = [tn.Linear(3, 3), tn.Sigmoid(), tn.SquaredError("mean")]
@@ -23,3 +26,8 @@ def test_each_fault_is_counted_once_unless_all_variants_are_asked_for():
     few, all_ = self_test([tn.Sigmoid()]), self_test([tn.Sigmoid()], every=True)
     assert len(few) < len(all_)
     assert len({(o.seeded.name, o.seeded.gradient) for o in few}) == len(few)
+
+
+@pytest.mark.parametrize(("target", "name", "description"), LONG)
+def test_faults_that_hide_are_found_and_named(target, name, description):
+    found_and_named(target, name, description)

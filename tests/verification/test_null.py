@@ -25,22 +25,31 @@ def random_network(rng):
     return tn.Sequential(*layers), widths[0]
 
 
-def test_40_random_right_layers_raise_no_alarm():
+def layers_raise_no_alarm(count):
     rng = np.random.default_rng(0)
-    for seed in range(40):
+    for seed in range(count):
         layer, n = random_layer(rng)
         scale = 10.0 ** rng.integers(-3, 2)
         x = scale * rng.standard_normal((int(rng.choice(BATCHES)), n))
         assert tn.verify(layer, inputs=x, seed=seed).verdict == "PASS", (layer, seed)
 
 
-def test_10_random_right_networks_raise_no_alarm():
+def networks_raise_no_alarm(count):
     rng = np.random.default_rng(1)
-    for seed in range(10):
+    for seed in range(count):
         net, n = random_network(rng)
         x = rng.standard_normal((int(rng.choice(BATCHES)), n))
         loss = [None, tn.SquaredError(), tn.SquaredError("mean")][seed % 3]
         assert tn.verify(net, inputs=x, loss=loss, seed=seed, probes=FEW).verdict == "PASS", (net, seed)
+
+
+# tests/stress has many more of each.
+def test_random_right_layers_raise_no_alarm():
+    layers_raise_no_alarm(6)
+
+
+def test_random_right_networks_raise_no_alarm():
+    networks_raise_no_alarm(3)
 
 
 FEW = ["forward", "state", "rectangular", "batch 1", "saturated", "layout", "param_grads", "float32"]
@@ -74,7 +83,8 @@ INPUTS = RNG.standard_normal((5, 4)), RNG.standard_normal((4, 3)), RNG.standard_
 def seen(relative, gradient, entry, dtype="float64"):
     target = dense_with_error(relative, gradient, entry)
     verdicts = {
-        tn.verify(target, inputs=INPUTS, dtype=dtype, probes=PROBES[dtype], seed=seed).verdict for seed in range(3)
+        tn.verify(target, inputs=INPUTS, dtype=dtype, probes=PROBES[dtype], seed=seed, named=False).verdict
+        for seed in range(3)
     }
     return verdicts == {"FAIL"}
 
