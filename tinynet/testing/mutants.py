@@ -80,7 +80,10 @@ def _mutants(cls: type, methods: Mapping[str, FunctionType]) -> list[Mutant]:
             if ast.dump(tree) not in seen:
                 seen.add(ast.dump(tree))
                 filename = f"<mutant of {cls.__qualname__}.{name}: {text}>"
-                new = _compiled(source, tree, filename)
+                try:
+                    new = _compiled(source, tree, filename)
+                except SyntaxError:  # such as a starred expression on its own
+                    continue
                 mutated = _with_helper(plain, helpers, function, new) if function in helpers else {name: new}
                 mutants.append(Mutant(_subclass(cls, mutated, in_forward="forward" in methods), name, text, new))
     return mutants

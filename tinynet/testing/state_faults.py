@@ -57,7 +57,8 @@ def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[St
     else:
         yield StateFault("accumulates", "the gradient adds up over calls", _accumulates("", 1.0))
     if isinstance(target, Loss):
-        yield StateFault("mutates x", "ŷ −= y in forward", Call.grads, lambda call: _step(call.x, call.params, 1))
+        if [np.shape(a) for a in leaves(sample.x)] == [np.shape(a) for a in leaves(sample.params)]:  # not of classes
+            yield StateFault("mutates x", "ŷ −= y in forward", Call.grads, lambda call: _step(call.x, call.params, 1))
         if _in_cache(sample.with_dy(1.0)) is not None:
             yield StateFault("shares memory", "the array in the cache", _hands_out_the_cache)
     else:

@@ -96,7 +96,8 @@ def compare(
         for name in suspect:
             moved = max(_without_ties(moves.grads[name], exact, name), float(np.max(rounded[name], initial=0.0)))
             tolerance[name] = bound(exact.grads[name], unit=unit, spread=moved, depth=subject.depth)
-            if largest_of(exact, name) <= CANCELLED * (terms := largest_of(exact)):
+            terms = max(largest_of(exact), *usual.values(), 0.0)
+            if largest_of(exact, name) <= CANCELLED * terms:
                 tolerance[name] = max(tolerance[name], bound(np.array(terms), unit=unit, depth=subject.depth))
             tolerance[name] = max(tolerance[name], float(np.max(uncertainty.get(name, 0.0), initial=0.0)))
             excused = 2 * bound(np.array(usual.get(name, 0.0)), unit=unit, depth=subject.depth)

@@ -205,8 +205,15 @@ def is_special(a: Array) -> bool:
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
 
 
-def _one_sign(a: Array) -> bool:
-    return bool(a.size and (np.all(a > 0) or np.all(a < 0)))
+def keeps_its_sign(subject: Subject, name: str) -> bool:
+    """Return whether an array is meant to have the one sign that it has.
+
+    Not so a parameter whose entries are all equal: that is an initial value, which training moves.
+    """
+    a = subject.args[name]
+    if subject.contract or not a.size or not (np.all(a > 0) or np.all(a < 0)):
+        return False
+    return name in subject.inputs or bool(np.any(a != a.flat[0]))
 
 
 def _spread(a: Array) -> float:
@@ -234,6 +241,16 @@ def tied(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
             made[name] = np.sign(a) * np.maximum(np.rint(np.abs(a) / step), 1) * step
         else:
             made[name] = np.rint(a / step) * step + 0.0
+    return made
+
+
+def two_valued(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
+    """Return the arrays with one value for what is positive and 0 for the rest: most maxima are then tied."""
+    made = dict(subject.args)
+    for name in names:
+        a = made[name]
+        if not is_special(a) and not (np.all(a > 0) or np.all(a < 0)):
+            made[name] = np.where(a > 0, _spread(a), 0.0)
     return made
 
 
@@ -296,6 +313,7 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
         made.append(example(probe, scaled(subject, inputs, factor), f"{factor:g} ×"))
     made.append(example("zeros and ties", tied(subject, inputs), "tied"))
     made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
+    made.append(example("zeros and ties", two_valued(subject, inputs), "two values"))
     if len(inputs) > 1:
         same = [n for n in inputs[1:] if subject.args[n].shape == subject.args[inputs[0]].shape]
         if same and not is_special(subject.args[inputs[0]]):
@@ -318,7 +336,7 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
             n: a + 0.3 * (np.abs(a) + 0.3) * rng.standard_normal(a.shape) for n in params for a in [subject.args[n]]
         }
         made.append(example("parameters", {**subject.args, **near}, "moved"))
-        params = tuple(n for n in params if subject.contract or not _one_sign(subject.args[n]))
+        params = tuple(n for n in params if not keeps_its_sign(subject, n))
         made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
         made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))
         made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))

@@ -241,7 +241,7 @@ def execute(
     y: Any = None
     short: Mapping[str, Any] | None = None
     try:
-        with _full_precision() if subject.library == "jax" else contextlib.nullcontext():
+        with full_precision() if subject.library == "jax" else contextlib.nullcontext():
             if context is MISSING:
                 seed_generators(subject.library)
                 y, context = watch.call(lambda: _with_snapshot(session.forward(given)))
@@ -322,7 +322,7 @@ def _changed(given: Mapping[str, Any], pristine: Mapping[str, Any]) -> tuple[str
 
 
 @contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """JAX in 64 bits, and products of float32 as such: GPUs would round their operands to fewer bits."""
     with jax.enable_x64(True), jax.default_matmul_precision("float32"):
         yield

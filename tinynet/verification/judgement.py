@@ -26,7 +26,7 @@ from tinynet.verification.examples import (
     value_examples,
     with_batch,
 )
-from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, line_of_error, told
+from tinynet.verification.execution import LAYOUTS, Hang, Run, Watch, execute, full_precision, line_of_error, told
 from tinynet.verification.jaxpr import is_long
 from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.numerical import NumericalOracle
@@ -199,6 +199,8 @@ def _refused(run: Run) -> str | None:
     if not leaves or any(leaf.dtype.kind not in "fV" for leaf in leaves):
         given = ", ".join(str(leaf.dtype) for leaf in leaves) or "nothing"
         return f"the forward pass returns {given}; expected arrays of floating-point numbers"
+    if not any(leaf.size for leaf in leaves):
+        return "the output has no entries for these inputs: nothing can be compared; give others as inputs="
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         return "the forward pass gives an infinity or a NaN for these inputs; give others as inputs="
     return None
@@ -417,7 +419,7 @@ def _record(b: _Bench, c: Comparison) -> None:
 
 
 def _until_none_is_zero(b: _Bench) -> Iterator[Example]:
-    """Yield the inputs shuffled, until each entry of each gradient was other than zero at some example.
+    """Yield the inputs shuffled, other signs where they have both, until no entry of a gradient was always zero.
 
     What was never anything but zero, an entry that no maximum picks, a unit that is dead, was not tested.
     """
@@ -430,9 +432,11 @@ def _until_none_is_zero(b: _Bench) -> Iterator[Example]:
         here = {n: [g for g in gs if g.shape == b.subject.args[n].shape] for n, gs in grads.items()}
         if all(np.all(np.any([g != 0 for g in gs], axis=0)) for gs in here.values() if gs):
             return
-        args = {
-            n: b.rng.permutation(a.ravel()).reshape(a.shape) if n in names else a for n, a in b.subject.args.items()
-        }
+        args = dict(b.subject.args)
+        for n in names:
+            args[n] = b.rng.permutation(args[n].ravel()).reshape(args[n].shape)
+            if np.any(args[n] < 0) and np.any(args[n] > 0):
+                args[n] = args[n] * b.rng.choice([-1.0, 1.0], args[n].shape)
         subject = b.subject.at(args)
         outputs = _or_none(partial(b.shapes.of, subject, args))
         if outputs is not None:
@@ -491,7 +495,8 @@ def _forward(
     others = [("forward differs", "the forward pass as the oracle runs it", exact.y)]
     if b.settings.reference is not None and subject.reference is not None:
         try:
-            out = subject.reference(b.settings.reference, {n: np.array(a) for n, a in subject.args.items()})
+            with full_precision():  # for one that is written in JAX
+                out = subject.reference(b.settings.reference, {n: np.array(a) for n, a in subject.args.items()})
             if out is None:
                 raise ValueError("it returns None; expected y")
             expected = tuple(np.asarray(leaf, np.float64) for leaf in leaves_of(out))
@@ -772,6 +777,8 @@ def _reason(b: _Bench) -> str:
         if _moves_output(b, name):
             return f"the exact gradient by {name} is zero at every example: nothing was tested; give other inputs="
         b.notes.append(f"{name} does not move y")
+    if compared and len(vacuous) == len(compared) and not b.faults:
+        return "nothing moves y, and every exact gradient is zero: nothing was tested; give other inputs="
     return b.unusable or b.oracle.caveat
 
 

@@ -12,7 +12,6 @@ import dis
 import inspect
 import linecache
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array, Subject
-from tinynet.verification.examples import is_special
+from tinynet.verification.examples import is_special, keeps_its_sign
 from tinynet.verification.jaxpr import bind, inner_jaxprs, line_of, user_frame
 
 _SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e6, 0.1, 1e-2, 1e-4)
@@ -68,7 +67,7 @@ def sides_of(function: Callable[[Mapping[str, Any], tuple[Any, ...]], Any], args
     return Sides(tuple(places), taken)
 
 
-_TWO_SIDED = ("gt", "ge", "lt", "le", "max", "min")
+_TWO_SIDED = ("gt", "ge", "lt", "le", "max", "min", "abs", "sign")
 
 
 def _is_branch(eqn: Any) -> bool:
@@ -126,7 +125,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: 
                     low, x, high = operands
                     seen += [jnp.any(x < low), jnp.any(x >= low), jnp.any(x > high), jnp.any(x <= high)]
                 else:
-                    a, b = operands
+                    a, b = operands if len(operands) == 2 else (*operands, 0.0)
                     seen += [jnp.any(a > b), jnp.any(a < b)]
             results = bind(eqn, operands)
         env.update(zip(eqn.outvars, results, strict=True))
@@ -148,8 +147,7 @@ def look_for(
         for scale in _SCALES:
             for sign in (1.0, -1.0):
                 args = {**subject.args, **{n: sign * scale * subject.args[n] for n in group}}
-                one_sign = any(_one_sign(subject.args[n]) for n in group)
-                if sign < 0 and one_sign and not subject.contract:
+                if sign < 0 and any(keeps_its_sign(subject, n) for n in group):
                     continue
                 new = sides.taken(args, dy) & ~seen
                 if new.any():
@@ -163,16 +161,14 @@ def look_for(
             yield dict(subject.args), larger, f"dy {scale:g} ×"
 
 
-def _one_sign(a: Array) -> bool:
-    return bool(np.all(a > 0) or np.all(a < 0))
-
-
 class Lines:
     """The lines of the target's own functions that ran, while it is traced."""
 
     def __init__(self, subject: Subject) -> None:
         self._files = {f.__code__.co_filename for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")}
         self.ran: dict[CodeType, set[int]] = {}
+        self._steps: dict[CodeType, set[int]] = {}
+        self._on_one_line: dict[CodeType, bool] = {}
 
     def __enter__(self) -> Lines:
         self._before = sys.gettrace()
@@ -185,11 +181,17 @@ class Lines:
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename not in self._files:
             return None
-        ran = self.ran.setdefault(frame.f_code, set())
+        code = frame.f_code
+        ran, steps = self.ran.setdefault(code, set()), self._steps.setdefault(code, set())
         ran.add(frame.f_lineno)
+        if code not in self._on_one_line:
+            self._on_one_line[code] = any(n.body[0].lineno == n.lineno for n in _branches_of(code))
+        frame.f_trace_opcodes = self._on_one_line[code]
 
-        def line(frame: FrameType, _event: str, _argument: Any) -> Any:
+        def line(frame: FrameType, event: str, _argument: Any) -> Any:
             ran.add(frame.f_lineno)
+            if event == "opcode":
+                steps.add(frame.f_lasti)
             return line
 
         return line
@@ -198,31 +200,44 @@ class Lines:
         """Return the line and the text of each condition of which a side never ran; those that raise do not count."""
         found: list[tuple[str, str]] = []
         for code, ran in self.ran.items():
-            for line in _missed_branches(code, ran):
+            for line in _missed_branches(code, ran, self._steps[code]):
                 found.append(
                     (f"{Path(code.co_filename).name}:{line}", linecache.getline(code.co_filename, line).strip())
                 )
         return list(dict.fromkeys(found))
 
 
-def _missed_branches(code: CodeType, ran: set[int]) -> list[int]:
+def _branches_of(code: CodeType) -> list[ast.If | ast.While | ast.For]:
+    """Return the statements that branch in a function, at the lines and columns of its file; none without source."""
     try:
-        source = textwrap.dedent("".join(inspect.getsourcelines(code)[0]))
-        tree = ast.parse(source)
-    except (OSError, TypeError, SyntaxError, IndentationError):
+        source = "".join(inspect.getsourcelines(code)[0])
+        indented = source[:1].isspace()
+        tree = ast.parse(f"if True:\n{source}" if indented else source)
+    except (OSError, TypeError, SyntaxError):
         return []
+    ast.increment_lineno(tree, code.co_firstlineno - 1 - indented)
+    return [
+        n for n in ast.walk(tree) if isinstance(n, (ast.If, ast.While, ast.For)) and n.lineno >= code.co_firstlineno
+    ]
+
+
+def _missed_branches(code: CodeType, ran: set[int], steps: set[int]) -> list[int]:
     possible = {line for _, _, line in code.co_lines() if line is not None}
-    offset = code.co_firstlineno - 1
+    positions = list(code.co_positions())
+    stepped = [positions[i // 2] for i in steps]
     missed = []
-    for node in ast.walk(tree):
-        if not isinstance(node, (ast.If, ast.While, ast.For)):
-            continue
+    for node in _branches_of(code):
         for body in (node.body, node.orelse):
-            lines = {offset + n.lineno for part in body for n in ast.walk(part) if isinstance(n, ast.stmt)}
-            if not body or not lines & possible or lines & ran or isinstance(body[-1], ast.Raise):
+            if not body or isinstance(body[-1], ast.Raise):
                 continue
-            if offset + node.lineno in ran or offset + node.lineno not in possible:
-                missed.append(offset + node.lineno)
+            lines = {n.lineno for part in body for n in ast.walk(part) if isinstance(n, ast.stmt)}
+            if lines == {node.lineno}:  # what stands behind the colon shares the condition's line, not its columns
+                first = body[0].col_offset
+                took = any(line == node.lineno and (column or 0) >= first for line, _, column, _ in stepped)
+            else:
+                took = not lines & possible or bool(lines & ran)
+            if not took and (node.lineno in ran or node.lineno not in possible):
+                missed.append(node.lineno)
     return missed
 
 

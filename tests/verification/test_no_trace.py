@@ -1,0 +1,32 @@
+"""A verification leaves the process as it was, whatever its target does."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+from tests.verification.traces import HABITS, state_of_process, target
+
+X = np.random.default_rng(0).standard_normal((4, 3))
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_a_target_leaves_no_trace(habit):
+    before = state_of_process()
+    report = tn.verify(target(habit), inputs=X, name_seconds=0, probes=["rectangular", "state"])
+    after = state_of_process()
+    assert [k for k in before if before[k] != after[k]] == []
+    assert report.verdict == ("FAIL" if habit == "exit" else "PASS") or habit == "floating-point errors", report
+
+
+def test_verifications_in_several_threads_do_not_disturb_one_another():
+    before = state_of_process()
+    with ThreadPoolExecutor(3) as pool:
+        factors = [1.0, 2.0, 1.0, 3.0]
+        reports = pool.map(
+            lambda f: tn.verify(target("random", f), inputs=X, name_seconds=0, probes=["rectangular"]), factors
+        )
+        assert [r.verdict for r in reports] == ["PASS", "FAIL", "PASS", "FAIL"]
+    after = state_of_process()
+    assert [k for k in before if before[k] != after[k]] == []

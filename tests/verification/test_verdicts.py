@@ -1,0 +1,502 @@
+"""What a verdict means, kind by kind: what is wrong never passes, what is right is never accused, nothing escapes."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+rng = np.random.default_rng(3)
+X, Z, W, V = (rng.standard_normal(shape) for shape in ((5, 3), (5, 3), (3, 2), (4, 4)))
+LABELS = np.array([0, 2, 1, 1, 0])
+
+
+@dataclass(frozen=True)
+class Member:
+    """One target of a kind, with the options of `verify`."""
+
+    kind: str
+    name: str
+    target: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def verify(self, **more: Any) -> tn.Report:
+        return tn.verify(self.target, **{"inputs": X, "name_seconds": 0, **self.options, **more})
+
+
+def members(*found: Member) -> Any:
+    return pytest.mark.parametrize("member", found, ids=[f"{m.kind}: {m.name}" for m in found])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def logsumexp(x):
+    m = x.max(axis=1, keepdims=True)
+    return (m + np.log(np.exp(x - m).sum(axis=1, keepdims=True)))[:, 0]
+
+
+def cross_entropy(z, labels):
+    return (logsumexp(z) - z[np.arange(len(z)), labels]).mean()
+
+
+def cross_entropy_back(args, dy, off=0):
+    z, labels = args
+    p = np.exp(z - logsumexp(z)[:, None])
+    p[np.arange(len(z)), labels] -= 1
+    return dy * p / (len(z) + off), None
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2.0 * x
+
+
+doubled.defvjp(lambda x: (2.0 * x, None), lambda _, g: (5.0 * g,))
+
+
+@jax.custom_jvp
+def squared(x):
+    return x * x
+
+
+squared.defjvp(lambda primals, tangents: (squared(primals[0]), 7.0 * tangents[0]))
+
+
+class Slope:
+    """A leaky rectifier that learns its slope."""
+
+    def __init__(self):
+        self.slope = np.array(0.25)
+
+    def forward(self, x):
+        self.x = x
+        return np.where(x > 0, x, self.slope * x)
+
+    def backward(self, dy):
+        self.dslope = (dy * np.where(self.x > 0, 0, self.x)).sum()
+        return dy * np.where(self.x > 0, 1, self.slope)
+
+
+class PositiveSlope(Slope):
+    def backward(self, dy):
+        super().backward(dy)
+        return dy * np.where(self.x > 0, 1, np.abs(self.slope))
+
+
+class Held:
+    """A linear map that keeps gradients in one array, made once."""
+
+    def __init__(self):
+        self.W, self.dW = W.copy(), np.zeros_like(W)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dy):
+        self.dW[...] = self.x.T @ dy
+        return dy @ self.W.T
+
+
+class Unfound(Held):
+    """Its gradients are where nobody finds them."""
+
+    def __init__(self):
+        self.W = W.copy()
+
+    def backward(self, dy):
+        return dy @ self.W.T
+
+
+class FirstBatch(Held):
+    """It goes on with the samples that it saw first."""
+
+    def forward(self, x):
+        self.x = getattr(self, "x", x)
+        return x @ self.W
+
+    def backward(self, dy):
+        n = min(len(self.x), len(dy))
+        self.dW[...] = self.x[:n].T @ dy[:n]
+        return dy @ self.W.T
+
+
+class Adds(Held):
+    def backward(self, dy):
+        self.dW += self.x.T @ dy
+        return dy @ self.W.T
+
+
+class Once(Held):
+    """Its backward pass uses up what the forward pass left."""
+
+    def forward(self, x):
+        self.stack = [*getattr(self, "stack", []), x]
+        return x @ self.W
+
+    def backward(self, dy):
+        self.dW[...] = self.stack.pop().T @ dy
+        return dy @ self.W.T
+
+
+class Running:
+    def __init__(self):
+        self.gain, self.mean = np.ones(3), np.zeros(3)
+
+    def forward(self, x):
+        self.x = x
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(axis=0)
+        return (x - x.mean(axis=0)) * self.gain
+
+    def backward(self, dy):
+        self.dgain = ((self.x - self.x.mean(axis=0)) * dy).sum(axis=0)
+        d = dy * self.gain
+        return d - d.mean(axis=0)
+
+
+class Shift(tn.Layer):
+    """A bias, its backward passes right."""
+
+    def init(self, rng, dtype=np.float32):
+        return {"b": np.zeros(3, dtype)}
+
+    def forward(self, params, x):
+        return x * x + params["b"], x
+
+    def backward(self, params, x, dy):
+        return 2 * x * dy, self.param_grads(params, x, dy)
+
+    def param_grads(self, params, x, dy):
+        return {"b": dy.sum(axis=0)}
+
+
+class OneSample(Shift):
+    def param_grads(self, params, x, dy):
+        return {"b": dy.sum(axis=0) * (1 if len(x) > 1 else 2)}
+
+
+class AtInit(Shift):
+    def backward(self, params, x, dy):
+        return 2 * x * dy * (1 + params["b"]), self.param_grads(params, x, dy)
+
+
+class Blocks(Shift):
+    def param_grads(self, params, x, dy):
+        return {"b": dy[:32].sum(axis=0)}
+
+
+@dataclass(frozen=True)
+class Trains(Shift):
+    wrong: bool = True
+
+    def sample(self, rng):
+        return Trains(False) if self.wrong else self
+
+    def backward(self, params, x, dy):
+        return 2 * x * dy * (1 if self.wrong else 1.5), self.param_grads(params, x, dy)
+
+
+class Centred(Shift):
+    """Each sample depends on the others, which it denies."""
+
+    def forward(self, params, x):
+        return x - x.mean(axis=0) + params["b"], x
+
+    def backward(self, params, x, dy):
+        return dy - dy.mean(axis=0), self.param_grads(params, x, dy)
+
+    def samplewise(self):
+        return True
+
+
+class Distance(tn.Loss):
+    """Σ|ŷ − y|, whose gradient is NaN where they are equal."""
+
+    def forward(self, y_hat, y):
+        r = y_hat - y
+        return abs(r).sum(), r
+
+    def backward(self, cache, dE=1.0):
+        return dE * cache / abs(cache)
+
+
+class Signs(Distance):
+    def backward(self, cache, dE=1.0):
+        return dE * np.sign(cache)
+
+
+class Lies(Signs):
+    def each(self, y_hat, y):
+        return (y_hat - y).sum(axis=1)
+
+
+def above_sixteen(args, dy):
+    x, w = args
+    return dy @ w.T, x[:16].T @ dy[:16]
+
+
+def maximum_back(tied):
+    def back(args, dy):
+        hit = args[0] == args[0].max(axis=1, keepdims=True)
+        many = hit.sum(axis=1, keepdims=True) > 1
+        return (np.where(many, tied, 1).astype(dy.dtype) * hit * dy[:, None],)
+
+    return back
+
+
+def first_maximum_back(args, dy):
+    (x,) = args
+    return ((np.arange(x.shape[1]) == x.argmax(axis=1)[:, None]) * dy[:, None],)
+
+
+def norm(x):
+    return np.sqrt((x * x).sum(axis=1))
+
+
+def norm_back(args, dy):
+    return ((dy / norm(args[0]))[:, None] * args[0],)
+
+
+ONE_ZERO = X.copy()
+ONE_ZERO[1] = 0
+SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
+
+
+@members(
+    Member("the user's own rule", "custom_vjp", (lambda x: doubled(x) + 0.0, lambda a, dy: (5 * dy,))),
+    Member("the user's own rule", "custom_jvp", (lambda x: squared(x) * 1.0, lambda a, dy: (7 * dy,))),
+    Member("not found", "a parameter", Unfound()),
+    Member("vacuous", "zeros given", (lambda x: x**3, lambda a, dy: (9 * a[0] ** 2 * dy,)), {
+        "inputs": np.zeros((4, 2))}),
+    Member("vacuous", "width 0", (lambda x: x @ W[:, :0], lambda a, dy: (9 * dy @ W[:, :0].T,))),
+    Member(
+        "vacuous",
+        "a dead unit",
+        (
+            lambda x, w: np.maximum(x @ w, 0),
+            lambda a, dy: ((dy * (a[0] @ a[1] > 0)) @ a[1].T, 3 * a[0].T @ (dy * (a[0] @ a[1] > 0))),
+        ),
+        {"inputs": (abs(X), -abs(W))},
+    ),
+    Member("kinks", "ties get 10 dy", (lambda x: x.max(axis=1), maximum_back(10)), {"inputs": (6, 4)}),
+    Member("kinks", "5 at |0|", (lambda x: abs(x), lambda a, dy: (dy * np.where(a[0] == 0, 5, np.sign(a[0])),))),
+    Member(
+        "kinks",
+        "data of scale 1e-8",
+        (lambda x: np.arctan(1e8 * x), lambda a, dy: (0.5e8 * dy / (1 + (1e8 * a[0]) ** 2),)),
+        {"inputs": 1e-8 * X},
+    ),
+    Member("not finite", "a row of zeros", (norm, norm_back), {"inputs": ONE_ZERO}),
+    Member("not finite", "ŷ = y", Distance(), {"inputs": None}),
+    Member("large inputs", "a bound at 50", (lambda x: np.minimum(x, 50.0), lambda a, dy: (dy * 1.0,))),
+    Member("large inputs", "exp overflows", (logsumexp, lambda a, dy: (
+        dy[:, None] * np.exp(a[0]) / np.exp(a[0]).sum(axis=1, keepdims=True),))),
+    Member("large inputs", "float32 alone", (
+        lambda x: np.logaddexp(0, x), lambda a, dy: (dy * np.exp(a[0]) / (1 + np.exp(a[0])),)), {"dtype": "float32"}),
+    Member("batches", "param_grads for one sample", OneSample()),
+    Member("batches", "blocks of 32", Blocks()),
+    Member("batches", "more than 16", (lambda x, w: x @ w, above_sixteen), {"inputs": (X, W)}),
+    Member("batches", "the first one is kept", FirstBatch()),
+    Member("parameters", "right at b = 0 only", AtInit()),
+    Member("parameters", "right for positive slopes only", PositiveSlope()),
+    Member("the layer that trains", "its gradient × 1.5", Trains()),
+    Member("linear in dy", "clipped", (lambda x: x * 3.0, lambda a, dy: (3 * np.clip(dy, -8, 8),))),
+    Member("linear in dy", "garbage for 0", (lambda x: x * 3.0, lambda a, dy: (np.where(dy == 0, 1, 3 * dy),))),
+    Member("claims", "samplewise", Centred()),
+    Member("claims", "each", Lies(), {"inputs": None}),
+    Member(
+        "the forward pass",
+        "differs from reference= far out",
+        (lambda x: np.minimum(x, 30.0), lambda a, dy: (dy * (a[0] < 30),)),
+        {"reference": lambda x: x},
+    ),
+    Member("labels", "divided by m − 1", (cross_entropy, lambda a, dy: cross_entropy_back(a, dy, -1)), {
+        "inputs": (X, LABELS)}),
+    Member("branches", "Python's if", (lambda x: x * x, lambda a, dy: (
+        2 * a[0] * dy if abs(a[0]).max() < 400 else a[0] * dy,))),
+)  # fmt: skip
+def test_a_wrong_gradient_never_passes(member):
+    expected = {"FAIL", "INCONCLUSIVE"} if member.kind in ("not found", "vacuous") else {"FAIL"}
+    report = member.verify()
+    assert report.verdict in expected, report
+    if report.verdict == "INCONCLUSIVE":
+        assert report.reason
+
+
+GATE = (lambda h, m: h * m, lambda a, dy: (dy * a[1], (dy * a[0]).sum(axis=1, keepdims=True)))
+
+
+def closure(x, w):
+    h = np.tanh(x @ w)
+    return h, lambda dy: ((dy * (1 - h * h)) @ w.T, x.T @ (dy * (1 - h * h)))
+
+
+def single(x, w):
+    y = np.zeros((len(x), w.shape[1]), np.float32)
+    y[:] = x @ w
+    return y, lambda dy: ((dy @ w.T).astype("f"), (x.T @ dy).astype("f"))
+
+
+@members(
+    Member("axes of length 1", "a gate a row", GATE, {"inputs": (X, X[:, :1] + 2)}),
+    Member("axes of length 1", "two samples", GATE, {"inputs": (X[:2], X[:2, :1] + 2)}),
+    Member("axes of length 1", "one sample, one column", GATE, {"inputs": (X[:1, :1], X[:1, :1] + 2)}),
+    Member("captured", "a width", (lambda x: x + X[0], lambda a, dy: (dy * 1.0,))),
+    Member("captured", "a target", (lambda p: ((p - Z) ** 2).sum(), lambda a, dy: (2 * dy * (a[0] - Z),))),
+    Member("slices", "halves of a batch", (lambda p: (p[:2] * p[2:]).sum(), lambda a, dy: (
+        dy * np.concatenate([a[0][2:], a[0][:2]]),)), {"inputs": V}),
+    Member("ties", "first winner", (lambda x: x.max(axis=1), first_maximum_back), {"inputs": SPARSE}),
+    Member("ties", "shared by the winners", (lambda x: x.max(axis=1), lambda a, dy: (
+        (hit := a[0] == a[0].max(axis=1, keepdims=True)) / hit.sum(axis=1, keepdims=True) * dy[:, None],)),
+        {"inputs": SPARSE, "dtype": "float64"}),
+    Member("ties", "sign(0)", Signs(), {"inputs": (np.rint(X), np.rint(Z))}),
+    Member("memory", "made once", Held()),
+    Member("memory", "one array for two", (lambda a, b: a + b, lambda a, dy: (dy, dy)), {"inputs": (X, Z)}),
+    Member("memory", "a view", (lambda x: x.T * 1.0, lambda a, dy: (dy.T,))),
+    Member("state", "running statistics", Running()),
+    Member("state", "adds up", Adds()),
+    Member("state", "runs once", Once()),
+    Member("state", "a closure", closure, {"inputs": (X, W)}),
+    Member("single precision", "inside", single, {"inputs": (X.astype("f"), W.astype("f")), "dtype": "float32"}),
+    Member("parameters", "a slope", Slope()),
+    Member("labels", "integers", (cross_entropy, cross_entropy_back), {"inputs": (X, LABELS)}),
+    Member("large inputs", "a bound, kept", (lambda x: np.minimum(x, 50.0), lambda a, dy: (dy * (a[0] < 50),))),
+    Member("large inputs", "log-sum-exp", (logsumexp, lambda a, dy: (
+        dy[:, None] * np.exp(a[0] - logsumexp(a[0])[:, None]),))),
+    Member("reference", "in jax.numpy", (lambda x: np.tanh(x), lambda a, dy: (dy * (1 - np.tanh(a[0]) ** 2),)), {
+        "reference": jnp.tanh}),
+    Member("cancels", "a bias before the mean is taken away", (
+        lambda x, b: (x + b) - (x + b).mean(axis=0),
+        lambda a, dy: (dy - dy.mean(axis=0), (dy - dy.mean(axis=0)).sum(axis=0))), {"inputs": (X, X[0])}),
+)  # fmt: skip
+def test_a_right_gradient_is_never_accused(member):
+    report = member.verify()
+    assert report.verdict == "PASS", report
+
+
+def test_several_findings_do_not_hide_one_another():
+    def forward(x, w, b):
+        return np.tanh(x) @ w + b
+
+    def backward(args, dy):
+        x, w, _ = args
+        return 2 * (dy @ w.T) * (1 - np.tanh(x) ** 2), dy.T @ np.tanh(x), dy.sum(axis=0) / len(x)
+
+    report = tn.verify((forward, backward), inputs=(X, W, W[0]), name_seconds=0)
+    assert {n for f in report.findings for n in (f.gradient, *f.also)} == {"x", "w", "b"}
+    assert any("w has shape (2, 3), expected (3, 2): transposed" in str(f) for f in report.findings)
+
+
+def test_none_for_one_gradient_does_not_hide_a_factor_in_another():
+    pair = (lambda p, t: ((p - t) ** 2).sum(), lambda a, dy: (3 * dy * (a[0] - a[1]), None))
+    assert [f.gradient for f in tn.verify(pair, inputs=(X, Z), name_seconds=0).findings] == ["p"]
+
+
+def sleeps(args, dy):
+    time.sleep(100)
+
+
+def spins(args, dy):
+    while True:
+        pass
+
+
+class SpinsInParamGrads(Shift):
+    def param_grads(self, params, x, dy):
+        while True:
+            pass
+
+    def backward(self, params, x, dy):
+        return 2 * x * dy, {"b": dy.sum(axis=0)}
+
+
+@members(
+    Member("hangs", "sleeps", (lambda x: x * 2.0, sleeps)),
+    Member("hangs", "loops", (lambda x: x * 2.0, spins)),
+    Member("hangs", "loops in param_grads", SpinsInParamGrads()),
+)
+def test_what_does_not_come_back_is_a_finding_in_time(member, monkeypatch):
+    for module in ("verify", "execution"):
+        loaded = sys.modules[f"tinynet.verification.{module}"]
+        if hasattr(loaded, "HANG_SECONDS"):
+            monkeypatch.setattr(loaded, "HANG_SECONDS", 0.5)
+    start = time.perf_counter()
+    report = member.verify()
+    assert (report.verdict, report.findings[0].fault) == ("FAIL", "hangs")
+    assert time.perf_counter() - start < 8
+
+
+@pytest.mark.parametrize("stage", ["forward", "backward"])
+def test_an_exit_is_a_finding(stage):
+    def leave(*_):
+        sys.exit(0)
+
+    pair = (leave, lambda a, dy: (dy,)) if stage == "forward" else (lambda x: 2.0 * x, leave)
+    report = tn.verify(pair, inputs=X, name_seconds=0)
+    assert (report.verdict, report.findings[0].fault) == ("FAIL", "exits")
+
+
+def far_branch(x):
+    y = x * 2.0
+    if len(x) > 1000:
+        y = y * 3.0
+    return y
+
+
+# fmt: off
+def far_branch_on_a_line(x):
+    y = x * 2.0
+    if len(x) > 1000: y = y * 3.0  # noqa: E701
+    return y
+# fmt: on
+
+
+@pytest.mark.parametrize("forward", [far_branch, far_branch_on_a_line])
+def test_a_branch_that_no_example_took_is_named(forward):
+    report = tn.verify((forward, lambda a, dy: (2.0 * dy,)), inputs=X)
+    assert "PASS, 1 branch not reached" in str(report)
+    assert "if len(x) > 1000" in report.unreached[0]
+
+
+def test_the_report_tells_what_was_compared_by_which_rule_and_how_well():
+    report = tn.verify(closure, inputs=(X, W))
+    assert report.compared == ("x", "w")
+    assert report.resolution == pytest.approx(32 * 2.0**-52)
+    assert "≤ 32 · max(" in str(report)
+    deep = tn.Sequential(*[tn.Linear(2, 2), tn.Sigmoid()] * 3)
+    assert "≤ 32 · 6 layers · max(" in str(tn.verify(deep, inputs=(3, 2), dtype="float64", probes=["rectangular"]))
+
+
+def test_the_figure_is_the_figure_measured():
+    def forward(x):
+        return x * 1.0
+
+    off = 1 + 48 * 2.0**-52  # one and a half times of what is allowed
+    (finding,) = tn.verify(
+        (forward, lambda a, dy: (dy * dy.dtype.type(off),)), inputs=X, dtype="float64", name_seconds=0
+    ).findings
+    assert 1 < finding.ratio < 2
+    assert finding.tolerance == pytest.approx(32 * 2.0**-52 * abs(finding.expected_array).max())
+
+
+class NumPyOnly(Shift):
+    """Right, and written so that JAX cannot follow it."""
+
+    def forward(self, params, x):
+        y = np.empty_like(x)
+        np.multiply(x, x, out=y)
+        return y + params["b"], np.asarray(x)
+
+
+def test_a_pass_says_what_could_not_run():
+    report = tn.verify(NumPyOnly(), inputs=X)
+    assert report.verdict == "PASS", report
+    assert any("jax.jit" in note for note in report.notes), report
