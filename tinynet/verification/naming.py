@@ -13,7 +13,7 @@ import numpy as np
 from tinynet.faults import FAULTS
 from tinynet.verification.adapters.subject import Args, Array, Gradients, Subject
 from tinynet.verification.comparison import Comparison
-from tinynet.verification.diagnosis import Wrong, diagnose, placed
+from tinynet.verification.diagnosis import Tracer, Wrong, diagnose, placed
 from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.examples import SHAPES
 from tinynet.verification.execution import Watch, execute
@@ -136,7 +136,7 @@ def _first_shape(comparisons: Sequence[Comparison]) -> str:
 
 def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence: str, **more: Any) -> Fault:
     name = names[0]
-    c = next(c for c in seen if name in c.wrong or name in c.misshapen)
+    c = _most_telling([c for c in seen if name in c.wrong or name in c.misshapen], names)
     got = c.got.get(name, c.misshapen.get(name))
     expected = c.exact.grads[name]
     extent = f"at {len(seen)} example{'s' if len(seen) > 1 else ''}"
@@ -146,6 +146,11 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
     shapes = tuple(dict.fromkeys(shapes_of(d) for d in seen))
     return Fault(names, fault, sentence, probe_of(c), got=got, expected=expected,
                  tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
+
+
+def _most_telling(seen: Sequence[Comparison], names: Sequence[str]) -> Comparison:
+    """Return the first comparison of those in which most of these gradients are wrong."""
+    return max(seen, key=lambda c: sum(n in c.wrong or n in c.misshapen for n in names))
 
 
 def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], seconds: float) -> list[Fault]:
@@ -179,11 +184,18 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
 
 def _where(j: Judgement, bad: Sequence[Comparison], fault: Fault, seconds: float, watch: Watch) -> Line:
     """Return the backward's statement to blame, found by running the target again while it is traced."""
-    c = next(c for c in bad if any(n in c.wrong or n in c.misshapen for n in fault.gradients))
+    c = _most_telling(bad, fault.gradients)
 
-    def run() -> Mapping[str, Any]:
+    def run(tracer: Tracer) -> Mapping[str, Any]:
         session = c.subject.start()
-        backward = getattr(session, "param_grads" if c.probe == "param_grads" else "backward")
+        of_target: Callable[[Any, Any], Gradients] = getattr(
+            session, "param_grads" if c.probe == "param_grads" else "backward"
+        )
+
+        def backward(cache: Any, dy: Any) -> Gradients:
+            with tracer:
+                return of_target(cache, dy)
+
         return execute(c.subject, c.args, c.dy, watch, session=_Once(session.forward, backward)).grads
 
     try:

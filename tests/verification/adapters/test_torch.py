@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import tinynet as tn
 from tests.verification.adapters.judge import errors
 from tinynet.verification.adapters.subject import MISSING, Malformed, TargetError
 from tinynet.verification.adapters.torch import adapt_double_backward, adapt_torch
@@ -610,3 +611,29 @@ def test_parameters_are_contiguous_in_whatever_layout_the_arrays_are():
     exact = subject.make_oracle(subject)(subject.args, (dy,)).grads
     for name, gradient in session.backward(context, dy).items():
         np.testing.assert_allclose(gradient, exact[name], rtol=1e-10, atol=1e-12)
+
+
+class Gate(Function):
+    """A gate whose `dp` lacks the factor 1 − s of the second term."""
+
+    @staticmethod
+    def forward(ctx, x, w, b):
+        p = x @ w + b
+        s = torch.sigmoid(p)
+        ctx.save_for_backward(x, w, p, s)
+        return p * s
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, p, s = ctx.saved_tensors
+        if len(x) > 1000:
+            return None, None, None
+        dp = dy * s + dy * p * s
+        return dp @ w.T, x.T @ dp, dp.sum(0)
+
+
+def test_the_place_of_a_fault_is_a_statement_of_the_backward_that_ran():
+    report = tn.verify(Gate, inputs=((5, 4), (4, 3), (3,)), dtype="float64")
+    (finding,) = report.findings
+    assert (finding.gradient, finding.also) == ("x", ("w", "b"))
+    assert finding.where_text == "dp = dy * s + dy * p * s"

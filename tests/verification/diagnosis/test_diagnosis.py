@@ -47,8 +47,9 @@ def test_nine_faults_in_ten_are_named_and_placed():
             assert all(d.fault in FAULTS for d in found)
             named += all(d.fault != "unknown" for d in found)
 
-            def again(fault=fault, run=run):
-                return fault.backward({n: a.copy() for n, a in run.args.items()}, tuple(d.copy() for d in run.dy))
+            def again(tracer, fault=fault, run=run):
+                with tracer:
+                    return fault.backward({n: a.copy() for n, a in run.args.items()}, tuple(d.copy() for d in run.dy))
 
             where = placed(again, run, sorted(run.wrong), seconds=20)
             near += abs(where.number - fault.line) <= 1

@@ -14,11 +14,11 @@ from dataclasses import replace
 
 from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
-from tinynet.verification.diagnosis.place import placed
+from tinynet.verification.diagnosis.place import Tracer, placed
 from tinynet.verification.diagnosis.returned import exchanged, of_one_array, of_some_entries, rounded_to_float32
 from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
 
-__all__ = ["Diagnosis", "Wrong", "diagnose", "placed"]
+__all__ = ["Diagnosis", "Tracer", "Wrong", "diagnose", "placed"]
 
 
 def diagnose(

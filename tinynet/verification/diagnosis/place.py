@@ -28,29 +28,28 @@ from tinynet.verification.diagnosis.primitives import Array, disturbed, library_
 from tinynet.verification.diagnosis.source import HERE, Line, statement_at
 from tinynet.verification.diagnosis.tape import record
 
-Run = Callable[[], Mapping[str, Any]]
+Run = Callable[["Tracer"], Mapping[str, Any]]
+"""Runs the target, its backward within `with tracer`, and returns the gradients."""
 Replacements = Mapping[tuple[Line, str], Mapping[int, Array]]
 """For a statement and what it writes to: in which turn, counted from 0, which value is put there instead."""
 
 
 @dataclass
-class Watch:
-    """What the statements of the user's code write, in the order in which each ran first."""
+class Tracer:
+    """What the statements of the user's code write within `with tracer`, in the order in which each ran first."""
 
     replacements: Replacements = field(default_factory=dict)
     written: dict[tuple[Line, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
     returned: list[tuple[Line, list[Array]]] = field(default_factory=list)
 
-    def run(self, target: Run) -> Mapping[str, Any]:
-        """Run the target, watched; the tracing of the caller's is put back."""
-        before = sys.gettrace()
-        sys.settrace(self._enter)
-        try:
-            return target()
-        finally:
-            sys.settrace(before)
+    def __enter__(self) -> None:
+        self._tracer_before = sys.gettrace()
+        sys.settrace(self._call)
 
-    def _enter(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._tracer_before)
+
+    def _call(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         if _is_foreign(frame.f_code.co_filename):
             return None
         pending: list[tuple[Line, ast.stmt]] = []
@@ -62,7 +61,7 @@ class Watch:
             if event == "line" and found is not None:
                 pending[:] = [found]
             elif event == "return" and found is not None:
-                self.returned.append((found[0], [np.array(a) for a in leaves(arg) if isinstance(a, np.ndarray)]))
+                self.returned.append((found[0], [h.copy() for a in leaves(arg) if (h := _held(a)) is not None]))
             return trace
 
         return trace
@@ -74,16 +73,24 @@ class Watch:
                 value = eval(text, frame.f_globals, dict(frame.f_locals))
             except Exception:
                 continue
-            if not isinstance(value, (np.ndarray, np.floating)) or value.dtype.kind != "f":
+            held = _held(value)
+            if held is None:
                 continue
             turns = self.written[line, text]
             new = self.replacements.get((line, text), {}).get(len(turns))
-            turns.append(np.array(value))
+            turns.append(held.copy())
             if new is not None:
                 if isinstance(target, ast.Name):
-                    frame.f_locals[text] = new.copy()
-                elif isinstance(value, np.ndarray):
-                    value[...] = new
+                    frame.f_locals[text] = value.new_tensor(new) if hasattr(value, "new_tensor") else new.copy()
+                elif held.ndim:
+                    held[...] = new
+
+
+def _held(value: object) -> Array | None:
+    """Return the numbers of an array, or of a tensor of PyTorch's, as they are in memory; None for anything else."""
+    if hasattr(value, "detach") and hasattr(value, "new_tensor"):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value) if isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind == "f" else None
 
 
 def _targets(statement: ast.stmt) -> Iterator[ast.expr]:
@@ -107,14 +114,14 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
     """Return the statement of the backward to blame for these gradients; no line if there is none to name.
 
     Args:
-        run: runs the target's forward and backward on `wrong.args` and `wrong.dy`, and returns the gradients by name.
+        run: runs the target's forward, and its backward within `with tracer`, on `wrong.args` and `wrong.dy`.
         wrong: what that run gave when it was judged.
         gradients: the names of those to explain.
     """
     deadline = time.monotonic() + seconds
-    watch = Watch()
+    tracer = Tracer()
     try:
-        before = watch.run(run)
+        before = run(tracer)
     except Exception:
         return Line()
 
@@ -122,15 +129,15 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
         if time.monotonic() > deadline:
             raise TimeoutError
         try:
-            return Watch({key: values}).run(run)
+            return run(Tracer({key: values}))
         except Exception:
             return {}
 
     right = [name for name in wrong.wrt if name not in wrong.wrong]
+    suspects: dict[tuple[Line, str], list[Array]] = {}
     try:
-        suspects = {}
         known = _known(wrong, values=False)
-        for key, turns in watch.written.items():
+        for key, turns in tracer.written.items():
             after = again(key, {i: disturbed(turn) for i, turn in enumerate(turns)})
             moved = {n for n in wrong.wrt if n in after and not np.array_equal(after[n], before[n], equal_nan=True)}
             if moved >= set(gradients) and not moved & set(right):
@@ -143,7 +150,9 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
                     return key[0]
     except TimeoutError:
         pass
-    return _last_written(watch, wrong, gradients)
+    if suspects and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
+        return list(suspects)[-1][0]
+    return _last_written(tracer, wrong, gradients)
 
 
 def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
@@ -207,14 +216,14 @@ def _close(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-10, atol=1e-13 * float(np.max(np.abs(a), initial=0))))
 
 
-def _last_written(watch: Watch, wrong: Wrong, gradients: Sequence[str]) -> Line:
+def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Line:
     """Return the statement that wrote, or else returned, a gradient as it came out."""
     for name in gradients:
         got = np.asarray(wrong.got[name])
-        for (line, _), turns in watch.written.items():
+        for (line, _), turns in tracer.written.items():
             if turns and _close(turns[-1], got):
                 return line
-        for line, arrays in watch.returned:
+        for line, arrays in tracer.returned:
             if any(_close(a, got) for a in arrays):
                 return line
     return Line()
