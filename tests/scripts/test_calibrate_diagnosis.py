@@ -71,7 +71,7 @@ def test_a_fault_is_one_line_of_backward_and_its_edge_lies_in_forward(script, ma
 )
 def test_a_name_is_wrong_if_it_is_untrue_or_stands_elsewhere(script, faults, at, where, named, placed, wrong):
     change = script["Change"]("GRU", "a factor dropped", "", 31, (12, 14), None, (2, 3))
-    o = script["Outcome"](change, "FAIL", faults, at, where, 1.0)
+    o = script["Outcome"](change, "FAIL", faults, at, where, finding=1.0, naming=2.0)
     assert (o.named, o.placed_at or o.placed_where, o.wrong) == (named, placed, wrong)
 
 

@@ -172,7 +172,8 @@ def rounding(
     def largest(center: Exact, runs: list[Exact]) -> Exact:
         def far(at: Array, others: list[Array]) -> Array:
             off = [np.nan_to_num(np.abs(other - at), nan=0.0, posinf=0.0) for other in others]
-            return np.max(off, axis=0)
+            largest_off: Array = np.max(off, axis=0)
+            return largest_off
 
         return Exact(
             tuple(far(y, [run.y[i] for run in runs]) for i, y in enumerate(center.y)),
