@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def data(m: int = 21) -> tuple[Any, Any]:
 
 
 def fit(x: Any, y: Any = None, **options: Any) -> tn.FitResult:
-    return tn.fit(NET, tn.SquaredError("mean"), x, y, **{"optimizer": tn.SGD(0.2), "epochs": 3} | options)
+    options = {"net": NET, "loss": tn.SquaredError("mean"), "optimizer": tn.SGD(0.2), "epochs": 3} | options
+    return tn.fit(x=x, y=y, **options)
 
 
 def batches(x: Any, y: Any, size: int = 5) -> Iterator[tuple[Any, Any]]:
@@ -82,6 +84,8 @@ def exhausted() -> Iterator[Any]:
         ([(data()[0], data()[1][:3])], {}, "y of batch 0 has 3 samples; expected 21"),
         ([(data()[0] * np.nan, data()[1])], {}, "NaN"),
         ([data(), (np.full((2, 3), np.inf), np.ones((2, 2)))], {}, "x of batch 1 has a value that is NaN or infinite"),
+        ([(*data(), np.full(21, -0.5))], {}, "weights of batch 0 has the value -0.5; expected at least 0"),
+        ([(np.ma.masked_less(data()[0], 0.5), data()[1])], {}, r"x of batch 0 has masked values; .* \(`filled`\)"),
         ([data()], {"batch_size": 5}, "batch_size"),
         ([data()], {"sample_weight": np.ones(21)}, "weights"),
         (data()[0], {}, "y is None; expected"),
@@ -91,6 +95,72 @@ def exhausted() -> Iterator[Any]:
 def test_streams_that_do_not_fit_are_refused(x: Any, options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         fit(x, **options)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+@pytest.mark.parametrize("every", [None, 50])
+def test_an_epoch_of_a_stream_takes_no_more_memory_when_it_is_longer(
+    engine: Any, every: int | None, tmp_path: Path
+) -> None:
+    def peak(n: int) -> int:
+        """Return the most bytes that are held while n batches of 1 MiB come."""
+
+        def source() -> Iterator[tuple[Any, Any]]:
+            for _ in range(n):
+                yield np.zeros((2**13, 15)), np.zeros((2**13, 1))
+
+        at: dict[str, Any] = {} if every is None else {"every": every, "checkpoint": tmp_path / f"run{n}"}
+        tracemalloc.start()
+        try:
+            fit(source, net=tn.Linear(15, 1), epochs=1, engine=engine, **at)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    short = [peak(8) for _ in range(2)][-1]  # the first one imports and compiles
+    assert peak(60) < short + 16 * 2**20
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_labels_of_minus_one_and_one_are_refused_before_anything_is_trained(engine: str, as_stream: bool) -> None:
+    x, y = data()
+    y = np.where(y > 0.5, 1.0, -1.0)
+    given = [list(batches(x, y))] if as_stream else [x, y]
+    with pytest.raises(ValueError, match=r"y has values from -1 to 1; expected 0 to 1; use \(y \+ 1\) / 2"):
+        tn.fit(NET, tn.BinaryCrossEntropy(), *given, optimizer=tn.SGD(0.1), epochs=1, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_label_out_of_range_in_a_later_batch_is_refused(engine: str) -> None:
+    x, y = data()
+    stream = [(x, y), (x, y), (x, 2 * y)]
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        tn.fit(NET, tn.BinaryCrossEntropy(), stream, optimizer=tn.SGD(0.1), epochs=1, engine=engine)
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+@pytest.mark.parametrize("which", ["x", "y", "weights"])
+def test_what_the_dtype_of_the_params_cannot_hold_is_refused(as_stream: bool, which: str) -> None:
+    x, y = data()
+    arrays = {"x": x, "y": y, "weights": np.ones(21)}
+    arrays[which].flat[5] = 1e300
+    params = tn.map_leaves(np.float32, NET.init(np.random.default_rng(0)))
+    options: dict[str, Any] = {} if as_stream else {"sample_weight": arrays["weights"]}
+    given = [[tuple(arrays.values())]] if as_stream else [arrays["x"], arrays["y"]]
+    with pytest.raises(ValueError, match=rf"{which}( of batch 0)? has the value 1e\+300, which float32"):
+        fit(*given, params=params, **options)
+
+
+def test_predict_refuses_what_the_dtype_of_the_params_cannot_hold() -> None:
+    params = tn.map_leaves(np.float32, NET.init(np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=r"x has the value 1e\+300"):
+        tn.predict(NET, params, np.full((2, 3), 1e300))
+
+
+def test_a_masked_array_without_masked_values_is_taken() -> None:
+    x, y = data()
+    assert_equal(fit(np.ma.masked_less(x, -1), y), fit(x, y))
 
 
 def test_a_stream_that_dries_up_after_the_first_epoch_is_refused() -> None:

@@ -166,7 +166,8 @@ def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
     ("weights", "message"),
     [
         ({"sample_weight": np.ones(3)}, r"shape \(3,\); expected \(21,\)"),
-        ({"sample_weight": np.full(21, -1.0)}, "negative"),
+        ({"sample_weight": np.full(21, -1.0)}, "sample_weight has the value -1; expected at least 0"),
+        ({"class_weight": {0: 1.0, 1: -2.0}}, "class_weight has the value -2; expected at least 0"),
         ({"sample_weight": np.full(21, np.nan)}, "NaN"),
         ({"class_weight": {0: 1.0}}, "no weight for class 1"),
         ({"class_weight": "even"}, "class_weight"),

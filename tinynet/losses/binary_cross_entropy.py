@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinynet.arrays import Array, namespace
+from tinynet.arrays import Array, has_values, namespace
 from tinynet.checks import check_floating, check_same_shape
 from tinynet.losses.loss import Loss
 from tinynet.special import expit, product
@@ -29,13 +29,16 @@ class BinaryCrossEntropy(Loss):
     Source: C. M. Bishop, Pattern Recognition and Machine Learning, 2006, equations (4.90), (4.91).
 
     Raises:
-        ValueError: reduction is neither; z and y differ in shape; the mean over no samples is asked for.
+        ValueError: reduction is neither; z and y differ in shape; y is not from 0 to 1; the mean over no samples.
         TypeError: z or y is not a floating-point array.
     """
 
     def check(self, y_hat: Array, y: Array) -> None:
         check_floating(self, "y_hat", y_hat)
         check_same_shape(self, "y", y, y_hat.shape, "y_hat")
+        if has_values(y) and y.size and not 0 <= y.min() <= y.max() <= 1:
+            hint = "; use (y + 1) / 2" if abs(y).max() <= 1 else ""
+            raise ValueError(f"{self}: y has values from {y.min():g} to {y.max():g}; expected 0 to 1{hint}")
 
     def forward(self, z: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
         self.check(z, y)

@@ -197,12 +197,12 @@ def first_dtype(x: Any) -> Any:
 
 def check_fits(name: str, net: Layer, loss: Loss, params: Params, state: Any, x: Any, y: Any, dtype: Any) -> None:
     """Send one sample of the data called `name` through, so that a misfit is met before anything is trained."""
-    y_hat, _ = forward_with_state(net, params, cast(rows_of(x, slice(1)), dtype), state)
+    y_hat, _ = forward_with_state(net, params, cast("x", rows_of(x, slice(1)), dtype), state)
     if all(mapping(a) is None for a in arrays_in(y)):
         every = map_arrays(lambda a: np.broadcast_to(a[:1], (count(x), *a.shape[1:])), y_hat)
-        y = cast(y, dtype)
+        y = cast("y", y, dtype)
     else:  # a file is read when its batches come
-        every, y = y_hat, cast(rows_of(y, slice(1)), dtype)
+        every, y = y_hat, cast("y", rows_of(y, slice(1)), dtype)
     try:
         loss.check(every, y)
     except (TypeError, ValueError) as error:

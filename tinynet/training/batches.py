@@ -47,7 +47,7 @@ class Batches:
                 yield x, y, weights
                 continue
             rows = range(i, i + self.size) if self.order is None else self.order[i : i + self.size]
-            x, y = (_checked(name, cast(a, self.dtype), rows) for name, a in (("x", x), ("y", y)))
+            x, y = (_checked(name, cast(name, a, self.dtype), rows) for name, a in (("x", x), ("y", y)))
             yield x, y, weights
             read = sum(a.nbytes for a in arrays_in((x, y)))
             unreleased += read if self.order is None else count(x) * _MAPPED_AROUND
@@ -97,9 +97,8 @@ class Samples:
 
     def as_dtype(self, dtype: Any) -> Samples:
         """Round floating-point data to `dtype`: at once in memory, batch by batch from a file."""
-        x, y = map_arrays(lambda a: cast(a, dtype) if mapping(a) is None else a, (self.x, self.y))
-        weights = None if self.weights is None else self.weights.astype(dtype)
-        return Samples(x, y, weights, self.batch_size, self.shuffle, dtype)
+        given = {"x": self.x, "y": self.y, "weights": self.weights}
+        return replace(self, **{name: cast_in_memory(name, a, dtype) for name, a in given.items()}, dtype=dtype)
 
     @property
     def largest(self) -> int:
@@ -168,11 +167,9 @@ class Stream:
                 '"x", "y" and "weights"'
             )
         x, y = samples(f"x of batch {i}", batch[0], f"y of batch {i}", batch[1])
-        weights = as_array(f"weights of batch {i}", batch[2]) if len(batch) == 3 else None
-        if weights is not None and weights.shape != (count(x),):
-            raise ValueError(f"fit: weights of batch {i} has shape {weights.shape}; expected {(count(x),)}")
-        weights = None if weights is None else weights.astype(self.dtype or weights.dtype)
-        x, y = map_arrays(lambda a: np.array(cast(a, self.dtype)), (x, y))
+        weights = _weights(f"weights of batch {i}", batch[2], count(x)) if len(batch) == 3 else None
+        named = ((f"x of batch {i}", x), (f"y of batch {i}", y), (f"weights of batch {i}", weights))
+        x, y, weights = (map_arrays(np.array, cast(name, part, self.dtype)) for name, part in named)
         return x, y, weights
 
 
@@ -213,6 +210,11 @@ def as_tree(name: str, data: Any) -> Any:
 
 def as_array(name: str, data: Any) -> Array:
     """Return `data` as an array of real, finite numbers or truth values with one row per sample."""
+    if np.ma.is_masked(data):
+        raise ValueError(
+            f"fit: {name} has masked values; expected a number for each; fill them in (`filled`), or leave their rows "
+            "out"
+        )
     array = np.asarray(data)
     if array.dtype.kind == "O" and all(getattr(t, "kind", "O") in "fiub" for t in getattr(data, "dtypes", [None])):
         array = data.to_numpy(np.float64)  # a pandas frame whose columns are numbers of several kinds, or nullable
@@ -247,13 +249,33 @@ def rows_of(tree: Any, rows: slice) -> Any:
     return map_arrays(lambda a: a[rows], tree)
 
 
-def cast(tree: Any, dtype: Any) -> Any:
-    """Round floating-point numbers to `dtype`; integers, which are labels or indices, stay."""
+def cast(name: str, tree: Any, dtype: Any) -> Any:
+    """Round floating-point numbers to `dtype`; integers, which are labels or indices, stay.
+
+    Raises:
+        ValueError: a finite number would be infinite in `dtype`; says that it is in the tree called `name`.
+    """
 
     def leaf(x: Array) -> Array:
-        return x.astype(dtype, copy=False) if x.dtype.kind == "f" and dtype is not None else x
+        if x.dtype.kind != "f" or dtype is None or x.dtype == dtype:
+            return x
+        with np.errstate(over="ignore"):
+            rounded = x.astype(dtype)
+        if x.size and not np.isfinite([rounded.min(), rounded.max()]).all():
+            lost = x[np.isfinite(x) & ~np.isfinite(rounded)]
+            if lost.size:
+                raise ValueError(
+                    f"fit: {name} has the value {lost[0]:.4g}, which {np.dtype(dtype)}, the dtype of the parameters, "
+                    "cannot hold; scale the data, or use parameters of float64"
+                )
+        return rounded
 
     return map_arrays(leaf, tree)
+
+
+def cast_in_memory(name: str, tree: Any, dtype: Any) -> Any:
+    """Round data in memory as `cast` does; arrays mapped from a file are rounded as their batches come."""
+    return map_arrays(lambda a: cast(name, a, dtype) if mapping(a) is None else a, tree)
 
 
 def sample_weights(
@@ -275,13 +297,18 @@ def sample_weights(
     m = count(y) if m is None else m
     weights = np.ones(m)
     if sample_weight is not None:
-        weights = as_array("sample_weight", sample_weight).astype(np.float64)
-        if weights.shape != (m,):
-            raise ValueError(f"fit: sample_weight has shape {weights.shape}; expected {(m,)}, one per sample")
+        weights = _weights("sample_weight", sample_weight, m)
     if class_weight is not None:
-        weights *= _of_classes(_classes(y), class_weight)
+        weights = weights * _of_classes(_classes(y), class_weight)
+    return weights
+
+
+def _weights(name: str, given: Any, m: int) -> Array:
+    weights = as_array(name, given).astype(np.float64)
+    if weights.shape != (m,):
+        raise ValueError(f"fit: {name} has shape {weights.shape}; expected {(m,)}, one per sample")
     if (weights < 0).any():
-        raise ValueError("fit: a weight of a sample is negative; expected at least 0")
+        raise ValueError(f"fit: {name} has the value {weights.min():g}; expected at least 0")
     return weights
 
 
@@ -294,7 +321,7 @@ def _of_classes(classes: Array, class_weight: Any) -> Array:
     missing = [c for c in present.tolist() if c not in class_weight]
     if missing:
         raise ValueError(f"fit: class_weight has no weight for class {missing[0]!r}, which is in y")
-    return as_array("class_weight", [class_weight[c] for c in present.tolist()]).astype(np.float64)[index]
+    return _weights("class_weight", [class_weight[c] for c in present.tolist()], len(present))[index]
 
 
 def _classes(y: Any) -> Array:

@@ -58,7 +58,7 @@ def predict(
     forward = _compiled(net, dtype) if engine == "jax" else partial(_forward, net)
     parts = []
     for i in range(0, count(x), batch_size):
-        parts.append(forward(params, state, cast(rows_of(x, slice(i, i + batch_size)), dtype)))
+        parts.append(forward(params, state, cast("x", rows_of(x, slice(i, i + batch_size)), dtype)))
         release(x)
     return map_leaves(lambda *arrays: np.concatenate(arrays), *parts)
 
@@ -88,7 +88,7 @@ def evaluate(
     """
     x, y = samples("x", x, "y", y)
     y_hat = predict(net, params, x, state=state, batch_size=batch_size, engine=engine)
-    y = cast(y, arrays_in(y_hat)[0].dtype)
+    y = cast("y", y, arrays_in(y_hat)[0].dtype)
     measured = {"loss": float(loss.forward(y_hat, y)[0])}
     return measured | {name: float(metric(y_hat, y)) for name, metric in metrics_by_name(metrics, loss).items()}
 

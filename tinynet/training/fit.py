@@ -32,7 +32,7 @@ from tinynet.training.arguments import (
     source,
     split_off,
 )
-from tinynet.training.batches import Batch, Batches, Samples, Stream, is_data
+from tinynet.training.batches import Batch, Batches, Samples, Stream, cast_in_memory, is_data
 from tinynet.training.callbacks import (
     Callback,
     CallFunctions,
@@ -190,11 +190,11 @@ def fit(
     data = data.as_dtype(dtype)
     watched = {"": (data.x, data.y)} if metrics and isinstance(data, Samples) else {}
     if held_out is not None:
-        watched["validation_"] = held_out
+        watched["validation_"] = held_out = cast_in_memory("validation", held_out, dtype)
     layers = first_layers_state(net, dtype, state)
     check_fits("the data", net, loss, params, layers, data.x, data.y, dtype)
     if held_out is not None:
-        check_fits("the validation data", net, loss, params, layers, *held_out, dtype)
+        check_fits("the validation data", net, loss, params, layers, *watched["validation_"], dtype)
 
     runner = make_engine(engine, net, loss, optimizer, dtype, step_work(params, data.largest), threads, mesh)
     run = Run(net, {}, params, state)
@@ -313,7 +313,7 @@ class _Training:
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
             self._stand(carry)
             if not (all(math.isfinite(E) for E, _ in losses) and all_finite(run.params)):
-                again = part if self.data.replayable or isinstance(part, list) else ()
+                again = part if self.data.replayable else ()
                 raise divergence(engine, before, again, draws_before, run.epoch, run.batch, losses)
             run.losses += losses
             run.batch += len(losses)
@@ -366,8 +366,8 @@ def _parts(batches: Any, start: int, every: int | None) -> Iterator[Iterable[Bat
     if every is None:
         yield rest
         return
-    while part := list(itertools.islice(rest, every)):
-        yield part
+    for first in rest:
+        yield itertools.chain([first], itertools.islice(rest, every - 1))
 
 
 def _reason(engine: Engine, reasons: Sequence[Stopped | None]) -> Stopped:

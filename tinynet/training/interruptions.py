@@ -77,7 +77,8 @@ class DivergenceError(ArithmeticError):
 
     Attributes:
         epoch, batch: where, both counted from 0.
-        params: the last parameters that were finite; those the epoch began with where the data cannot be met again.
+        params: the last parameters that were finite; where the data cannot be met again, those that the epoch, or its
+            part with `every`, began with.
     """
 
     def __init__(self, what: str, epoch: int, batch: int, params: Params) -> None:

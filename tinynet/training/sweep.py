@@ -17,7 +17,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.training.arguments import check_fits, first_dtype, initial_params, source, split_off
-from tinynet.training.batches import Samples
+from tinynet.training.batches import Samples, cast_in_memory
 from tinynet.training.engines import Carry, TrainingState, first_layers_state
 from tinynet.training.evaluation import EngineName, Metrics, evaluate, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
@@ -177,8 +177,8 @@ def _as_one(
     check_fits("the data", net, loss, starts[0], layers, data.x, data.y, dtype)
     watched = {"": (data.x, data.y)} if metrics else {}
     if held_out is not None:
-        check_fits("the validation data", net, loss, starts[0], layers, *held_out, dtype)
-        watched["validation_"] = held_out
+        watched["validation_"] = held_out = cast_in_memory("validation", held_out, dtype)
+        check_fits("the validation data", net, loss, starts[0], layers, *watched["validation_"], dtype)
 
     engines = [JaxEngine(net, loss, optimizer, None, dtype) for optimizer in optimizers]
     rows: list[list[Mapping[str, float]]] = [[] for _ in seeds]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +83,53 @@ def test_threads_are_restored_after_an_exception() -> None:
         with pytest.raises(ZeroDivisionError):
             tn.fit(NET, tn.SquaredError(), x, y, optimizer=tn.SGD(0.1), epochs=1, callbacks=[lambda _: bool(1 // 0)])
         assert blas_limits() == before
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Allow two threads; threadpoolctl lets only the thread that set a limit change it, as long as that lives."""
+    with ThreadPoolExecutor(1) as pool:
+        limited = pool.submit(threadpoolctl.threadpool_limits, 2, user_api="blas").result()
+    yield
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(limited.restore_original_limits).result()
+
+
+@pytest.mark.parametrize("last", ["first in", "second in"])
+@pytest.mark.usefixtures("two_threads")
+def test_of_two_at_a_time_the_last_one_out_restores_the_threads(last: str) -> None:
+    """Whichever ends first, the products stay limited until the other ends."""
+    x, y = data()
+    ends = {"first in": threading.Event(), "second in": threading.Event()}
+    began: queue.Queue[str] = queue.Queue()
+
+    def train(name: str) -> None:
+        def wait(_: tn.training.callbacks.Epoch) -> None:
+            began.put(name)
+            assert ends[name].wait(20)
+
+        tn.fit(NET, tn.SquaredError(), x, y, optimizer=tn.SGD(0.1), epochs=1, callbacks=[wait])
+
+    runs = {}
+    for name in ends:
+        runs[name] = threading.Thread(target=train, args=(name,))
+        runs[name].start()
+        assert began.get(timeout=20) == name
+    for name in sorted(ends, key=lambda name: name == last):
+        assert set(blas_limits()) == {1}
+        ends[name].set()
+        runs[name].join(20)
+    assert set(blas_limits()) == {2}
+
+
+def test_the_latest_limit_holds_and_the_one_before_it_comes_back() -> None:
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        n = len(blas_limits())
+        with blas_threads(0, 2):
+            with blas_threads(0, 1):
+                assert blas_limits() == [1] * n
+            assert blas_limits() == [2] * n
+        assert blas_limits() == [3] * n
 
 
 def test_large_work_and_the_argument_choose_the_threads() -> None:

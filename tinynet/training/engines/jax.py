@@ -27,7 +27,8 @@ from tinynet.training.engines.processes import Processes
 from tinynet.training.engines.templates import Attributes, Draws, SampledNetworks, Template, traced
 from tinynet.trees import leaves, map_leaves
 
-_STACKED_BYTES = 32 * 2**20
+_STACKED_BYTES = 4 * 2**20
+"""Some copies of as much are held at a time; more is hardly faster."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class JaxEngine:
     ) -> tuple[Carry, Losses]:
         losses: Losses = []
         for stack in _stacks(batches, 1 if on_step else None):
+            self._check_targets(carry, stack)
             data = jax.tree.map(lambda *parts: _on_all_devices(self.mesh, np.stack(parts)), *stack)
             draws, lr = self._draw(rng, len(stack)), self._learning_rate(carry) if on_step else None
             carry, E, grads = self._program.scan_batches(carry, data, draws, self.numbers, on_step is not None)
@@ -174,6 +176,13 @@ class JaxEngine:
             if self.processes.any(stops):
                 break
         return carry, losses
+
+    def _check_targets(self, carry: Carry, stack: Sequence[Batch]) -> None:
+        """Raise unless the loss takes each y of batches of one shape: a compiled program cannot see what is in it."""
+        shapes = self._forward.eval_shape(carry.params, carry.layers, stack[0][0])
+        y_hat = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), shapes)
+        for _, y, _ in stack:
+            self.loss.check(y_hat, y)
 
     def _learning_rate(self, carry: Carry) -> float | None:
         return self.optimizer.learning_rate(carry.optimizer) if isinstance(self.optimizer, Optimizer) else None
@@ -207,6 +216,10 @@ class JaxEngine:
     def _program(self) -> Program:
         optimizer = Template.without(self.optimizer, tuple(path for path, _ in traced(self.optimizer)))
         return Program(self._samples.templates(), self.loss, optimizer, self.mesh, self.backpropagate)
+
+    @cached_property
+    def _forward(self) -> Any:
+        return jax.jit(partial(forward, self.net))
 
     @cached_property
     def _placed(self) -> dict[str, Any]:
@@ -346,7 +359,7 @@ def _constrained(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def _stacks(batches: Iterable[Batch], most: int | None) -> Iterator[list[Batch]]:
-    """Group batches of one shape that follow each other, up to 32 MiB or `most` of them at a time."""
+    """Group batches of one shape that follow each other, up to `_STACKED_BYTES` or `most` of them at a time."""
     for _, run in itertools.groupby(batches, lambda batch: [a.shape for a in arrays_in(batch)]):
         first = next(run)
         size = sum(a.nbytes for a in arrays_in(first))

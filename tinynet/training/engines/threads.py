@@ -8,7 +8,9 @@ thread, and the threads share the samples of a batch instead: they sleep while t
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tinynet.arrays import Params
@@ -31,19 +33,70 @@ def shares(work: float, threads: int | None) -> int:
     return threads or max(1, min(_cores(), int(work / SHARE_WORK)))
 
 
-def blas_threads(work: float, threads: int | None) -> AbstractContextManager[Any]:
+@contextmanager
+def blas_threads(work: float, threads: int | None) -> Iterator[None]:
     """Limit the threads of NumPy's matrix products within a `with`, for steps of `work` floating-point operations.
 
     Args:
         threads: this many; None for one, or all of them from `PRODUCT_WORK` on.
 
-    The limits that held before are restored at the end, also after an exception.
+    The limit is that of the whole process: of several at a time the latest holds, and the last one to end restores what
+    held before the first, also after an exception.
     """
     if threads is None and work >= PRODUCT_WORK:
-        return nullcontext()
+        yield
+        return
+    key = _LIMITS.enter(threads or 1)
+    try:
+        yield
+    finally:
+        _LIMITS.leave(key)
+
+
+class _Limits:
+    """The limits that hold now, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[object, int] = {}
+        self._before: Any = None
+
+    def enter(self, threads: int) -> object:
+        key = object()
+        with self._lock:
+            limited = _limited(threads)
+            self._before = self._before or limited
+            self._held[key] = threads
+        return key
+
+    def leave(self, key: object) -> None:
+        with self._lock:
+            del self._held[key]
+            if self._held:
+                _limited(next(reversed(self._held.values())))
+            else:
+                self._before.restore_original_limits()
+                self._before = None
+                _let_others_limit()
+
+
+def _limited(threads: int) -> Any:
+    """Limit the threads of BLAS; return what can restore those that were allowed before."""
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(limits=threads or 1, user_api="blas")  # type: ignore[no-any-return]
+    limited = threadpool_limits(threads, user_api="blas")
+    _let_others_limit()
+    return limited
+
+
+def _let_others_limit() -> None:
+    """End the hold that newer threadpoolctl gives the first thread that limits OpenBLAS: another may be last to end."""
+    from threadpoolctl import OpenBLASController
+
+    getattr(OpenBLASController, "clear_controlling_thread", lambda: None)()
+
+
+_LIMITS = _Limits()
 
 
 def _cores() -> int:
