@@ -22,7 +22,16 @@ def run(name, *arguments, cwd):
 def test_the_benchmark_writes_every_figure(tmp_path):
     run("benchmark.py", "--quick", "--json", "figures.json", "--png", "sweeps.png", cwd=tmp_path)
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures.keys() == {"machine", "rows", "import_ms", "peak_memory_mib", "sweeps_ns_per_kflop"}
+    assert figures.keys() == {
+        "machine",
+        "rows",
+        "import_ms",
+        "peak_memory_mib",
+        "sweeps_ns_per_kflop",
+        "models",
+        "verify",
+        "job",
+    }
     for row in figures["rows"]:
         assert all(us > 0 for us in row["idle_us"].values())
         assert {"floor, 1 thread", "tinynet", "tinynet, engine=jax", "jax.grad, same scan"} <= row["idle_us"].keys()
