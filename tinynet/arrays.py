@@ -129,7 +129,7 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, *, rever
     from tinynet.trees import leaves, map_leaves  # which is built on this module
 
     arrays = [x for x in leaves(xs) if x is not None]
-    if any(namespace(a) is not np for a in (*arrays, *filter(is_array, leaves(carry)))):
+    if any(namespace(a).__name__ == "jax.numpy" for a in (*arrays, *filter(is_array, leaves(carry)))):
         from jax import lax
 
         return lax.scan(f, carry, xs, reverse=reverse)

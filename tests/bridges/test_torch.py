@@ -192,3 +192,75 @@ def test_bad_input_is_named():
     y = module(x).sum()
     with pytest.raises(RuntimeError, match="a derivative of the derivative was asked for"):
         torch.autograd.grad(y, x, create_graph=True)
+
+
+def test_a_layer_that_draws_does_so_after_train_only():
+    net = tn.Sequential(tn.Linear(4, 50), tn.Dropout(0.5))
+    module, x = tn.to_torch(net, net.init(np.random.default_rng(0), np.float64)), inputs()
+    torch.manual_seed(1)
+    first, second = module(x).detach(), module(x).detach()
+    torch.manual_seed(1)
+    assert torch.equal(module(x), first)
+    assert not torch.equal(first, second)
+    assert 0.3 < (first == 0).double().mean() < 0.7
+    expected = tn.predict(net, module.params(), x.numpy())
+    np.testing.assert_array_equal(module.eval()(x).detach().numpy(), expected)
+    kept = first != 0
+    np.testing.assert_allclose(first[kept], 2 * expected[kept.numpy()])
+
+
+EXPORTED = [
+    tn.Sequential(tn.Linear(4, 6), tn.ReLU(), tn.Dropout(0.5), tn.Linear(6, 2), tn.Softmax()),
+    tn.Sequential(tn.LayerNorm(4), tn.Residual(tn.Sequential(tn.Linear(4, 4), tn.Tanh())), tn.RMSNorm(4)),
+    tn.Sequential(tn.GELU(), tn.SiLU(), tn.Softplus(), tn.Sigmoid()),
+]
+SEQUENCES = [tn.RNN(4, 3), tn.LSTM(4, 3), tn.GRU(4, 3), tn.MultiHeadAttention(4, 2, causal=True)]
+
+
+@pytest.mark.parametrize("net", EXPORTED, ids=repr)
+def test_it_exports_for_any_number_of_samples(net):
+    module = tn.to_torch(net, net.init(np.random.default_rng(0))).eval()
+    shapes = ({0: torch.export.Dim("samples", min=1)},)
+    program = torch.export.export(module, (inputs(np.float32),), dynamic_shapes=shapes).module()
+    x = np.random.default_rng(1).normal(size=(17, 4)).astype(np.float32)
+    expected = tn.predict(net, module.params(), x)
+    np.testing.assert_allclose(program(torch.tensor(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("net", SEQUENCES, ids=repr)
+def test_layers_of_sequences_export(net):
+    module = tn.to_torch(net, net.init(np.random.default_rng(0))).eval()
+    x = np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32)
+    program = torch.export.export(module, (torch.tensor(x),)).module()
+    expected = tn.predict(net, module.params(), x)
+    np.testing.assert_allclose(program(torch.tensor(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_state_of_layers_is_that_of_the_buffers():
+    net = tn.Sequential(tn.BatchNorm(4, momentum=0.25), tn.Linear(4, 2))
+    x = np.random.default_rng(1).normal(3, 2, size=(50, 4))
+    result = tn.fit(net, tn.SquaredError(), x, x[:, :2], optimizer=tn.SGD(1e-3), epochs=3)
+    module = tn.to_torch(net, result.params, state=result.state.layers).eval()
+    np.testing.assert_array_equal(module(torch.tensor(x)).detach().numpy(),
+                                  tn.predict(net, result.params, x, state=result.state.layers))  # fmt: skip
+    assert "state_0_mean" in module.state_dict()
+    exported = torch.export.export(module, (torch.tensor(x),)).module()(torch.tensor(x))
+    np.testing.assert_allclose(exported.detach(), module(torch.tensor(x)).detach(), rtol=1e-12)
+
+
+def test_training_moves_the_state_as_batch_norm_of_torch_does():
+    ours = tn.to_torch(tn.BatchNorm(4, momentum=0.25), tn.BatchNorm(4).init(np.random.default_rng(0), np.float64))
+    theirs = torch.nn.BatchNorm1d(4, momentum=0.25, dtype=torch.float64)
+    for k in range(3):
+        x = torch.tensor(np.random.default_rng(k).normal(3, 2, size=(50, 4)))
+        torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.state_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.state_var, theirs.running_var)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_what_draws_is_not_exported_in_training():
+    with pytest.raises(ValueError, match=r"draws in training, which cannot be exported; call \.eval\(\) first"):
+        torch.export.export(tn.to_torch(tn.Dropout(0.5)), (inputs(),))

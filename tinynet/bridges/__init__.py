@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinynet.arrays import Params
+from tinynet.arrays import Params, State
 from tinynet.bridges.jax import to_custom_vjp
 from tinynet.layers import Layer
-from tinynet.trees import check_like
+from tinynet.trees import check_like, leaves
 
 if TYPE_CHECKING:
     from tinynet.bridges.torch import TorchLayer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["to_custom_vjp", "to_torch"]
 
 
-def to_torch(layer: Layer, params: Params = None, *, seed: int = 0) -> TorchLayer:
+def to_torch(layer: Layer, params: Params = None, *, state: State = None, seed: int = 0) -> TorchLayer:
     """Return a `torch.nn.Module` that computes `layer` on NumPy and differentiates with `layer.backward`.
 
     Args:
@@ -25,10 +25,11 @@ def to_torch(layer: Layer, params: Params = None, *, seed: int = 0) -> TorchLaye
         params: of the layer; drawn in float32 from `seed` if None. The module's parameters share the memory of NumPy
             arrays where PyTorch can (writable, in native byte order, no negative strides), so training the module then
             changes them; others are copied.
+        state: of the layers, `result.state.layers` after `fit`; that of a new network if None. The module's buffers.
 
     Raises:
         ImportError: PyTorch is not installed.
-        TypeError, ValueError: layer is not a tinynet.Layer; params does not fit it.
+        TypeError, ValueError: layer is not a tinynet.Layer; params or state does not fit it.
     """
     try:
         from tinynet.bridges.torch import TorchLayer
@@ -41,4 +42,9 @@ def to_torch(layer: Layer, params: Params = None, *, seed: int = 0) -> TorchLaye
         params = initial
     else:
         check_like("to_torch", "params", params, initial, "the layer")
-    return TorchLayer(layer, params)
+    first = layer.init_state(next((p.dtype for p in leaves(params)), np.float32))
+    if state is None:
+        state = first
+    else:
+        check_like("to_torch", "state", state, first, "the layer")
+    return TorchLayer(layer, params, state)
