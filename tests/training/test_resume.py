@@ -46,6 +46,18 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a.history[name], b.history[name])
 
 
+@pytest.mark.parametrize("every", [None, 2])
+def test_a_run_that_went_further_than_is_asked_for_comes_back_as_it_stands(tmp_path, every):
+    whole = fit(tmp_path / "run", every=every, epochs=4)
+    assert_same(fit(tmp_path / "run", every=every, epochs=2), whole)
+
+
+def test_an_epoch_that_was_begun_is_finished_though_fewer_are_asked_for(tmp_path):
+    with pytest.raises(Cut):
+        fit(tmp_path / "run", every=2, epochs=4, step_callbacks=[cut_after(13)])  # in the third epoch of 5 batches
+    assert_same(fit(tmp_path / "run", every=2, epochs=1), fit(epochs=3))
+
+
 @pytest.mark.parametrize("every", [None, 1, 2])
 @pytest.mark.parametrize(
     ("engine", "optimizer"),

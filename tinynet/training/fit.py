@@ -220,7 +220,7 @@ def fit(
     with runner.session(), telling(told, run), deferred_interrupt() as interrupt:
         training = _Training(run, runner, data, order_rng, sample_rng, steps, told, every, checkpoint, interrupt, began)
         carry = training.start()
-        while run.epoch < epochs and stopped == "epochs":
+        while (run.epoch < epochs or run.batch) and stopped == "epochs":  # one that was begun is finished
             carry, asked = training.epoch(carry)
             row = {"loss": join(loss, run.losses)}
             for prefix, (x_seen, y_seen) in watched.items():
