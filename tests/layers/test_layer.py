@@ -172,13 +172,13 @@ def test_samplewise_is_what_the_layer_does(case):
     params = layer.init(rng, np.float64)
     state = layer.init_state(np.float64)
     y, cache = forward_with_state(layer, params, x, state)
-    dy = rng.normal(size=y.shape)
+    dy = map_leaves(lambda a: rng.normal(size=a.shape), y)
     dx, _ = layer.backward(params, cache, dy)
 
     def alone(i):
-        one = map_leaves(lambda a: a[i : i + 1], x)
-        y_i, cache_i = forward_with_state(layer, params, one, state)
-        return y_i, layer.backward(params, cache_i, dy[i : i + 1])[0]
+        x_i, dy_i = map_leaves(lambda a: a[i : i + 1], (x, dy))
+        y_i, cache_i = forward_with_state(layer, params, x_i, state)
+        return y_i, layer.backward(params, cache_i, dy_i)[0]
 
     y_alone, dx_alone = zip(*map(alone, range(5)), strict=True)
     same = map_leaves(

@@ -49,8 +49,8 @@ def test_samples_have_no_loss_of_their_own():
 def test_bad_input_is_named():
     loss = tn.InfoNCE()
     for y_hat, y, error, message in (
-        (A, None, TypeError, r"y_hat is array.*expected a tuple \(a, b\)"),
-        ((A, B), A, ValueError, r"y is array.*expected None, as the partner in the row is the target"),
+        (A, None, TypeError, r"y_hat is float64 array of shape \(5, 3\); expected a tuple of two arrays, \(a, b\)"),
+        ((A, B), A, ValueError, r"y is float64 array of shape .*; expected None, as the partner"),
         ((A, B[:3]), None, ValueError, r"b has shape \(3, 3\); expected \(5, 3\), that of a"),
         ((A[0], B[0]), None, ValueError, r"a has shape \(3,\); expected \(m, n\)"),
     ):

@@ -8,7 +8,7 @@ import tinynet
 import tinynet.layers
 import tinynet.losses
 from tinynet.verification import verify
-from tinynet.verification.cases import CASES, CASES_OF_TUPLES
+from tinynet.verification.cases import CASES
 
 
 def public_classes():
@@ -21,12 +21,12 @@ def public_classes():
 
 
 def test_every_public_layer_and_loss_has_a_case():
-    missing = public_classes() - {type(case.target) for case in CASES + CASES_OF_TUPLES}
+    missing = public_classes() - {type(case.target) for case in CASES}
     assert not missing, f"add a Case to tinynet/verification/cases.py for {missing}"
 
 
 def test_every_case_has_an_independent_reference():
-    assert [str(case) for case in CASES + CASES_OF_TUPLES if case.reference is None] == []
+    assert [str(case) for case in CASES if case.reference is None] == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinynet.arrays import Array, Cache, namespace
+from tinynet.arrays import Array, Cache, describe, namespace
 from tinynet.checks import check_floating, check_positive, check_same_shape
 from tinynet.losses.loss import Loss
 
@@ -49,9 +49,9 @@ class InfoNCE(Loss):
 
     def check(self, y_hat: Any, y: None) -> None:
         if not isinstance(y_hat, (tuple, list)) or len(y_hat) != 2:
-            raise TypeError(f"{self}: y_hat is {y_hat!r:.60}; expected a tuple (a, b)")
+            raise TypeError(f"{self}: y_hat is {describe(y_hat)}; expected a tuple of two arrays, (a, b)")
         if y is not None:
-            raise ValueError(f"{self}: y is {y!r:.60}; expected None, as the partner in the row is the target")
+            raise ValueError(f"{self}: y is {describe(y)}; expected None, as the partner in the row is the target")
         a, b = y_hat
         check_floating(self, "a", a)
         check_same_shape(self, "b", b, a.shape, "a")

@@ -175,7 +175,8 @@ def _attention(heads: int, causal: bool = False) -> Callable[..., Any]:
             q, _, _ = np.split(p["W_in"] @ x[i, t] + p["b_in"], 3)
             _, k, v = np.split(x[i, seen] @ p["W_in"].T + p["b_in"], 3, axis=-1)
             for head in np.split(np.arange(x.shape[2]), heads):
-                weights = np.exp(k[:, head] @ q[head] / np.sqrt(len(head)))
+                scores = k[:, head] @ q[head] / np.sqrt(len(head))
+                weights = np.exp(scores - scores.max(initial=-np.inf))
                 o[i, t, head] = weights @ v[:, head] / max(weights.sum(), 1e-300)
         return o @ p["W_out"].T + p["b_out"]
 
@@ -277,13 +278,9 @@ CASES: tuple[Case, ...] = (
     Case(tn.Concatenate(tn.Linear(4, 3), tn.Tanh()), inputs=(5, 4), reference=_concatenated),
     Case(tn.Tied(_CHAIN, {"2.W": "0.W"}), inputs=(5, 3), reference=_tied),
     Case(tn.SoftmaxCrossEntropy(), inputs=_LABELS, reference=_by_jax(_cross_entropy_of_labels), name=_OF_LABELS),
-)
-"""Every public layer and loss of tinynet."""
-
-CASES_OF_TUPLES: tuple[Case, ...] = (
     Case(tn.GRU(3, 4), inputs=(_LENGTHS,), reference=_walk(_gru_cell), name="GRU(n_in=3, n_out=4), lengths"),
     Case(tn.MultiHeadAttention(6, 2), inputs=(_MASKED,), reference=_attention(2), name="MultiHeadAttention, mask"),
     Case(tn.Shared(tn.Linear(3, 2)), inputs=(_PAIR,), reference=lambda p, x: tuple(_affine(p, part) for part in x)),
     Case(tn.InfoNCE(temperature=0.5), inputs=(_PAIR, None), reference=_info_nce(0.5)),
 )
-"""Those whose x or ŷ is a tuple."""
+"""Every public layer and loss of tinynet."""

@@ -9,14 +9,14 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinynet.layers import Layer
 from tinynet.losses import Loss
-from tinynet.verification.adapters import TargetError, adapt
-from tinynet.verification.adapters.contract import layer_subject, rebuilt
+from tinynet.verification.adapters import TargetError, adapt, constructed
+from tinynet.verification.adapters.contract import layer_subject
 from tinynet.verification.adapters.subject import Subject
 from tinynet.verification.examples import PROBES, cotangent
 from tinynet.verification.execution import Abandoned, Hang, Watch, execute, leave_no_trace, line_of_error, told, watched
@@ -92,7 +92,7 @@ def verify(
             subjects = [_restricted(s, wrt) for s in subjects]
             subject = _settled(subjects, settings, rng)
             judgement = judge(subject, settings)
-            judgement = _with_claims(judgement, target, settings, rng)
+            judgement = _with_claims(judgement, target, loss, settings)
             if on_verdict is not None:
                 on_verdict(dataclasses.replace(_report(judgement, settings, 0.0, seed), findings=()))
             return _report(judgement, settings, seconds, seed)
@@ -215,33 +215,26 @@ def _score(subject: Subject, settings: Settings, rng: np.random.Generator) -> tu
     return subject, wrong
 
 
-def _with_claims(j: Judgement, target: Any, settings: Settings, rng: np.random.Generator) -> Judgement:
+def _with_claims(j: Judgement, target: Any, loss: Loss | None, settings: Settings) -> Judgement:
     """Judge also what a layer or a loss says of itself, and the layer that trains."""
     args = {n: np.array(a) for n, a in j.subject.args.items()}
-    target = target() if isinstance(target, type) and j.subject.contract and _constructs(target) else target
-    if isinstance(target, Loss) and j.subject.contract:
-        return dataclasses.replace(j, faults=(*j.faults, *check_each(target, args["y_hat"], args.get("y"))))
-    if not isinstance(target, Layer) or j.oracle is None or "training" not in settings.wanted or "y" in args:
+    if j.subject.reference is None or not j.subject.contract:
         return j
-    params = rebuilt(target.init(rng, np.float64), "params", args)
-    x = args.get("x")
-    found = check_samplewise(target, params, x) if x is not None else []
-    j = dataclasses.replace(j, faults=(*j.faults, *found))
+    target = constructed(target) if isinstance(target, type) else target
+    if isinstance(target, Loss):
+        found = j.subject.reference(partial(check_each, target), args)
+        return dataclasses.replace(j, faults=(*j.faults, *found))
+    if loss is not None or j.oracle is None or "training" not in settings.wanted:
+        return j
+    params, x = j.subject.reference(lambda params, x: (params, x), args)
+    j = dataclasses.replace(j, faults=(*j.faults, *check_samplewise(target, params, x)))
     trains = target.sample(np.random.default_rng(settings.seed))
-    if trains is target or trains == target or x is None:
+    if trains is target or trains == target:
         return j
     subject = dataclasses.replace(layer_subject(trains, x, params, given=True), variants=lambda rng: [])
     return dataclasses.replace(
         j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None))))
     )
-
-
-def _constructs(cls: type) -> bool:
-    try:
-        cls()
-    except Exception:
-        return False
-    return True
 
 
 def _report(j: Judgement, settings: Settings, seconds: float, seed: int) -> Report:

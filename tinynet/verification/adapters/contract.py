@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -82,6 +82,7 @@ class _Form:
     params: Any
     state: Any
     loss: Loss | None = None
+    y: Any = None
 
     def forward(self, args: Mapping[str, Any]) -> tuple[Any, Any]:
         params, x = rebuilt(self.params, "params", args), rebuilt(self.x, "x", args)
@@ -89,7 +90,7 @@ class _Form:
         y, cache = pair(self.layer.forward(params, x, **options), "forward", "(y, cache)")
         if self.loss is None:
             return y, (params, cache, None)
-        E, residual = pair(self.loss.forward(y, args.get("y")), "forward", "(E, cache)")
+        E, residual = pair(self.loss.forward(y, rebuilt(self.y, "y", args)), "forward", "(E, cache)")
         return E, (params, cache, residual)
 
     def backward(self, context: Any, dy: Any) -> Gradients:
@@ -117,11 +118,12 @@ def layer_subject(
 ) -> Subject:
     """Return a layer at x and its parameters, with a loss and its target y if it is a network to be trained."""
     state = layer.init_state(np.float64) if hasattr(layer, "init_state") else {}
-    form = _Form(layer, x, params, state, loss)
+    form = _Form(layer, x, params, state, loss, y)
     inputs = named_leaves(x, "x")
     own = named_leaves(params, "params")
-    extra = named_leaves(state, "state") | ({"y": y} if loss is not None and y is not None else {})
-    args: dict[str, Array] = {n: np.asarray(a) for n, a in (inputs | own | extra).items() if isinstance(a, np.ndarray)}
+    targets = named_leaves(y, "y")
+    every = inputs | own | named_leaves(state, "state") | targets
+    args: dict[str, Array] = {n: np.asarray(a) for n, a in every.items() if isinstance(a, np.ndarray)}
 
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         copied = rebound(form) if numpy_manners else fresh(form)
@@ -133,7 +135,7 @@ def layer_subject(
         name=short(layer) if loss is None else f"{short(layer)} with {short(loss)}",
         args=args,
         wrt=judged,
-        inputs=(*inputs, *(["y"] if "y" in extra else [])),
+        inputs=(*inputs, *(n for n in targets if n in args)),
         start=lambda: fresh(form),
         pure=pure,
         contract=True,
@@ -146,16 +148,11 @@ def layer_subject(
             if (f := vars(cls).get(n)) and cls is not Layer
         ),
         constants=numbers(layer),
-        reference=lambda f, args: _with_reference(form, f, args),
+        reference=lambda f, args: f(rebuilt(params, "params", args), rebuilt(x, "x", args)),
     )
     if loss is None and not inside:
         subject = replace(subject, variants=lambda rng: _in_other_widths(layer, x, rng, given))
     return replace(subject, parts=lambda: _parts(form, subject.args))
-
-
-def _with_reference(form: _Form, reference: Callable[..., Any], args: Args) -> Any:
-    y = reference(rebuilt(form.params, "params", args), rebuilt(form.x, "x", args))
-    return y
 
 
 def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:
@@ -222,20 +219,31 @@ def _entries(value: Any) -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class _LossForm:
+    """A loss with the structure of what it takes."""
+
     loss: Loss
+    y_hat: Any
+    y: Any
+
+    def taken(self, args: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Return (ŷ, y) with the arrays of `args`."""
+        return rebuilt(self.y_hat, "y_hat", args), rebuilt(self.y, "y", args)
 
     def forward(self, args: Mapping[str, Any]) -> tuple[Any, Any]:
-        return pair(self.loss.forward(args["y_hat"], args.get("y")), "forward", "(E, cache)")
+        return pair(self.loss.forward(*self.taken(args)), "forward", "(E, cache)")
 
     def backward(self, context: Any, dy: Any) -> Gradients:
         # It is asked for ∂E/∂ŷ alone nearly always, without dE, whose default is then part of what is judged.
         alone = isinstance(dy, np.ndarray) and bool(np.all(dy == 1.0))
-        return {"y_hat": self.loss.backward(context) if alone else self.loss.backward(context, dy)}
+        grads = self.loss.backward(context) if alone else self.loss.backward(context, dy)
+        return named_gradients(grads, self.y_hat, "y_hat")
 
 
-def loss_subject(loss: Loss, y_hat: Array, y: Array | None, *, given: bool = True) -> Subject:
-    """Return a loss at ŷ and y."""
-    form = _LossForm(loss)
+def loss_subject(loss: Loss, y_hat: Any, y: Any, *, given: bool = True) -> Subject:
+    """Return a loss at ŷ and y, arrays or tuples and dicts of them; y is None where it takes none."""
+    form = _LossForm(loss, y_hat, y)
+    outputs, targets = named_leaves(y_hat, "y_hat"), named_leaves(y, "y")
+    args: dict[str, Array] = {n: np.asarray(a) for n, a in (outputs | targets).items() if a is not None}
 
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         copied = rebound(form) if numpy_manners else fresh(form)
@@ -243,7 +251,7 @@ def loss_subject(loss: Loss, y_hat: Array, y: Array | None, *, given: bool = Tru
         return raw(copied.forward(made)[0])
 
     def widened(rng: np.random.Generator) -> list[tuple[str, Subject]]:
-        if given or y is None or y.shape != y_hat.shape:
+        if given:
             return []
         return [
             (label, loss_subject(loss, rng.standard_normal(s), distributions(s, rng), given=False))
@@ -252,18 +260,18 @@ def loss_subject(loss: Loss, y_hat: Array, y: Array | None, *, given: bool = Tru
 
     return Subject(
         name=short(loss),
-        args={"y_hat": y_hat} | ({} if y is None else {"y": y}),
-        wrt=("y_hat",),
-        inputs=("y_hat", "y") if y is not None else ("y_hat",),
+        args=args,
+        wrt=tuple(n for n in floats(args) if n in outputs),
+        inputs=tuple(args),
         start=lambda: fresh(form),
         pure=pure,
         contract=True,
         given=given,
         variants=widened,
-        may_lack=frozenset({"y"}),
+        may_lack=frozenset(targets),
         code=(type(loss).forward, type(loss).backward),
         constants=numbers(loss),
-        reference=lambda f, args: f(*args.values()),
+        reference=lambda f, args: f(*form.taken(args)),
     )
 
 
@@ -276,7 +284,13 @@ def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: 
     if params is None:
         params = map_leaves(lambda p: perturbed(np.asarray(p), rng), layer.init(rng, np.float64))
     params = map_leaves(lambda p: as_array(p, "params"), params)
-    given = _inputs_of_layer(inputs, rng)
+    given = _given(inputs, rng)
+    if len(given) > (1 if loss is None else 2):
+        expected = "(x,)" if loss is None else "(x, y)"
+        raise TargetError(
+            f"{short(layer)}: inputs= has {len(given)} entries; expected {expected}; where x is a tuple, "
+            f"{'inputs=((a, b),)' if loss is None else 'inputs=((a, b), y)'}"
+        )
     if given:
         x = given[0]
         _try_forward(layer, params, x, raising=True)
@@ -284,20 +298,41 @@ def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: 
         x = _guess_input(layer, params, rng)
     if loss is None:
         return layer_subject(layer, x, params, given=inputs is not None)
+    if len(given) > 1:
+        return layer_subject(layer, x, params, loss=loss, y=given[1])
     y_hat = _forward_on_copies(layer, params, x)
-    y = given[1] if len(given) > 1 else distributions(np.shape(y_hat), rng)
-    return layer_subject(layer, x, params, loss=loss, y=y)
+    if isinstance(y_hat, (tuple, list, dict)):
+        raise TargetError(
+            f"{short(layer)}: y_hat is a {type(y_hat).__name__}, so that y cannot be guessed; give inputs=(x, y), with "
+            "None for y where the loss takes none"
+        )
+    return layer_subject(layer, x, params, loss=loss, y=distributions(np.shape(y_hat), rng))
 
 
 def adapt_loss(loss: Loss, inputs: Any, rng: np.random.Generator) -> Subject:
     """Return a loss as a subject; ŷ is drawn from a normal distribution, y from distributions over the outputs."""
-    given = _inputs_of_layer(inputs, rng)
-    if given and not isinstance(given[0], np.ndarray):
+    given = _given(inputs, rng)
+    if len(given) == 1 and not isinstance(given[0], np.ndarray):
         raise TargetError(
-            f"{short(loss)}: inputs= has {type(given[0]).__name__} for y_hat; expected (y_hat, y), two arrays"
+            f"{short(loss)}: inputs= has one entry, a {type(given[0]).__name__}; expected (y_hat, y), with None for y "
+            "where the loss takes none"
         )
+    if len(given) > 2:
+        raise TargetError(
+            f"{short(loss)}: inputs= has {len(given)} entries; expected (y_hat, y), where each may be a tuple or a dict"
+        )
+    if len(given) == 2:
+        return loss_subject(loss, *given)
     y_hat = given[0] if given else rng.standard_normal((5, 3))
-    return loss_subject(loss, y_hat, given[1] if len(given) > 1 else distributions(y_hat.shape, rng), given=bool(given))
+    y = distributions(y_hat.shape, rng)
+    try:
+        fresh(loss).forward(y_hat.copy(), y.copy())
+    except Exception as error:
+        raise TargetError(
+            f"{short(loss)}: forward does not accept y_hat of shape {y_hat.shape} and y of the same ({error}); give "
+            "inputs=(y_hat, y), with None for y where the loss takes none"
+        ) from error
+    return loss_subject(loss, y_hat, y, given=bool(given))
 
 
 def perturbed(p: Array, rng: np.random.Generator) -> Array:
@@ -325,7 +360,7 @@ def numbers(layer: Any) -> dict[str, float]:
     return found
 
 
-def _inputs_of_layer(inputs: Any, rng: np.random.Generator) -> tuple[Any, ...]:
+def _given(inputs: Any, rng: np.random.Generator) -> tuple[Any, ...]:
     if inputs is None:
         return ()
     if isinstance(inputs, Mapping):
@@ -340,11 +375,11 @@ def _inputs_of_layer(inputs: Any, rng: np.random.Generator) -> tuple[Any, ...]:
             return {key: arrays(part) for key, part in value.items()}
         if isinstance(value, tuple):
             return tuple(map(arrays, value))
-        return as_array(value, "inputs")
+        return None if value is None else as_array(value, "inputs")
 
     given = tuple(map(arrays, inputs))
     for _, a in leaves_with_paths(given):
-        if a.size == 0:
+        if a is not None and a.size == 0:
             raise TargetError(f"inputs= has shape {a.shape}, which holds no number; give at least one sample")
     return given
 

@@ -9,20 +9,25 @@ import numpy as np
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
-from tinynet.trees import map_leaves
+from tinynet.trees import leaves, map_leaves
 from tinynet.verification.observed import Fault
 from tinynet.verification.tolerance import CHOICE
 
 
 def check_samplewise(layer: Layer, params: Any, x: Any) -> list[Fault]:
     """Return a fault if a layer says that it acts sample by sample and does not."""
-    if not isinstance(x, np.ndarray) or len(x) < 2 or not layer.samplewise():
+    m = min((len(a) for a in leaves(x) if np.ndim(a)), default=0)
+    if m < 2 or not layer.samplewise():
         return []
+
+    def outputs(samples: slice) -> list[Any]:
+        part = map_leaves(lambda a: None if a is None else a[samples].copy(), x)
+        return leaves(forward_with_state(layer, params, part, layer.init_state(np.float64))[0])
+
     try:
-        state = layer.init_state(x.dtype)
-        whole = forward_with_state(layer, params, x.copy(), state)[0]
-        parts = [forward_with_state(layer, params, x[i : i + 1].copy(), state)[0] for i in range(len(x))]
-        same = np.allclose(np.concatenate(parts), whole, rtol=CHOICE, atol=CHOICE)
+        alone = zip(*[outputs(slice(i, i + 1)) for i in range(m)], strict=True)
+        whole = outputs(slice(m))
+        same = all(np.allclose(np.concatenate(a), y, CHOICE, CHOICE) for a, y in zip(alone, whole, strict=True))
     except Exception:
         same = False
     text = "samplewise() is True, and the output for a sample depends on the others of its batch"
@@ -34,9 +39,8 @@ def check_each(loss: Loss, y_hat: Any, y: Any) -> list[Fault]:
     if type(loss).each is Loss.each or not loss.samplewise():
         return []  # what is inherited follows from forward and `reduction`, and claims nothing
     try:
-        copies = map_leaves(np.array, (y_hat, y) if y is not None else (y_hat,))
-        each = np.asarray(loss.each(*copies, *([None] if y is None else [])), float)
-        E = float(loss.forward(*map_leaves(np.array, copies), *([None] if y is None else []))[0])
+        each = np.asarray(loss.each(*_copies(y_hat, y)), float)
+        E = float(loss.forward(*_copies(y_hat, y))[0])
     except Exception:
         return []
     if each.ndim != 1 or not np.isfinite(each).all() or not np.isfinite(E):
@@ -46,3 +50,7 @@ def check_each(loss: Loss, y_hat: Any, y: Any) -> list[Fault]:
         return []
     text = f"each() gives losses of the samples that join to {total:.6g}; forward gives {E:.6g}"
     return [Fault(("y",), "forward differs", text, "forward")]
+
+
+def _copies(*trees: Any) -> Any:
+    return map_leaves(lambda a: None if a is None else np.array(a), trees)
