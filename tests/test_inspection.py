@@ -101,6 +101,27 @@ def test_parameters_and_slopes_have_names_too():
     np.testing.assert_allclose(trace["δ2"], trace["dE/da2"] * trace["f′(z2)"], rtol=1e-15)
 
 
+def test_a_layer_with_state_is_traced_as_it_evaluates_and_as_it_trains():
+    rng = np.random.default_rng(0)
+    inner = tn.Sequential(tn.BatchNorm(3), tn.Tanh())
+    net = tn.Sequential(tn.Linear(2, 3), inner, tn.Residual(tn.BatchNorm(3)), tn.Linear(3, 1))
+    params = net.init(rng, np.float64)
+    of_batch_norm = {"mean": rng.normal(size=3), "var": rng.uniform(1, 2, 3)}
+    state = ({}, (of_batch_norm, {}), of_batch_norm, {})
+    x, y = rng.normal(size=(5, 2)), rng.normal(size=(5, 1))
+    for traced, its_state in ((net, state), (net.sample(rng), None)):
+        trace = tn.trace(traced, tn.SquaredError(), params, x, y, state=its_state)
+        E, grads = tn.value_and_grads(traced, tn.SquaredError(), params, x, y, state=its_state)
+        assert trace["E"] == E
+        np.testing.assert_allclose(trace["dgamma2"], grads[1][0]["gamma"])
+        np.testing.assert_allclose(trace["dgamma3"], grads[2]["gamma"])
+    evaluated = tn.trace(net, tn.SquaredError(), params, x, y, state=state)
+    z1 = x @ params[0]["W"].T + params[0]["b"]
+    np.testing.assert_allclose(evaluated["z2"], (z1 - of_batch_norm["mean"]) / np.sqrt(of_batch_norm["var"] + 1e-5))
+    with pytest.raises(ValueError, match="forward has no state; hand it over as state="):
+        tn.trace(net, tn.SquaredError(), params, x, y)
+
+
 @dataclass(frozen=True)
 class Scale(tn.Layer):
     """y = 2 x, a layer of a user's own."""

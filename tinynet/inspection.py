@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Params
+from tinynet.arrays import Array, Params, State, is_array
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
 from tinynet.layers import Layer, Linear, Sequential, Sigmoid
@@ -268,7 +268,7 @@ class Trace:
         quantities: in the order of their computation.
         parameters: W1, b1, … by name.
         slopes: f′(z1), … of each layer that is a function of each entry.
-        net, loss, params, x, y: what was traced.
+        net, loss, params, x, y, state: what was traced.
     """
 
     quantities: tuple[Quantity, ...]
@@ -279,6 +279,7 @@ class Trace:
     params: Params = field(repr=False)
     x: Array = field(repr=False)
     y: Array = field(repr=False)
+    state: State = field(default=None, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -331,7 +332,7 @@ class Trace:
         )
 
 
-def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array) -> Trace:
+def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: State = None) -> Trace:
     """Return every intermediate value of E = loss(net(params, x), y) and its gradient.
 
     A layer with parameters opens a level l: its output is z^l, ∂E/∂z^l is δ^l, and its gradients are dW^l, db^l (or
@@ -339,7 +340,8 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array) -> Trace:
     input is a⁰.
 
     Shapes:
-        x (m, …), y of the shape of the network's output; every value keeps the batch's rows.
+        x (m, …), y of the shape of the network's output; every value keeps the batch's rows. `state` is that of a
+        network whose layers read one, `result.state.layers` after `fit`; `net.sample(rng)` reads none.
 
     Raises:
         TypeError, ValueError: whatever the layers and the loss raise on input that does not fit.
@@ -348,8 +350,8 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array) -> Trace:
     check_instance("trace", "loss", loss, Loss)
     chain = chain_of(net, params)
     names, values, caches = _names(chain), [x], []
-    for layer, layer_params in chain:
-        value, cache = layer.forward(layer_params, values[-1])
+    for (layer, layer_params), layer_state in zip(chain, states_of(net, state), strict=True):
+        value, cache = forward_with_state(layer, layer_params, values[-1], layer_state)
         values.append(value)
         caches.append(cache)
     E, residual = loss.forward(values[-1], y)
@@ -376,7 +378,7 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array) -> Trace:
             steps.append(_passed_error(layer, kind, error, output, source, i))
     inputs = [Quantity("a0", f"{superscript('a0')} = x", x, -1, "input")]
     outputs = [_output(chain[i][0], kinds[i], values[i + 1], names[i + 1], names[i], i) for i in range(len(chain))]
-    return Trace((*inputs, *outputs, *steps), parameters, slopes, net, loss, params, x, y)
+    return Trace((*inputs, *outputs, *steps), parameters, slopes, net, loss, params, x, y, state)
 
 
 def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:
@@ -384,6 +386,15 @@ def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:
     if not isinstance(net, Sequential):
         return [(net, params)]
     return [part for layer, p in zip(net.layers, params, strict=True) for part in chain_of(layer, p)]
+
+
+def states_of(net: Layer, state: State) -> list[State]:
+    """Return the state of each layer of `chain_of`; None where there is none."""
+    if not isinstance(net, Sequential):
+        return [state]
+    if state is None:
+        state = (None,) * len(net.layers)
+    return [part for layer, s in zip(net.layers, state, strict=True) for part in states_of(layer, s)]
 
 
 def output_names(at: Trace) -> list[str]:
@@ -405,7 +416,7 @@ def _names(chain: list[tuple[Layer, Params]]) -> list[str]:
 
 def _slope(layer: Layer, params: Params, cache: Any, dy: Array, dx: Array) -> Array | None:
     """Return f′(z) where the layer is a function of each entry: where ∂E/∂z is ∂E/∂a ⊗ f′(z), f′(z) being ∂(Σ a)/∂z."""
-    if leaves(params) or getattr(dx, "shape", None) != dy.shape:
+    if leaves(params) or not is_array(dy) or not is_array(dx) or dx.shape != dy.shape:
         return None
     slope, _ = layer.backward(params, cache, np.ones(dy.shape, dy.dtype))
     return slope if np.allclose(dx, dy * slope, rtol=1e-5, atol=0) else None

@@ -168,6 +168,23 @@ def test_of_several_inputs_the_first_is_shown():
     assert "a⁰ = x" in str(trace)
 
 
+def test_state_is_read_and_the_gradients_are_those_of_jax():
+    net = tn.Sequential(tn.Linear(3, 4), tn.BatchNorm(4), tn.Tanh(), tn.Linear(4, 2))
+    state = ({}, {"mean": RNG.normal(size=4), "var": RNG.uniform(1, 2, 4)}, {}, {})
+    params, x, y = net.init(RNG, np.float64), RNG.normal(size=(5, 3)), RNG.normal(size=(5, 2))
+    data = record(trace_page(tn.trace(net, tn.SquaredError(), params, x, y, state=state), 0.1, 2))
+    assert data["remark"] == ""
+    assert max(data["frames"][1]["worst"].values()) <= 32
+
+
+def test_several_outputs_without_a_target_are_shown():
+    net, x = tn.Sequential(tn.Shared(tn.Linear(3, 2)), tn.Shared(tn.Tanh())), (RNG.normal(size=(4, 3)),) * 2
+    trace = tn.trace(net, tn.InfoNCE(), net.init(RNG, np.float64), x, None)
+    data = record(trace_page(trace, 0.5, 1))
+    assert data["remark"] == ""
+    assert max(data["frames"][0]["worst"].values()) <= 32
+
+
 def test_bad_arguments_are_named_and_nothing_is_written(tmp_path):
     trace = tn.trace(*examples.mazur())
     with pytest.raises(ValueError, match=r"to_html: steps is 0"):

@@ -65,13 +65,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def save(path: StrPath, net: Layer, params: Params, *, extra: Any = None) -> None:
-    """Write a network and its parameters, to be read by `load`.
+def save(path: StrPath, net: Layer, params: Params, *, state: Any = None, extra: Any = None) -> None:
+    """Write a network and its parameters, to be read by `load`, and its state, to be read by `load_state`.
 
     Args:
         path: the file; by custom it ends in ".safetensors". Replaced as a whole or left as it was.
         net: rebuilt on loading from its class and its fields.
         params: of `net`; NumPy or JAX arrays of any layout and byte order.
+        state: the `state` of a result of `fit`: that of the layers, such as running statistics, and of the optimizer.
         extra: whatever else belongs to the network (its loss and optimizer, names of classes, scales of the data): a
             tree of dicts, lists, tuples, numbers, strings, None, arrays and dataclasses. `read` returns it.
 
@@ -82,7 +83,14 @@ def save(path: StrPath, net: Layer, params: Params, *, extra: Any = None) -> Non
     if not isinstance(net, Layer):
         raise TypeError(f"save: net is {net!r:.60}; expected an instance of tinynet.Layer")
     check_params("save", net, params)
-    write(path, {"net": net, "params": params, "extra": extra})
+    value = {"net": net, "params": params, "extra": extra}
+    if state is not None:
+        if not hasattr(state, "optimizer") or not hasattr(state, "layers"):
+            given = type(state).__name__
+            raise TypeError(f"save: state is {given}; expected result.state, or TrainingState(None, layers=…)")
+        check_like("save", "state.layers", state.layers or net.init_state(), net.init_state(), "the network")
+        value["state"] = {"optimizer": state.optimizer, "layers": state.layers}
+    write(path, value)
 
 
 def load(path: StrPath, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:

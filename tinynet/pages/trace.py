@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import operator
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,8 +16,19 @@ from tinynet.arrays import Params, is_array, is_floating
 from tinynet.checks import check_positive_int
 from tinynet.equations import EQUATIONS
 from tinynet.gradients import value_and_grads
-from tinynet.inspection import Quantity, Trace, chain_of, error_name, output_names, parameter_name, superscript, trace
+from tinynet.inspection import (
+    Quantity,
+    Trace,
+    chain_of,
+    error_name,
+    output_names,
+    parameter_name,
+    states_of,
+    superscript,
+    trace,
+)
 from tinynet.layers import Linear, Sigmoid
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import SquaredError
 from tinynet.optimizers import SGD
 from tinynet.pages import as_json, fill, read
@@ -43,9 +55,9 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
     optimizer, traces = SGD(lr), [first]
     for _ in range(steps):
         at = traces[-1]
-        _, grads = value_and_grads(at.net, at.loss, at.params, at.x, at.y)
+        _, grads = value_and_grads(at.net, at.loss, at.params, at.x, at.y, state=at.state)
         params, _ = optimizer.update(at.params, grads, optimizer.init(at.params))
-        traces.append(trace(at.net, at.loss, params, at.x, at.y))
+        traces.append(trace(at.net, at.loss, params, at.x, at.y, state=at.state))
     layers = {q.name[1:]: q.layer for q in first}
     updates = [_update(name) for name in sorted(first.parameters, key=lambda name: layers[name])]
     shown = [_shown_step(first, q) for q in (*first.quantities, *updates)]
@@ -234,11 +246,13 @@ def _exact_gradients(first: Trace) -> tuple[Callable[[Params], dict[str, Values]
     except ImportError:
         return lambda params: {}, "JAX is not installed"
     chain, names = chain_of(first.net, first.params), output_names(first)
+    states = states_of(first.net, first.state)
 
     def E(params: Sequence[Params], nudges: Sequence[Any]) -> Any:
         value = double(first.x)
-        for (layer, _), layer_params, nudge in zip(chain, params, nudges, strict=True):
-            value = layer.forward(layer_params, value)[0] + nudge
+        for (layer, _), layer_params, layer_state, nudge in zip(chain, params, states, nudges, strict=True):
+            value, _ = forward_with_state(layer, layer_params, value, double(layer_state))
+            value = map_leaves(operator.add, value, nudge)
         return first.loss.forward(value, double(first.y))[0]
 
     def double(tree: Any) -> Any:
@@ -252,8 +266,9 @@ def _exact_gradients(first: Trace) -> tuple[Callable[[Params], dict[str, Values]
     def exact(params: Params) -> dict[str, Values]:
         with jax.enable_x64(True):
             parts = [double(p) for _, p in chain_of(first.net, params)]
-            grads, errors = gradient(parts, [np.zeros(np.shape(first[name])) for name in names[1:]])
-        named = {error_name(name): np.asarray(error) for name, error in zip(names[1:], errors, strict=True)}
+            nudges = [map_leaves(lambda v: np.zeros(np.shape(v)), first[name]) for name in names[1:]]
+            grads, errors = gradient(parts, nudges)
+        named = {error_name(name): np.asarray(leaves(e)[0]) for name, e in zip(names[1:], errors, strict=True)}
         for name, grad in zip(names[1:], grads, strict=True):
             named |= {f"d{parameter_name(path, name)}": np.asarray(g) for path, g in leaves_with_paths(grad)}
         return named

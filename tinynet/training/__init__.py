@@ -1,6 +1,7 @@
 """Training: `fit`, its arguments, batches, callbacks, checkpoints, and the engines that run an epoch."""
 
 from tinynet.training.callbacks import EarlyStopping
+from tinynet.training.checkpoints import load_state
 from tinynet.training.engines import TrainingState
 from tinynet.training.evaluation import evaluate, predict
 from tinynet.training.fit import FitResult, fit
@@ -18,6 +19,7 @@ __all__ = [
     "TrainingState",
     "evaluate",
     "fit",
+    "load_state",
     "predict",
     "sweep",
 ]

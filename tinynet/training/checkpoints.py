@@ -1,7 +1,7 @@
 """Where a run stands, and the same in a file, so that it goes on bit for bit.
 
 A checkpoint is a file as `tinynet.files` writes them: whole or not there at all, checked when read, nothing unpickled.
-`tinynet.load` takes the network and its parameters from one.
+`tinynet.load` takes the network and its parameters from one, `tinynet.load_state` the rest of what training carries.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Params, State
-from tinynet.files.container import FileError, check_params, contents, printable, read, write
+from tinynet.files.container import FileError, check_params, contents, load, printable, read, write
 from tinynet.files.encoding import encode, own_names
 from tinynet.layers import Layer
-from tinynet.training.engines import Losses, TrainingState
+from tinynet.training.engines import Losses, TrainingState, first_layers_state
 from tinynet.training.engines.processes import Processes
 
 StrPath = str | os.PathLike[str]
@@ -125,6 +125,33 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
     except Exception as error:  # whatever a layer's init meets in fields that nobody has checked
         raise FileError(path, f"not a checkpoint that tinynet wrote: {error!s:.300}") from error
     return run
+
+
+def load_state(path: StrPath, *, classes: Iterable[Any] = ()) -> TrainingState:
+    """Return the state in a file that `tinynet.save(…, state=…)` or a checkpoint wrote; the arrays are NumPy's.
+
+    Its `layers` are what `predict` and `evaluate` take as `state=`; `fit(params=…, state=…)` goes on with the whole.
+
+    Args:
+        path: the file.
+        classes: as for `tinynet.load`, which returns the network and its parameters.
+
+    Raises:
+        FileError: as for `tinynet.load`; or the file holds no state, or one that does not fit its network.
+        TypeError, ValueError: `classes` does not fit.
+        OSError: the file cannot be opened.
+    """
+    classes = tuple(classes)
+    net, _ = load(path, classes=classes)
+    state = read(path, classes=classes, only=("state",)).get("state")
+    if state is None:
+        raise FileError(path, "holds no state; it was saved without state=")
+    try:
+        found = TrainingState(**state)
+        first_layers_state(net, np.float32, found)
+    except Exception as error:  # whatever a layer's init_state meets in fields that nobody has checked
+        raise FileError(path, f"its state does not fit its network: {error!s:.300}") from error
+    return found
 
 
 def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
