@@ -68,6 +68,61 @@ def test_only_the_layer_that_evaluates_asks_for_a_state():
     assert not training.samplewise()
 
 
+NET = tn.Sequential(tn.Linear(3, 5), tn.BatchNorm(5), tn.ReLU(), tn.Linear(5, 2))
+DATA = RNG.normal(2, 3, size=(64, 3)), RNG.normal(size=(64, 2))
+WITHOUT_THE_BIAS_BEFORE = tn.Groups({"0.b": None, "*": tn.AdamW(0.01, weight_decay=0.1)})
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_with_adamw_it_trains_as_torchs_does(engine):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: training is NOT compared with its own here")
+    params = NET.init(np.random.default_rng(1), np.float64)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5), torch.nn.ReLU(), torch.nn.Linear(5, 2)
+    ).double()
+    names = [(0, "W", "weight"), (0, "b", "bias"), (1, "gamma", "weight"), (1, "beta", "bias"), (3, "W", "weight")]
+    with torch.no_grad():
+        for i, ours, theirs in [*names, (3, "b", "bias")]:
+            getattr(net[i], theirs).copy_(torch.from_numpy(params[i][ours]))
+    net[0].bias.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+    x, y = map(torch.from_numpy, DATA)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (((net(x) - y) ** 2).sum() / 128).backward()
+        optimizer.step()
+    options = {"params": params, "optimizer": WITHOUT_THE_BIAS_BEFORE, "epochs": 20, "engine": engine}
+    result = tn.fit(NET, tn.SquaredError("mean"), *DATA, **options)
+    for i, ours, theirs in names:
+        np.testing.assert_allclose(result.params[i][ours], getattr(net[i], theirs).detach(), rtol=1e-10)
+    np.testing.assert_allclose(result.state.layers[1]["mean"], net[1].running_mean, rtol=1e-10)
+    np.testing.assert_allclose(result.state.layers[1]["var"], net[1].running_var, rtol=1e-10)
+    y_hat = tn.predict(NET, result.params, DATA[0], state=result.state.layers, engine=engine)
+    np.testing.assert_allclose(y_hat, net.eval()(x).detach(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_with_adamw_both_engines_give_the_same_numbers(dtype):
+    """All but a bias before the layer, whose gradient is rounding; all where that is frozen."""
+    x, y = (a.astype(dtype) for a in DATA)
+    params = NET.init(np.random.default_rng(1), dtype)
+    for optimizer in (WITHOUT_THE_BIAS_BEFORE, tn.AdamW(0.01, weight_decay=0.1)):
+        options = {"params": params, "optimizer": optimizer, "epochs": 20, "batch_size": 16, "validation": (x, y)}
+        runs = [tn.fit(NET, tn.SquaredError("mean"), x, y, engine=engine, **options) for engine in ("numpy", "jax")]
+        (dense, *rest), (dense_jax, *rest_jax) = (run.params for run in runs)
+        bound = 200 * np.finfo(dtype).eps
+        for got, expected in zip(jax.tree.leaves(rest_jax), jax.tree.leaves(rest), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
+        np.testing.assert_allclose(dense_jax["W"], dense["W"], rtol=bound, atol=bound)
+        np.testing.assert_allclose(runs[1].history["loss"], runs[0].history["loss"], rtol=bound)
+        if optimizer is WITHOUT_THE_BIAS_BEFORE:
+            for name in ("mean", "var"):
+                got, expected = (run.state.layers[1][name] for run in runs)
+                np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
+            both = (run.history["validation_loss"] for run in runs)
+            np.testing.assert_allclose(*both, rtol=bound)
+
+
 def test_bad_input_is_named():
     for bad, message in (
         ({"momentum": 1.0}, r"momentum is 1.0; expected 0 <= momentum < 1"),

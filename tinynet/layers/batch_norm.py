@@ -37,6 +37,8 @@ class BatchNorm(Layer):
         ∂E/∂x_j = Σ_k g_k ∂x̂_k/∂x_j = r (g_j − mean g − x̂_j mean (g ⊗ x̂))
     In evaluation μ and σ² are constants, so ∂E/∂x = r g. The running statistics follow, as in torch,
         μ̄ ← (1 − ρ) μ̄ + ρ μ,    σ̄² ← (1 − ρ) σ̄² + ρ σ² N / (N − 1)
+    A bias b just before the layer shifts x and μ alike, so in training ∂E/∂b = 0: what is computed is rounding, which
+    Adam divides by its own size and takes for a gradient. Freeze such a bias: `Groups({"0.b": None, "*": Adam()})`.
 
     Source: S. Ioffe, C. Szegedy, Batch normalization, ICML 2015. gamma starts at 1, beta at 0.
 

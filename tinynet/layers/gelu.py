@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tinynet.arrays import Array, Params, namespace
+from tinynet.arrays import Array, Params, namespace, widened
 from tinynet.checks import check_choice, check_floating, check_same_shape
 from tinynet.layers.layer import Layer
 from tinynet.special import expit, ndtr, normal_density
@@ -48,17 +48,20 @@ class GELU(Layer):
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)
-        if self.approximate == "none":
-            return z * ndtr(z), z
-        return z * expit(_v(z)), z
+        wide = widened(z)
+        a = wide * (ndtr(wide) if self.approximate == "none" else expit(_v(wide)))
+        return a.astype(z.dtype, copy=False), z
 
     def backward(self, params: Params, z: Array, da: Array) -> tuple[Array, Params]:
         check_same_shape(self, "da", da, z.shape, "the output")
+        return (da * self._slope(widened(z))).astype(da.dtype, copy=False), {}  # (20)
+
+    def _slope(self, z: Array) -> Array:
         if self.approximate == "none":
-            return da * (ndtr(z) + z * normal_density(z)), {}  # (20)
+            return ndtr(z) + z * normal_density(z)
         v, c = _v(z), _cut_off(z)
         dv = _C * (1 + 3 * 0.044715 * c * c)
-        return da * (expit(v) * (1 + c * dv * expit(-v))), {}  # (20)
+        return expit(v) * (1 + c * dv * expit(-v))
 
 
 def _v(z: Array) -> Array:
