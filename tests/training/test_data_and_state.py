@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -162,6 +163,44 @@ def test_several_targets_are_the_business_of_the_loss(engine: str) -> None:
         tn.Linear(3, 2), tn.SquaredError("mean"), X, 1.5 * Y, engine=engine, epochs=60, optimizer=tn.SGD(0.2, 0.9)
     )
     assert_close(result.params, twice.params, 1e-9)
+
+
+class Code(tn.Linear):
+    """ŷ = (x̂, μ, log σ²) by one affine layer: arrays of two shapes."""
+
+    def forward(self, params: Any, x: Any) -> Any:
+        y, cache = super().forward(params, x)
+        return (y[:, :3], y[:, 3:5], y[:, 5:]), cache
+
+    def param_grads(self, params: Any, cache: Any, dy: Any) -> Any:
+        dy = tn.namespace(dy[0]).concatenate(dy, axis=1)
+        return super().param_grads(params, cache, dy)
+
+
+class ELBO(tn.Loss):
+    """½ |x̂ − x|² + ½ Σ (μ² + σ² − 1 − log σ²), with no `check` of its own."""
+
+    def forward(self, y_hat: Any, x: Any) -> Any:
+        x_hat, mean, log_variance = y_hat
+        variance, r = tn.namespace(mean).exp(log_variance), x_hat - x
+        return ((r * r).sum() + (mean * mean + variance - 1 - log_variance).sum()) / 2, (r, mean, variance)
+
+    def backward(self, cache: Any, dE: Any = 1.0) -> Any:
+        r, mean, variance = cache
+        return dE * r, dE * mean, dE * (variance - 1) / 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_outputs_of_several_shapes_have_one_array_for_their_target(engine: str) -> None:
+    net, loss = Code(3, 7), ELBO()
+    params = net.init(np.random.default_rng(0), np.float64)
+    options = {"engine": engine, "params": params, "epochs": 1, "batch_size": None, "optimizer": tn.SGD(0.001)}
+    result = fit(net, loss, X, X, **options)
+    with jax.enable_x64(True):
+        exact = jax.grad(lambda params: loss.forward(net.forward(params, X)[0], X)[0])(params)
+    assert_close(result.params, map_leaves(lambda p, g: p - 0.001 * np.asarray(g), params, exact), 1e-12)
+    with pytest.raises(TypeError, match=r"the data do not fit .* y_hat is tuple; expected a tuple of two arrays"):
+        fit(net, tn.InfoNCE(), X)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Params, describe
+from tinynet.arrays import Params, describe, is_array
 from tinynet.checks import check_natural, check_number, check_positive_int
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
@@ -203,13 +203,14 @@ def check_fits(name: str, net: Layer, loss: Loss, params: Params, state: Any, x:
         y = cast("y", y, dtype)
     else:  # a file is read when its batches come
         every, y = y_hat, cast("y", rows_of(y, slice(1)), dtype)
+    arrays = is_array(every) and is_array(y)
     try:
         loss.check(every, y)
     except (TypeError, ValueError) as error:
-        classes = np.ndim(every) == 2 and np.ndim(y) == 1 and np.asarray(y).dtype.kind in "iu"
+        classes = arrays and every.ndim == 2 and y.ndim == 1 and y.dtype.kind in "iu"
         hint = f"; for classes use numpy.eye({every.shape[1]})[y]" if classes else ""
         raise type(error)(f"fit: {name} do not fit the network's output: {error}{hint}") from error
-    if type(loss).check is Loss.check and {np.ndim(y), np.ndim(every)} == {1, 2} and np.size(y) == np.size(every):
+    if type(loss).check is Loss.check and arrays and {y.ndim, every.ndim} == {1, 2} and y.size == every.size:
         # Broadcasting would hide the mistake: (m,) against (m, 1) makes (m, m).
         raise ValueError(f"{loss}: y has shape {y.shape}; expected {every.shape}, that of y_hat")
     loss.forward(y_hat, rows_of(y, slice(1)))
