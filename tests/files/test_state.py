@@ -23,7 +23,9 @@ def test_training_and_predictions_go_on_with_what_was_saved(engine, tmp_path):
     net, loaded = tn.load(tmp_path / "net")
     state = tn.load_state(tmp_path / "net")
     expected = tn.predict(NET, half.params, X, state=half.state.layers)
-    np.testing.assert_array_equal(tn.predict(net, loaded, X, state=state.layers), expected)
+    np.testing.assert_array_equal(tn.predict(net, loaded, X, state=state), expected)
+    measured = tn.evaluate(net, LOSS, loaded, X, Y, state=state, engine=engine)
+    assert measured["loss"] == pytest.approx(float(LOSS.forward(expected, Y)[0]))
     rest = tn.fit(net, LOSS, X, Y, params=loaded, state=state, epochs=3, engine=engine, **OPTIONS)
     assert_within((rest.params, rest.state.layers), (whole.params, whole.state.layers))
 

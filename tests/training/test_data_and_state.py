@@ -303,6 +303,47 @@ def test_weights_under_a_loss_that_couples_samples_are_refused() -> None:
         fit(Two(tn.Linear(3, 2)), tn.InfoNCE(), (X, X), sample_weight=np.ones(22))
 
 
+@dataclass(frozen=True)
+class Centred(tn.Loss):
+    """½ Σ (ŷ − mean ŷ − y)², which couples the samples and does not say so."""
+
+    def forward(self, y_hat: Any, y: Any) -> Any:
+        r = y_hat - y_hat.mean(axis=0) - y
+        return (r * r).sum() / 2, r
+
+    def backward(self, r: Any, dE: Any = 1.0) -> Any:
+        return dE * (r - r.mean(axis=0))
+
+
+class MeanOfAll(tn.Loss):
+    """½ mean (ŷ − y)², whatever `reduction` is."""
+
+    def forward(self, y_hat: Any, y: Any) -> Any:
+        r = y_hat - y
+        return (r * r).mean() / 2, r / r.size
+
+    def backward(self, r: Any, dE: Any = 1.0) -> Any:
+        return dE * r
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_under_an_own_loss_whose_samples_do_not_add_up_are_refused(engine: str) -> None:
+    for loss in (Centred(), MeanOfAll()):
+        with pytest.raises(ValueError, match=r"the losses of single samples do not join to .* expected no weights"):
+            fit(tn.Linear(3, 2), loss, X, Y, sample_weight=np.ones(22), engine=engine)
+        with pytest.raises(ValueError, match=r"the losses of single samples do not join to .* expected no weights"):
+            fit(tn.Linear(3, 2), loss, [(X, Y, np.ones(22))], batch_size=None, engine=engine)
+
+
+@pytest.mark.parametrize("loss", [Centred(), MeanOfAll()], ids=["coupled", "mean of all"])
+def test_threads_do_not_share_a_batch_whose_samples_do_not_add_up(loss: tn.Loss) -> None:
+    params = tn.Linear(3, 2).init(np.random.default_rng(0), np.float64)
+    options = {"params": params, "optimizer": tn.SGD(0.01), "epochs": 3}
+    one, two = (fit(tn.Linear(3, 2), loss, X, Y, threads=threads, **options) for threads in (1, 2))
+    assert_close(two.params, one.params, 1e-12)
+    assert_close(two.history["loss"], one.history["loss"], 1e-12)
+
+
 def test_half_precision_is_refused_and_halves_in_the_data_are_taken() -> None:
     params = tn.Linear(3, 2).init(RNG, np.float16)
     with pytest.raises(TypeError, match=r'params\["W"\] has dtype float16.*expected float32'):

@@ -216,12 +216,40 @@ def check_fits(name: str, net: Layer, loss: Loss, params: Params, state: Any, x:
     loss.forward(y_hat, rows_of(y, slice(1)))
 
 
+def check_joins(net: Layer, loss: Loss, params: Params, state: Any, data: Samples | Stream, dtype: Any) -> bool:
+    """Return whether the losses of single samples join to that of a batch; look at a few, whatever the loss says.
+
+    Raises:
+        ValueError: they do not, and the samples have weights.
+    """
+    x, y = rows_of((data.x, data.y), slice(4))
+    y_hat, _ = forward_with_state(net, params, cast("x", x, dtype), state)
+    y, m = cast("y", y, dtype), count(x)
+    each = [float(loss.forward(*rows_of((y_hat, y), slice(i, i + 1)))[0]) for i in range(m)]
+    joined, E = sum(each) / (m if loss.reduction == "mean" else 1), float(loss.forward(y_hat, y)[0])
+    joins = loss.samplewise() and abs(joined - E) <= 1e-4 * sum(map(abs, each))
+    if not joins and data.weights is not None:
+        raise ValueError(
+            f"fit: the losses of single samples do not join to that of their batch in {loss}: {m} of them to "
+            f"{joined:.6g}, their batch has {E:.6g}; expected no weights of samples"
+        )
+    return joins
+
+
 def make_engine(
-    name: str, net: Layer, loss: Loss, optimizer: Any, dtype: Any, work: float, threads: int | None, mesh: Any
+    name: str,
+    net: Layer,
+    loss: Loss,
+    optimizer: Any,
+    dtype: Any,
+    work: float,
+    threads: int | None,
+    mesh: Any,
+    joins: bool,
 ) -> Engine:
     """Return the engine called `name`."""
     if name == "numpy":
-        return NumpyEngine(net, loss, optimizer, work, threads)
+        return NumpyEngine(net, loss, optimizer, work, threads, joins)
     from tinynet.training.engines.jax import JaxEngine
 
     return JaxEngine(net, loss, optimizer, mesh, dtype)

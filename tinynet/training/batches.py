@@ -132,8 +132,9 @@ class Stream:
         first = next(self._started, None)
         if first is None:
             raise ValueError("fit: x is an iterable that yields no batch (an exhausted generator?)")
-        self.x, self.y, weights = self._batch(first, 0)
-        first = (self.x, self.y, *(() if weights is None else (weights,)))  # the iterable may reuse what it yielded
+        self.x, self.y, self.weights = self._batch(first, 0)
+        # The iterable may reuse what it yielded.
+        first = (self.x, self.y, *(() if self.weights is None else (self.weights,)))
         self._started = itertools.chain([first], self._started)
 
     def as_dtype(self, dtype: Any) -> Stream:

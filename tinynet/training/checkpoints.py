@@ -130,7 +130,7 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
 def load_state(path: StrPath, *, classes: Iterable[Any] = ()) -> TrainingState:
     """Return the state in a file that `tinynet.save(…, state=…)` or a checkpoint wrote; the arrays are NumPy's.
 
-    Its `layers` are what `predict` and `evaluate` take as `state=`; `fit(params=…, state=…)` goes on with the whole.
+    `predict` and `evaluate` take it as `state=`, and `fit(params=…, state=…)` goes on with it.
 
     Args:
         path: the file.

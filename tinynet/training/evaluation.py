@@ -14,6 +14,7 @@ from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import BinaryCrossEntropy, Loss
 from tinynet.training.batches import arrays_in, cast, count, map_arrays, release, rows_of, samples
+from tinynet.training.engines import TrainingState
 from tinynet.trees import leaves, map_leaves
 
 Metric: TypeAlias = Callable[[Any, Any], float]
@@ -43,7 +44,7 @@ def predict(
         net, params: the network and its parameters.
         x: (m, …), one row per sample: an array, or a tuple or dict of arrays; in memory or mapped from a file. Floating
             point is rounded to the dtype of the parameters.
-        state: that of the layers, `result.state.layers` after `fit`; None for a network without.
+        state: the `state` of a result of `fit`, or that of the layers alone; None for a network without.
         batch_size: samples in a forward pass.
         engine: "numpy", or "jax" to compile it.
 
@@ -53,6 +54,7 @@ def predict(
     check_positive_int("predict", "batch_size", batch_size)
     if engine not in ("numpy", "jax"):
         raise ValueError(f'predict: engine is {engine!r}; expected "numpy" or "jax"')
+    state = state.layers if isinstance(state, TrainingState) else state
     x, _ = samples("x", x, "y", None)
     dtype = next((p.dtype for p in leaves(params)), None)
     forward = _compiled(net, dtype) if engine == "jax" else partial(_forward, net)

@@ -25,6 +25,7 @@ from tinynet.training.arguments import (
     check_arguments,
     check_calls,
     check_fits,
+    check_joins,
     check_watching,
     first_dtype,
     initial_params,
@@ -50,7 +51,7 @@ from tinynet.training.callbacks import (
 )
 from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
 from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
-from tinynet.training.engines.threads import step_work
+from tinynet.training.engines.threads import shares, step_work
 from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
 from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
@@ -196,7 +197,10 @@ def fit(
     if held_out is not None:
         check_fits("the validation data", net, loss, params, layers, *watched["validation_"], dtype)
 
-    runner = make_engine(engine, net, loss, optimizer, dtype, step_work(params, data.largest), threads, mesh)
+    work = step_work(params, data.largest)
+    matters = data.weights is not None or shares(work, threads) > 1
+    joins = not matters or check_joins(net, loss, params, layers, data, dtype)
+    runner = make_engine(engine, net, loss, optimizer, dtype, work, threads, mesh, joins)
     run = Run(net, {}, params, state)
     told: list[Callback] = [CallFunctions(callbacks)]
     if tolerance is not None:

@@ -35,6 +35,7 @@ class NumpyEngine:
         net, loss, optimizer: what to train, on what and how.
         work: floating-point operations in a step, about.
         threads: how many threads to use; None to choose by `work`.
+        joins: whether the losses of samples join to that of a batch, so that threads may share it.
     """
 
     stops_anywhere: ClassVar[bool] = True
@@ -45,10 +46,11 @@ class NumpyEngine:
     optimizer: Optimizer
     work: float = 0.0
     threads: int | None = None
+    joins: bool = True
 
     @cached_property
     def _shares(self) -> int:
-        apart = self.net.samplewise() and self.loss.samplewise() and not leaves(self.net.init_state())
+        apart = self.net.samplewise() and self.joins and self.loss.samplewise() and not leaves(self.net.init_state())
         return shares(self.work, self.threads) if apart else 1
 
     def session(self) -> AbstractContextManager[Any]:
