@@ -45,6 +45,38 @@ def test_learning_curves_draw_training_beside_validation():
         tn.plot.learning_curves({"seconds": np.ones(3)})
 
 
+def test_learning_curves_of_several_runs_are_a_mean_and_a_band_by_group():
+    x, y = RNG.normal(size=(20, 3)), RNG.normal(size=(20, 2))
+    options = {"optimizer": tn.SGD(0.1), "epochs": 4, "validation": (x, y)}
+    sweep = tn.sweep(tn.Linear(3, 2), tn.SquaredError(), x, y, seeds=range(3), grid={"lr": [0.001, 0.01]}, **options)
+    figure = tn.plot.learning_curves(sweep)
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "validation_loss"]
+    axes = figure.axes[0]
+    assert [line.get_label() for line in axes.lines] == ["lr=0.001", "lr=0.01"]
+    for line, band, runs in zip(axes.lines, axes.collections, (sweep.results[:3], sweep.results[3:]), strict=True):
+        losses = np.array([run.history["loss"] for run in runs])
+        np.testing.assert_allclose(line.get_ydata(), losses.mean(axis=0))
+        corners = band.get_paths()[0].vertices
+        for epoch in range(4):
+            ends = corners[corners[:, 0] == epoch + 1, 1]
+            np.testing.assert_allclose([ends.min(), ends.max()], [losses[:, epoch].min(), losses[:, epoch].max()])
+    assert rendered(figure)
+    first, second, *_ = sweep.results
+    for several, lines in (([first, second], 1), ({"one": first, "both": (first, second)}, 2)):
+        figure = tn.plot.learning_curves(several)
+        assert len(figure.axes[0].lines) == lines
+        assert rendered(figure)
+    with pytest.raises(ValueError, match="learning_curves: result is an empty list; expected at least one run"):
+        tn.plot.learning_curves([])
+
+
+def test_learning_curves_of_runs_that_ended_early_go_on_with_the_others():
+    runs = [{"loss": np.array([4.0, 2.0, np.nan])}, {"loss": np.array([2.0])}, {"loss": np.array([3.0, 1.0, 0.0])}]
+    (axes,) = tn.plot.learning_curves({"a": runs, "b": runs[1]}).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [3, 1.5, 0])
+    assert list(axes.lines[1].get_ydata()) == [2]
+
+
 def test_learning_curves_take_a_result_count_epochs_in_integers_and_mark_the_best():
     history = {"loss": np.array([3.0, 2.0, 1.0]), "validation_loss": np.array([3.0, 1.0, 2.0])}
     (axes,) = tn.plot.learning_curves(history).axes

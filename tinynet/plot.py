@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 def learning_curves(result: Any, *, log: bool | None = None) -> Figure:
     """Draw a result of `fit`, or its history: one panel per quantity, training and validation together.
 
-    Where there is a validation loss, the epoch at which it is smallest is marked.
+    Where there is a validation loss, the epoch at which it is smallest is marked. Of several runs the mean is drawn,
+    with a band from the smallest to the largest, for each group.
 
     Args:
         result: a FitResult; or a mapping like its history, one array per quantity, one entry per epoch. "seconds" is
-            not drawn.
+            not drawn. Or several: a SweepResult, grouped by the settings other than the seed; a list of results; or a
+            dict name of the group -> result, or list of results.
         log: whether the loss has a logarithmic axis; if None, when it is positive and spans more than a factor of 20.
 
     Raises:
         ValueError: there is nothing to draw.
     """
+    if (groups := _groups(result)) is not None:
+        return _curves_of_groups(groups, log)
     history: Mapping[str, Array] = getattr(result, "history", result)
     names = [name for name in history if not name.startswith("validation_") and name != "seconds"]
     if not names:
@@ -48,15 +52,61 @@ def learning_curves(result: Any, *, log: bool | None = None) -> Figure:
             axes.plot(epochs, values, label=label, marker="o" if len(values) < 15 else None, markersize=4)
         if best is not None:
             axes.axvline(best, color="0.3", linestyle=":", label=f"best: epoch {best}")
-        if name == "loss" and (_spans(curves.values()) if log is None else log):
-            axes.set_yscale("log")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("epoch")
-        axes.set_title(name)
-        axes.grid(alpha=0.3)
-        if len(axes.lines) > 1:
-            axes.legend()
+        _finish(axes, name, curves.values(), log)
     return figure
+
+
+def _groups(result: Any) -> dict[str, list[Mapping[str, Array]]] | None:
+    """Return the histories of several runs by group; None for a single run."""
+    if hasattr(result, "settings") and hasattr(result, "results"):
+        groups: dict[str, list[Any]] = {}
+        for settings, run in zip(result.settings, result.results, strict=True):
+            label = ", ".join(f"{name}={value}" for name, value in settings.items() if name != "seed")
+            groups.setdefault(label, []).append(run.history)
+        return groups
+    if isinstance(result, (list, tuple)):
+        result = {"": result}
+    elif not isinstance(result, Mapping) or not all(map(_are_runs, result.values())):
+        return None
+    groups = {str(name): list(runs) if isinstance(runs, (list, tuple)) else [runs] for name, runs in result.items()}
+    if not all(groups.values()):
+        raise ValueError("learning_curves: result is an empty list; expected at least one run")
+    return {name: [getattr(run, "history", run) for run in runs] for name, runs in groups.items()}
+
+
+def _are_runs(value: Any) -> bool:
+    runs = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(run, Mapping) or hasattr(run, "history") for run in runs)
+
+
+def _curves_of_groups(groups: dict[str, list[Mapping[str, Array]]], log: bool | None) -> Figure:
+    names = [name for name in next(iter(groups.values()))[0] if name != "seconds"]
+    figure = _figure((4.8 * len(names), 3.4))
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        means = []
+        for label, histories in groups.items():
+            epochs = np.arange(1, max(len(history[name]) for history in histories) + 1)
+            values = np.full((len(histories), len(epochs)), np.nan)  # a run may end before the others
+            for run, history in zip(values, histories, strict=True):
+                run[: len(history[name])] = history[name]
+            runs = np.ma.masked_invalid(values)
+            means.append(runs.mean(axis=0))
+            (line,) = axes.plot(epochs, means[-1], label=label)
+            colour = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+            axes.fill_between(epochs, runs.min(axis=0), runs.max(axis=0), **colour)
+        _finish(axes, name, [mean.compressed() for mean in means], log)
+    return figure
+
+
+def _finish(axes: Any, name: str, curves: Iterable[Array], log: bool | None) -> None:
+    if name.endswith("loss") and (_spans(curves) if log is None else log):
+        axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("epoch")
+    axes.set_title(name)
+    axes.grid(alpha=0.3)
+    if len(axes.lines) > 1:
+        axes.legend()
 
 
 def network(trace: Trace, *, sample: int = 0) -> Figure:

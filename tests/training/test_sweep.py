@@ -67,6 +67,11 @@ def test_a_run_that_diverges_leaves_the_others_alone(engine: Any) -> None:
     assert (len(lost), lost[0], lost[-1]) == (30, False, True)
     assert list(result.table["stopped"]) == ["epochs", "diverged"]
     assert list(result.table["lr"]) == [1e-7, 1e3]
+    head, one, other = str(result).splitlines()
+    assert head.split() == list(result.table.columns)
+    assert (one.split()[-1], other.split()[-1]) == ("epochs", "diverged")
+    assert len(head) == len(one) == len(other)
+    assert "<td>diverged</td>" in result._repr_html_()
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from tinynet.arrays import Params
 from tinynet.checks import check_instance, check_natural, check_positive_int
+from tinynet.inspection import html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
@@ -41,15 +42,30 @@ class SweepResult:
     def table(self) -> Any:
         """Return a row per run, its settings and the last entry of its history: a pandas frame where pandas is there,
         else a list of dicts."""
-        rows = [
-            {**settings, **{k: float(v[-1]) for k, v in result.history.items()}, "stopped": result.stopped}
-            for settings, result in zip(self.settings, self.results, strict=True)
-        ]
         try:
             import pandas
         except ImportError:
-            return rows
-        return pandas.DataFrame(rows)
+            return self._rows()
+        return pandas.DataFrame(self._rows())
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        return "\n".join(table_lines(self._cells(), left=0))
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells())
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows = self._rows()
+        columns = tuple(dict.fromkeys(name for row in rows for name in row))
+        shown = [{k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in rows]
+        return [columns, *(tuple(row.get(name, "") for name in columns) for row in shown)]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {**settings, **{k: float(v[-1]) for k, v in result.history.items()}, "stopped": result.stopped}
+            for settings, result in zip(self.settings, self.results, strict=True)
+        ]
 
 
 def sweep(
