@@ -105,6 +105,33 @@ def test_integer_inputs_have_a_float0_derivative():
     assert vjp(jnp.ones((1, 1)))[1].dtype == jax.dtypes.float0
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_inputs_in_a_tuple_have_their_derivatives_and_integers_among_them_none(transform):
+    layer, rng = tn.GRU(3, 4), np.random.default_rng(0)
+    params, x = layer.init(rng, np.float64), (rng.normal(size=(2, 5, 3)), np.array([5, 2]))
+    dy = rng.normal(size=(2, 5, 4))
+    with jax.enable_x64(True):
+        _, pull = jax.vjp(transform(tn.to_custom_vjp(layer)), params, x)
+        dparams, (dx, none) = pull(jnp.asarray(dy))
+        _, exact = jax.vjp(lambda params, a: layer.forward(params, (a, x[1]))[0], params, x[0])
+        assert_trees_close((dparams, dx), exact(jnp.asarray(dy)), rtol=1e-11)
+    assert none.dtype == jax.dtypes.float0
+
+
+def test_a_layer_with_state_reads_it():
+    layer, rng = tn.BatchNorm(3), np.random.default_rng(0)
+    params, x = layer.init(rng, np.float64), rng.normal(size=(5, 3))
+    state = {"mean": rng.normal(size=3), "var": rng.uniform(1, 2, 3)}
+    with jax.enable_x64(True):
+        f = tn.to_custom_vjp(layer)
+        got = jax.jit(jax.grad(lambda p, x: (f(p, x, state) ** 2).sum(), argnums=(0, 1)))(params, x)
+
+        def plain(p, x):
+            return (((x - state["mean"]) / jnp.sqrt(state["var"] + 1e-5) * p["gamma"] + p["beta"]) ** 2).sum()
+
+        assert_trees_close(got, jax.grad(plain, argnums=(0, 1))(params, x), rtol=1e-11)
+
+
 def test_forward_mode_is_refused_by_jax(data):
     params, x, _ = data
     with pytest.raises(TypeError, match="custom_vjp"):

@@ -147,6 +147,19 @@ def test_two_inputs_and_no_target_train_alike_on_both_engines(x: Any) -> None:
     assert_close(one.history["validation_loss"], other.history["validation_loss"])
 
 
+class Doubled(tn.InfoNCE):
+    def backward(self, cache: Any, dE: Any = 1.0) -> Any:
+        da, db = super().backward(cache, dE)
+        return da, 2 * db
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradients_are_verified_on_the_way_without_a_target_too(engine: str) -> None:
+    fit(Two(tn.Linear(3, 2)), tn.InfoNCE("sum", 2.0), (X, X[::-1]), engine=engine, verify_every=2)
+    with pytest.raises(tn.GradientError, match="Doubled"):
+        fit(Two(tn.Linear(3, 2)), Doubled("sum", 2.0), (X, X[::-1]), engine=engine, verify_every=2)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_several_targets_are_the_business_of_the_loss(engine: str) -> None:
     class Both(tn.Loss):

@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, is_array, is_floating
+from tinynet.arrays import Array, Cache, Params, State, is_array, is_floating
 from tinynet.layers import Layer
+from tinynet.layers.layer import forward_with_state
+from tinynet.trees import leaves, map_leaves
 
 
-def to_custom_vjp(layer: Layer) -> Callable[[Params, Array], Array]:
-    """Return f(params, x) -> y whose reverse-mode derivative is `layer.backward`.
+def to_custom_vjp(layer: Layer) -> Callable[..., Any]:
+    """Return f(params, x, state=None) -> y whose reverse-mode derivative is `layer.backward`.
 
     It works under `jax.jit`, `jax.vmap`, `jax.grad` and `jax.vjp`, wherever a function does: in an Equinox or Flax
     module, in a loss that Optax minimises. As for every `jax.custom_vjp`, forward mode of f itself (`jax.jvp`,
@@ -22,8 +24,9 @@ def to_custom_vjp(layer: Layer) -> Callable[[Params, Array], Array]:
     penalise the residual of a differential equation do: `scripts/oscillator.py` trains one.
 
     Shapes:
-        params as `layer.init` gives them, or JAX arrays of these shapes; x and y as `layer.forward` has them. Where x
-        holds integers (as an embedding's), its derivative is of JAX's type float0.
+        params as `layer.init` gives them, or JAX arrays of these shapes; x and y as `layer.forward` has them, arrays or
+        tuples and dicts of them; state that of a layer which reads one. Where x holds integers (as an embedding's), its
+        derivative is of JAX's type float0.
 
     Raises:
         TypeError: `layer` is not a tinynet.Layer; and whatever the layer raises on input that does not fit.
@@ -32,22 +35,26 @@ def to_custom_vjp(layer: Layer) -> Callable[[Params, Array], Array]:
         raise TypeError(f"to_custom_vjp: layer is {layer!r:.60}; expected an instance of tinynet.Layer")
 
     @jax.custom_vjp
-    def f(params: Params, x: Array) -> Array:
-        return layer.forward(params, x)[0]
+    def f(params: Params, x: Any, state: State) -> Any:
+        return forward_with_state(layer, params, x, state)[0]
 
-    def forward(params: Params, x: Array) -> tuple[Array, tuple[Params, Array, _Cache]]:
-        y, cache = layer.forward(params, x)
+    def forward(params: Params, x: Any, state: State) -> tuple[Any, tuple[Params, Any, _Cache]]:
+        y, cache = forward_with_state(layer, params, x, state)
         return y, (params, x, _Cache(cache))
 
-    def backward(residuals: tuple[Params, Array, _Cache], dy: Array) -> tuple[Params, Any]:
+    def backward(residuals: tuple[Params, Any, _Cache], dy: Any) -> tuple[Params, Any, None]:
         params, x, cache = residuals
-        if is_floating(x):
-            dx, dparams = layer.backward(params, cache.value, dy)
-            return dparams, dx
-        return layer.param_grads(params, cache.value, dy), np.zeros(x.shape, jax.dtypes.float0)
+        if not any(map(is_floating, leaves(x))):
+            return layer.param_grads(params, cache.value, dy), map_leaves(_no_derivative, x), None
+        dx, dparams = layer.backward(params, cache.value, dy)
+        return dparams, map_leaves(lambda a, da: da if is_floating(a) else _no_derivative(a), x, dx), None
 
     f.defvjp(forward, backward)
-    return lambda params, x: f(*jax.tree.map(jax.numpy.asarray, (params, x)))
+    return lambda params, x, state=None: f(*jax.tree.map(jax.numpy.asarray, (params, x, state)))
+
+
+def _no_derivative(a: Any) -> Any:
+    return None if a is None else np.zeros(a.shape, jax.dtypes.float0)
 
 
 @jax.tree_util.register_pytree_node_class

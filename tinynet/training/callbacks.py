@@ -21,6 +21,7 @@ from tinynet.arrays import Params, State
 from tinynet.checks import check_positive_int
 from tinynet.layers import Layer
 from tinynet.losses import Loss
+from tinynet.training.batches import map_arrays
 from tinynet.training.checkpoints import Run, save_checkpoint
 from tinynet.training.engines import TrainingState
 from tinynet.trees import map_leaves
@@ -249,7 +250,7 @@ def verify_after(n: int, net: Layer, loss: Loss) -> StepCallback:
         if done % n == 0:
             from tinynet.verification import verify
 
-            inputs, params = map_leaves(np.asarray, (step.x, step.y)), map_leaves(np.asarray, step.params)
+            inputs, params = map_arrays(np.asarray, (step.x, step.y)), map_leaves(np.asarray, step.params)
             probes = ("forward", "rectangular")
             verify(net, loss=loss, params=params, inputs=inputs, probes=probes, dtype="float64").raise_if_failed()
 
