@@ -229,6 +229,19 @@ def compiled_with_noise(program: Program, wrt: tuple[str, ...]) -> Callable[...,
     return call
 
 
+def with_noise(function: Callable[..., Any], *values: Any) -> Callable[[Array], Any]:
+    """Return noise -> function(*values), in which every operation rounds as in `compiled_with_noise`."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*values)
+    flat = jax.tree.leaves(values)
+
+    def call(noise: Array) -> Any:
+        return jax.tree.unflatten(
+            jax.tree.structure(shape), _rounded(closed.jaxpr, closed.consts, flat, noise, count())
+        )
+
+    return call
+
+
 class _ByText:
     """A jaxpr that equals another if both compute the same: primitives, shapes, literals; constants are arguments."""
 

@@ -42,6 +42,9 @@ ROUNDS_AWAY = 2.0**-20
 ROUNDS_ALIKE = 2.0**32
 """An error in float32 is rounding up to this many times that of the same call in float64, whose spacing is 2⁻²⁹."""
 
+ROUNDED = 2.0**16
+"""Beyond so many units of the numbers that go in, an error is no rounding of the target's own operations."""
+
 SATURATES = (1.0, 0.8, 0.65, 0.5)
 """At which shares of the inputs rounding is compared between number types, one of which saturates before the other."""
 

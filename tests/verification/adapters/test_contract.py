@@ -190,6 +190,29 @@ def test_inputs_that_do_not_fit_are_refused_and_the_form_that_does_is_said(targe
         tn.verify(target, inputs=inputs, **options)
 
 
+def confident(scale):
+    """Logits and vectors of which a softmax is nearly sure, so that p − y has few digits."""
+    a = scale * np.random.default_rng(1).normal(size=(3, 4))
+    return [
+        (tn.SoftmaxCrossEntropy, (3 * scale * np.eye(3) + 0.1 * a[:, :3], np.arange(3))),
+        (tn.SoftmaxCrossEntropy, (3 * scale * np.eye(3) + 0.1 * a[:, :3], np.eye(3))),
+        (tn.InfoNCE, ((a, a + 0.1), None)),
+    ]
+
+
+@pytest.mark.parametrize("scale", [3, 6, 10])
+def test_digits_that_a_confident_softmax_loses_are_no_fault_and_a_factor_is(scale):
+    for loss, inputs in confident(scale):
+        tn.verify(loss(), inputs=inputs).raise_if_failed()
+
+        class Scaled(loss):
+            def backward(self, cache, dE=1.0):
+                grads = super().backward(cache, dE)
+                return (grads[0], 1.01 * grads[1]) if isinstance(grads, tuple) else 1.01 * grads
+
+        assert tn.verify(Scaled(), inputs=inputs, dtype="float64", named=False).verdict == "FAIL"
+
+
 def test_a_layer_of_two_inputs_that_says_samplewise_and_is_not_is_found():
     class Centred(tn.Shared):
         def samplewise(self):

@@ -10,7 +10,12 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.execution import Watch
+from tinynet.verification.jaxpr import with_noise
+from tinynet.verification.oracle import as_float64
+from tinynet.verification.tolerance import ROUNDINGS
 from tinynet.verification.tracing import Traced, raw
+
+_ERRORS = 4093
 
 
 def backward_function(subject: Subject, manners: bool) -> Any:
@@ -26,6 +31,27 @@ def backward_function(subject: Subject, manners: bool) -> Any:
         return {n: raw(g) for n, g in grads.items() if n in subject.wrt and g is not None and g is not MISSING}
 
     return backward
+
+
+def own_rounding(
+    subject: Subject, dy: tuple[Array, ...], unit: float, rng: np.random.Generator, watch: Watch
+) -> Mapping[str, float]:
+    """Return how far each gradient moves when every operation of the target's own code is off by up to ±unit.
+
+    Raises:
+        Exception: whatever JAX raises where the code cannot be traced.
+    """
+    args = as_float64(subject.args)
+    dy = tuple(np.asarray(d, np.float64) for d in dy)
+
+    def run() -> Mapping[str, float]:
+        with jax.enable_x64(True):
+            call = with_noise(backward_function(subject, manners=False), args, dy)
+            at = call(np.zeros(1))
+            runs = [call(unit * rng.uniform(-1.0, 1.0, _ERRORS)) for _ in range(ROUNDINGS)]
+        return {n: max(float(np.max(np.abs(r[n] - g), initial=0.0)) for r in runs) for n, g in at.items()}
+
+    return watch.call(run)
 
 
 def compiled_gradients(subject: Subject, dy: tuple[Array, ...], watch: Watch) -> Mapping[str, Array]:
