@@ -54,6 +54,20 @@ def test_traces_a_saved_network_on_a_sample_of_ones_own(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tn.trace(net, tn.SquaredError('mean'), params, x, y)}\n"
 
 
+def test_traces_a_saved_network_with_state(tmp_path, capsys):
+    net, path = tn.Sequential(tn.Linear(2, 3), tn.BatchNorm(3), tn.Linear(3, 1)), tmp_path / "net.safetensors"
+    params = net.init(np.random.default_rng(0), np.float64)
+    layers = ({}, {"mean": np.full(3, 0.5), "var": np.full(3, 2.0)}, {})
+    tn.save(path, net, params, state=tn.TrainingState(None, layers))
+    arguments = ["trace", "--checkpoint", str(path), "--x", "1,2", "--y", "3"]
+    assert main(arguments) == 0
+    expected = tn.trace(net, tn.SquaredError("mean"), params, np.array([[1.0, 2.0]]), np.array([[3.0]]), state=layers)
+    assert capsys.readouterr().out == f"{expected}\n"
+    tn.save(path, net, params)
+    assert main(arguments) == 2
+    assert "holds no state; it was saved without state=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

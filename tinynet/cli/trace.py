@@ -14,6 +14,7 @@ import tinynet as tn
 from tinynet.cli.tables import read_csv, read_npz, split
 from tinynet.inspection import Trace
 from tinynet.pages.examples import EXAMPLES
+from tinynet.trees import leaves
 
 
 def add_parser(subparsers: Any) -> None:
@@ -76,7 +77,8 @@ def _trace(args: argparse.Namespace) -> Trace:
         x, y = data.x_train[: args.rows].astype(float), data.y_train[: args.rows].astype(float)
     if args.checkpoint is not None:
         net, params = tn.load(args.checkpoint)
-        return tn.trace(net, loss, tn.map_leaves(lambda p: np.asarray(p, float), params), x, y)
+        state = tn.load_state(args.checkpoint).layers if leaves(net.init_state()) else None
+        return tn.trace(net, loss, tn.map_leaves(lambda p: np.asarray(p, float), params), x, y, state=state)
     widths = [x.shape[1], *args.hidden, y.shape[1]]
     layers = [part for n_in, n_out in itertools.pairwise(widths) for part in (tn.Linear(n_in, n_out), tn.Sigmoid())]
     # A sigmoid cannot leave (0, 1); a standardised target does.
