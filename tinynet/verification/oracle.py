@@ -24,7 +24,7 @@ from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_nois
 from tinynet.verification.tolerance import JUMP, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
 
-_ERRORS = 4093
+ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
 
 
@@ -91,7 +91,7 @@ class JaxOracle:
         """
         args64 = as_float64(args)
         call = compiled_with_noise(self.program(args64), self.subject.wrt)
-        noise = unit * rng.uniform(-1.0, 1.0, _ERRORS)
+        noise = unit * rng.uniform(-1.0, 1.0, ERRORS)
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy), noise))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 

@@ -11,11 +11,9 @@ import numpy as np
 from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.execution import Watch
 from tinynet.verification.jaxpr import with_noise
-from tinynet.verification.oracle import as_float64
+from tinynet.verification.oracle import ERRORS, as_float64
 from tinynet.verification.tolerance import ROUNDINGS
 from tinynet.verification.tracing import Traced, raw
-
-_ERRORS = 4093
 
 
 def backward_function(subject: Subject, manners: bool) -> Any:
@@ -48,7 +46,7 @@ def own_rounding(
         with jax.enable_x64(True):
             call = with_noise(backward_function(subject, manners=False), args, dy)
             at = call(np.zeros(1))
-            runs = [call(unit * rng.uniform(-1.0, 1.0, _ERRORS)) for _ in range(ROUNDINGS)]
+            runs = [call(unit * rng.uniform(-1.0, 1.0, ERRORS)) for _ in range(ROUNDINGS)]
         return {n: max(float(np.max(np.abs(r[n] - g), initial=0.0)) for r in runs) for n, g in at.items()}
 
     return watch.call(run)
