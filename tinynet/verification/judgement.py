@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Malformed, Oracle, Subject
+from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Malformed, Oracle, Subject, TargetError
 from tinynet.verification.comparison import Comparison, compare, without
 from tinynet.verification.examples import (
     SHAPES,
@@ -151,6 +151,8 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
         oracle(subject.args, dy)
     except Hang:
         return Judgement(subject, faults=(_hang(subject, "the oracle runs your forward pass and it", watch),))
+    except TargetError:
+        raise
     except Exception as error:
         return Judgement(subject, reason=f"no oracle for the forward pass: {told(error)}")
     b = _Bench(subject, settings, oracle, rng, Shapes(watch), Lines(subject))

@@ -20,6 +20,7 @@ from tinynet.verification.adapters.contract import layer_subject
 from tinynet.verification.adapters.subject import Subject
 from tinynet.verification.examples import PROBES, cotangent
 from tinynet.verification.execution import Abandoned, Hang, Watch, execute, leave_no_trace, line_of_error, told, watched
+from tinynet.verification.intended import as_intended
 from tinynet.verification.judgement import Judgement, Settings, judge
 from tinynet.verification.naming import findings_of
 from tinynet.verification.observed import Fault
@@ -38,6 +39,7 @@ def verify(
     wrt: Iterable[str] | None = None,
     loss: Loss | None = None,
     reference: Callable[..., Any] | None = None,
+    intended: Callable[..., Any] | None = None,
     dtype: str | Sequence[str] = ("float64", "float32"),
     seed: int = 0,
     name_seconds: float = 10.0,
@@ -59,6 +61,8 @@ def verify(
         loss: verify E = loss(target(params, x), y) end to end.
         reference: an independent forward pass with the arguments of the target's: f(params, x) for a layer, f(ŷ, y) for
             a loss, else the function's own. What it returns must equal y.
+        intended: the function whose gradients are meant where the backward pass deviates from the forward pass on
+            purpose (straight-through, reversed or surrogate gradients); it has the arguments of the forward pass.
         dtype: which number types to try.
         seed: of every random number.
         name_seconds: how long to look for the name of what is wrong, after it was found; 0 for not at all.
@@ -90,6 +94,8 @@ def verify(
             except Exception as error:
                 raise TargetError(f"verify: the target cannot be called: {told(error)}") from error
             subjects = [_restricted(s, wrt) for s in subjects]
+            if intended is not None:
+                subjects = [as_intended(s, intended, watch) for s in subjects]
             subject = _settled(subjects, settings, rng)
             judgement = judge(subject, settings)
             judgement = _with_claims(judgement, target, loss, settings)
@@ -108,7 +114,7 @@ def verify(
             report = _of_faults(target, [fault], seed)
         except TargetError:
             raise
-        if report.findings and params is None and loss is None and reference is None:
+        if report.findings and params is None and loss is None and reference is None and intended is None:
             options = {"seed": [str(seed)], "wrt": wrt or (), "probe": probes or ()}
             line = command(target, inputs, options | ({"dtype": dtypes} if len(dtypes) == 1 else {}))
             report = dataclasses.replace(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tinynet as tn
 from tests.verification.adapters.judge import errors
 from tinynet.verification.adapters.chainer import adapt_function_node
 
@@ -48,3 +49,14 @@ def test_a_wrong_node_does_not(gradient):
 def test_other_objects_are_no_nodes():
     assert adapt_function_node(object(), x, rng) is None
     assert adapt_function_node(Node, x, rng) is None
+
+
+def test_verify_takes_a_node_as_it_is():
+    options = {"inputs": (x, w), "probes": ["rectangular", "batch 1"]}
+    assert tn.verify(Node(lambda g, x, w: (g @ w, g.T @ x)), **options).verdict == "PASS"
+    for gradient in (lambda g, x, w: (g @ w, g.T @ x / 5), lambda g, x, w: (g @ w, -g.T @ x)):
+        (finding,) = tn.verify(Node(gradient), **options).findings
+        assert finding.gradient == "arg1"
+    one_is_none = tn.verify(Node(lambda g, x, w: (g @ w, None)), **options)
+    assert (one_is_none.verdict, one_is_none.compared) == ("INCONCLUSIVE", ("arg0",))
+    assert "arg1" in one_is_none.reason

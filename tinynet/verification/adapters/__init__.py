@@ -12,6 +12,7 @@ import numpy as np
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
+from tinynet.verification.adapters.chainer import adapt_function_node
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
 from tinynet.verification.adapters.functions import (
     adapt_closure,
@@ -47,6 +48,9 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
     if isinstance(target, (tuple, list)) and len(target) == 2 and all(map(callable, target)):
         _only_for_layers("params", params)
         return adapt_pair(target[0], target[1], inputs, rng)
+    if (node := adapt_function_node(target, inputs, rng)) is not None:
+        _only_for_layers("params", params)
+        return [node]
     if methods_of(target) is not None and not inspect.isfunction(target):
         return [adapt_object(target, inputs, params, rng)]
     if callable(target):

@@ -107,7 +107,10 @@ def as_array(value: Any, name: str) -> Array:
         raise TargetError(f"{name} is a masked array, and its mask would be lost; give plain arrays")
     array = np.array(value)
     if array.dtype.kind == "c":
-        raise TargetError(f"{name} is complex; real arrays are verified: give real and imaginary part as two arrays")
+        raise TargetError(
+            f"{name} is complex, where conventions differ (JAX's gradient is the conjugate of PyTorch's); write the "
+            "forward pass with the real and the imaginary part as two real arrays"
+        )
     if array.dtype.kind not in "fiubV":
         raise TargetError(f"{name} holds {array.dtype}; expected an array of real numbers")
     if array.dtype.kind in "fV":

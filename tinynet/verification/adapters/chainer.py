@@ -43,8 +43,14 @@ def adapt_function_node(target: Any, inputs: Any, rng: np.random.Generator) -> S
 
     [subject, *_] = adapt_pair(forward, _nothing, inputs, rng)
     session = _NodeSession(target, subject.inputs, subject.wrt)
-    name, code = type(target).__name__, (type(target).forward, type(target).backward)
-    return replace(subject, name=name, start=lambda: fresh(session), code=code)
+    return replace(
+        subject,
+        name=type(target).__name__,
+        start=lambda: fresh(session),
+        code=(type(target).forward, type(target).backward),
+        one_cache=True,
+        notes=(),
+    )
 
 
 def _nothing(args: Any, dy: Any) -> None:

@@ -192,7 +192,7 @@ def _custom_op(func: Any) -> Any:
         return None
     name = func.name() if isinstance(func, torch._ops.OpOverload) else getattr(func, "_qualified_op_name", "")
     op = torch._library.custom_ops.OPDEFS.get(name)
-    return None if op is None or op._init_fn.__module__.startswith("torch.") else op
+    return None if op is None or (op._init_fn.__module__ or "").startswith("torch.") else op
 
 
 # Every `Function.apply`, also one that was bound long ago (`relu = MyReLU.apply`), calls the method of its base class.
@@ -206,7 +206,7 @@ _followers: list[Plain] = []
 
 def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:
     mode = _FOLLOWING.get()
-    if mode is None or function.__module__.startswith("torch."):
+    if mode is None or (function.__module__ or "").startswith("torch."):
         return super(_BASE, function).apply(*args, **kwargs)
     return mode.apply(function, args, kwargs)
 

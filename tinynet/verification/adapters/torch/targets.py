@@ -124,6 +124,7 @@ def _subject(
         start=lambda: session(wrt, cloned),
         code=form.code,
         library="torch",
+        reference=lambda f, args: _called(f, arguments, args, device),
     )
     choice = choose_oracle(subject.at(example), lambda: start(True), device, rng)
     notes = [*choice.notes, *(f"{n} has requires_grad=False and is a constant" for n in sorted(form.frozen))]
@@ -143,6 +144,12 @@ def _subject(
         return [(s.name, _where_needed(s, a)) for s, a in found if s is not None]
 
     return replace(whole, variants=alone, parts=parts), choice.reading
+
+
+def _called(function: Callable[..., Any], arguments: Arguments, args: Args, device: torch.device) -> Any:
+    """Return what a function gives for the arguments as tensors, as arrays."""
+    out = arguments.call(function, {n: torch.tensor(a, device=device) for n, a in args.items()})
+    return jax.tree.map(lambda t: to_array(t) if isinstance(t, torch.Tensor) else t, out)
 
 
 def _where_needed(subject: Subject, args: tuple[Any, ...]) -> Subject:
@@ -244,7 +251,7 @@ def _function(target: Any) -> _Form:
         target.__qualname__.replace("<locals>.", ""),
         target.forward if split else functools.partial(target.forward, None),
         lambda plain: lambda positional, keywords, tensors: target.apply(*positional),
-        code=tuple(c for c in code if not c.__module__.startswith("torch.")),
+        code=tuple(c for c in code if not (c.__module__ or "").startswith("torch.")),
         function=target,
         rule=target,
     )
