@@ -9,6 +9,8 @@ explained by `explain`: the line that stops it, and what to write instead.
 from __future__ import annotations
 
 import abc
+import collections
+import copy
 import functools
 import math
 import sys
@@ -331,8 +333,15 @@ def rebound(target: Any, instead: dict[int, Any] | None = None) -> Any:
     """Return a copy of a function or an object whose code makes traced arrays where it made NumPy's.
 
     `instead` maps ids of objects that are reached to what takes their place.
+
+    Raises:
+        TypeError: one of them is not reached.
     """
-    return _Rebinding(instead or {}).value(target)
+    rebinding = _Rebinding(instead or {})
+    copied = rebinding.value(target)
+    if instead and not set(instead) <= rebinding.met:
+        raise TypeError("the target keeps an array where a copy of it cannot have another")
+    return copied
 
 
 class _Rebinding:
@@ -340,10 +349,12 @@ class _Rebinding:
 
     def __init__(self, instead: dict[int, Any]) -> None:
         self.seen: dict[int, Any] = dict(instead)
+        self.met: set[int] = set()
         self.kept: list[Any] = []
 
     def value(self, value: Any) -> Any:
         if id(value) in self.seen:
+            self.met.add(id(value))
             return self.seen[id(value)]
         if isinstance(value, types.ModuleType):
             return self._module(value)
@@ -356,23 +367,41 @@ class _Rebinding:
         if type(value) is functools.partial:
             keywords = {key: self.value(part) for key, part in value.keywords.items()}
             return functools.partial(self.value(value.func), *map(self.value, value.args), **keywords)
-        if type(value) in (tuple, list):
-            return type(value)([self.value(part) for part in value])
-        if type(value) is dict:
-            return {key: self.value(part) for key, part in value.items()}
+        if isinstance(value, (dict, list, collections.deque)):
+            return self._container(value)
+        if isinstance(value, tuple):
+            parts = [self.value(part) for part in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
         if isinstance(value, type):
             return self._class(value) if _is_users(value.__module__) else value
         if isinstance(value, np.ndarray):
-            return self._remember(value, Traced(value.copy())) if value.dtype.kind == "f" else value
+            return self._array(value)
         if hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
             home = type(value).__module__
-            return self._instance(value) if _is_users(home) or _root(home) == "tinynet" else value
+            ours = _is_users(home) or _root(home) == "tinynet" or type(value) is types.SimpleNamespace
+            return self._instance(value) if ours else value
         return value
 
     def _remember(self, original: Any, replacement: Any) -> Any:
         self.kept.append(original)
         self.seen[id(original)] = replacement
         return replacement
+
+    def _container(self, value: Any) -> Any:
+        copied = self._remember(value, copy.copy(value))
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            copied[key] = self.value(part)
+        return copied
+
+    def _array(self, value: np.ndarray[Any, Any]) -> Any:
+        if value.dtype.kind == "f":
+            return self._remember(value, Traced(value.copy()))
+        if value.dtype.kind != "O":
+            return value
+        copied = self._remember(value, value.copy())
+        for index in np.ndindex(value.shape):
+            copied[index] = self.value(value[index])
+        return copied
 
     def _module(self, module: types.ModuleType) -> Any:
         known = _MODULES.get(module.__name__)
@@ -430,8 +459,8 @@ class _Rebinding:
         cls = self.value(type(value)) if _is_users(type(value).__module__) else type(value)
         try:
             copied = object.__new__(cls)
-        except TypeError:
-            return value
+        except TypeError:  # a class of another layout
+            copied = copy.copy(value)
         self._remember(value, copied)
         for name in attributes(value):
             object.__setattr__(copied, name, self.value(getattr(value, name)))

@@ -6,8 +6,10 @@ returns for it, or an array reachable after backward that backward made or chang
 
 from __future__ import annotations
 
+import collections
 import random
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,7 +56,12 @@ METHODS = (
 """The names that people give to the two passes."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
+_LIBRARIES = ("numpy", "builtins", "types", "functools", "jax", "torch")
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
+
+
+_CONTAINERS = ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients")
+_OF_CONTAINERS = ("d_{}", "{}_grads", "d{}")
 
 
 def methods_of(target: Any) -> tuple[str, str] | None:
@@ -207,23 +214,12 @@ def _candidates(path: str) -> Iterator[str]:
         for s in ("grad", "gradient", "g", "_grad"):
             yield holder + s
     yield f"{path}.grad"
-    upper, dot, container = head.rpartition(".")
-    for grads in (
-        "grads",
-        "gradients",
-        "grad",
-        "dparams",
-        "d",
-        "g",
-        "_grads",
-        "_gradients",
-        f"d_{container}",
-        f"{container}_grads",
-        f"d{container}",
-    ):
-        for key in (tail, *spellings(tail)):
-            yield f"{upper}{dot}{grads}.{key}"
-            yield f"{holder}{grads}.{key}"
+    containers = head.split(".") if head else []
+    for i in reversed(range(len(containers) + 1)):  # `params.1.W` in `params.1.grads.W`, `params.grads.W`, `grads.1.W`
+        upper, below = containers[:i], containers[i + 1 :]
+        for grads in (*_CONTAINERS, *(form.format(c) for c in containers[i : i + 1] for form in _OF_CONTAINERS)):
+            for key in (tail, *spellings(tail)):
+                yield ".".join([*upper, grads, *below, key])
 
 
 def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subject:
@@ -303,18 +299,21 @@ def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
             seen.add(id(value))
             if value.dtype.kind == "f" and not numbers:
                 found.append((path, value))
+            for i, part in enumerate(value.flat) if value.dtype.kind == "O" else ():
+                visit(part, f"{path}.{i}" if path else str(i))
         elif isinstance(value, Mapping):
             seen.add(id(value))
             for key, part in value.items():
                 visit(part, f"{path}.{key}" if path else str(key))
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, collections.deque)):
             seen.add(id(value))
             for i, part in enumerate(value):
                 visit(part, f"{path}.{i}" if path else str(i))
         elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
             if isinstance(value, type) or (callable(value) and not attributes(value)):
                 return
-            if type(value).__module__.partition(".")[0] in ("numpy", "builtins", "types", "functools", "jax", "torch"):
+            library = type(value).__module__.partition(".")[0]
+            if library in _LIBRARIES and not isinstance(value, types.SimpleNamespace):
                 return
             seen.add(id(value))
             for name in attributes(value):

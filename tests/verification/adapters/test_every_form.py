@@ -1,0 +1,407 @@
+"""Every form in which people write tanh(x W + b): the right one passes, and three wrong ones fail."""
+
+from collections import OrderedDict, deque, namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+rng = np.random.default_rng(11)
+X, W, b = rng.standard_normal((5, 4)), rng.standard_normal((4, 3)), rng.standard_normal(3)
+QUICK = {"probes": ["rectangular", "batch 1"]}
+
+
+def right(dy, x, W, a):
+    dz = dy * (1 - a * a)
+    return dz @ W.T, x.T @ dz, dz.sum(axis=0)
+
+
+# Each spoils the gradient of one array.
+
+
+def mean(dy, x, W, a):
+    dx, dW, db = right(dy, x, W, a)
+    return dx, dW / len(x), db
+
+
+def linear(dy, x, W, a):
+    return dy @ W.T, *right(dy, x, W, a)[1:]
+
+
+def negative(dy, x, W, a):
+    dx, dW, db = right(dy, x, W, a)
+    return dx, dW, -db
+
+
+WRONG = [mean, linear, negative]
+
+
+def value(x, W, b):
+    return np.tanh(x @ W + b)
+
+
+# Functions
+
+
+def of_args(gradients):
+    return (value, lambda args, dy: gradients(dy, *args[:2], value(*args))), (X, W, b)
+
+
+def of_dy_and_cache(gradients):
+    def forward(x, W, b):
+        a = value(x, W, b)
+        return a, (x, W, a)
+
+    return (forward, lambda dy, cache: gradients(dy, *cache)), (X, W, b)
+
+
+def of_cache_and_dy(gradients):
+    (forward, backward), inputs = of_dy_and_cache(gradients)
+    return (forward, lambda cache, dy: backward(dy, cache)), inputs
+
+
+def of_each_argument(gradients):
+    return (value, lambda x, W, b, dy: gradients(dy, x, W, value(x, W, b))), (X, W, b)
+
+
+def returning_a_dict(gradients):
+    (forward, backward), inputs = of_dy_and_cache(gradients)
+    return (forward, lambda dy, cache: dict(zip(("dx", "dW", "db"), backward(dy, cache), strict=True))), inputs
+
+
+def of_a_dict_of_parameters(gradients):
+    def forward(x, p):
+        a = value(x, p["W"], p["b"])
+        return a, (x, p["W"], a)
+
+    def backward(dy, cache):
+        dx, dW, db = gradients(dy, *cache)
+        return dx, {"W": dW, "b": db}
+
+    return (forward, backward), (X, {"W": W, "b": b})
+
+
+def of_a_list_of_parameters(gradients):
+    def forward(x, p):
+        a = value(x, *p)
+        return a, (x, p[0], a)
+
+    def backward(dy, cache):
+        dx, *dp = gradients(dy, *cache)
+        return dx, dp
+
+    return (forward, backward), (X, [W, b])
+
+
+def of_several_outputs(gradients):
+    def forward(x, W, b):
+        a = value(x, W, b)
+        return (a, 2 * a), (x, W, a)
+
+    return (forward, lambda dy, cache: gradients(dy[0] + 2 * dy[1], *cache)), (X, W, b)
+
+
+def of_a_dict_of_outputs(gradients):
+    def forward(x, W, b):
+        a = value(x, W, b)
+        return {"a": a, "twice": 2 * a}, (x, W, a)
+
+    return (forward, lambda dy, cache: gradients(dy["a"] + 2 * dy["twice"], *cache)), (X, W, b)
+
+
+def returning_y_and_backprop(gradients):
+    def dense(x, W, b):
+        a = value(x, W, b)
+        return a, lambda dy: gradients(dy, x, W, a)
+
+    return dense, (X, W, b)
+
+
+def backprop_that_runs_once(gradients):
+    def dense(x, W, b):
+        kept = [value(x, W, b)]
+        return kept[0], lambda dy: gradients(dy, x, W, kept.pop())
+
+    return dense, (X, W, b)
+
+
+def returning_a_loss_and_gradients(gradients):
+    def loss(x, W, b, t):
+        a = value(x, W, b)
+        return 0.5 * ((a - t) ** 2).sum(), gradients(a - t, x, W, a)
+
+    return loss, (X, W, b, rng.standard_normal((5, 3)))
+
+
+def with_a_flag(gradients):
+    def forward(x, W, b, train=True):
+        a = value(x, W, b)
+        return a, (x, W, a, train)
+
+    def backward(dy, cache):
+        *cache, train = cache
+        return gradients(dy, *cache) if train else right(dy, *cache)
+
+    return (forward, backward), {"x": X, "W": W, "b": b, "train": True}
+
+
+def in_float32(gradients):
+    def forward(x, W, b):
+        x, W, b = (np.asarray(v, np.float32) for v in (x, W, b))
+        a = value(x, W, b)
+        return a, (x, W, a)
+
+    return (forward, lambda dy, cache: gradients(dy, *cache)), (X, W, b)
+
+
+FUNCTIONS = [
+    of_args, of_dy_and_cache, of_cache_and_dy, of_each_argument, returning_a_dict, of_a_dict_of_parameters,
+    of_a_list_of_parameters, of_several_outputs, of_a_dict_of_outputs, returning_y_and_backprop,
+    backprop_that_runs_once, returning_a_loss_and_gradients, with_a_flag, in_float32,
+]  # fmt: skip
+
+
+# Objects
+
+
+class Dense:
+    """Parameters in attributes; `gradients` says what is right."""
+
+    def __init__(self, gradients):
+        self.W, self.b, self.gradients = W.copy(), b.copy(), gradients
+
+    def run(self, x):
+        self.x, self.a = x, value(x, *self.weights())
+        return self.a
+
+    def pull(self, dy):
+        dx, dW, db = self.gradients(dy, self.x, self.weights()[0], self.a)
+        return self.keep(dx, dW, db)
+
+    def weights(self):
+        return self.W, self.b
+
+    def keep(self, dx, dW, db):
+        self.dW, self.db = dW, db
+        return dx
+
+    def forward(self, x):
+        return self.run(x)
+
+    def backward(self, dy):
+        return self.pull(dy)
+
+
+def methods(forward, backward):
+    """Return an object with two methods of these names, and no others."""
+    hidden = {"forward": None, "backward": None}
+    return type("Named", (Dense,), hidden | {forward: Dense.run, backward: Dense.pull})
+
+
+class Underscored(Dense):
+    def __init__(self, gradients):
+        self._w, self._b, self.gradients = W.copy(), b.copy(), gradients
+
+    def weights(self):
+        return self._w, self._b
+
+    def keep(self, dx, dW, db):
+        self._dw, self._db = dW, db
+        return dx
+
+
+class Suffixed(Dense):
+    def keep(self, dx, dW, db):
+        self.W_grad, self.b_grad = dW, db
+        return dx
+
+
+class Listed(Dense):
+    def __init__(self, gradients):
+        self.params, self.gradients = [W.copy(), b.copy()], gradients
+
+    def weights(self):
+        return self.params
+
+    def keep(self, dx, dW, db):
+        self.grads = [dW, db]
+        return dx
+
+
+class InADict(Dense):
+    def __init__(self, gradients):
+        self.params, self.gradients = {"W": W.copy(), "b": b.copy()}, gradients
+
+    def weights(self):
+        return self.params["W"], self.params["b"]
+
+    def keep(self, dx, dW, db):
+        self.grads = {"W": dW, "b": db}
+        return dx
+
+
+class InNestedDicts(InADict):
+    def __init__(self, gradients):
+        self.params, self.gradients = {"layer": {"W": W.copy(), "b": b.copy()}}, gradients
+
+    def weights(self):
+        return self.params["layer"]["W"], self.params["layer"]["b"]
+
+    def keep(self, dx, dW, db):
+        self.grads = {"layer": {"W": dW, "b": db}}
+        return dx
+
+
+def held_by(container, weights=tuple):
+    """Return an object whose parameters and gradients are in `container(W=…, b=…)`."""
+
+    class Held(Dense):
+        def __init__(self, gradients):
+            self.params, self.gradients = container(W=W.copy(), b=b.copy()), gradients
+
+        def weights(self):
+            return weights(self.params)
+
+        def keep(self, dx, dW, db):
+            self.grads = container(W=dW, b=db)
+            return dx
+
+    return Held
+
+
+def of_objects(W, b):
+    """Return an array of arrays."""
+    both = np.empty(2, object)
+    both[:] = W, b
+    return both
+
+
+class OfParameters(Dense):
+    def __init__(self, gradients):
+        self.W, self.b = SimpleNamespace(data=W.copy(), grad=None), SimpleNamespace(data=b.copy(), grad=None)
+        self.gradients = gradients
+
+    def weights(self):
+        return self.W.data, self.b.data
+
+    def keep(self, dx, dW, db):
+        self.W.grad, self.b.grad = dW, db
+        return dx
+
+
+class Slotted:
+    __slots__ = ("W", "a", "b", "dW", "db", "gradients", "x")
+    __init__, run, pull, weights = Dense.__init__, Dense.run, Dense.pull, Dense.weights
+    keep, forward, backward = Dense.keep, Dense.forward, Dense.backward
+
+
+class OfLayers:
+    def __init__(self, gradients):
+        self.layers = [Dense(right), Dense(gradients)]
+        self.layers[0].W = self.layers[0].W @ rng.standard_normal((3, 4))
+        self.layers[0].b = np.linspace(-1, 1, 4)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dy):
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
+
+
+class Accumulating(Dense):
+    def __init__(self, gradients):
+        super().__init__(gradients)
+        self.dW, self.db = np.zeros_like(self.W), np.zeros_like(self.b)
+
+    def keep(self, dx, dW, db):
+        self.dW += dW
+        self.db += db
+        return dx
+
+
+class WithRunningStatistics(Dense):
+    def __init__(self, gradients):
+        super().__init__(gradients)
+        self.running_mean = np.zeros(3)
+
+    def forward(self, x, train=True):
+        y = self.run(x)
+        if train:
+            self.running_mean = 0.9 * self.running_mean + 0.1 * y.mean(axis=0)
+        return y
+
+
+class OfTwoInputs(Dense):
+    def forward(self, x, h):
+        self.u, self.h = np.array(1.5), h
+        return self.run(x) + self.u * h
+
+    def backward(self, dy):
+        return self.pull(dy), self.u * dy
+
+
+def returning(of):
+    return type("Returning", (Dense,), {"keep": lambda self, dx, dW, db: of(dx, dW, db)})
+
+
+OBJECTS = {
+    "attributes": Dense,
+    "__call__, backward": methods("__call__", "backward"),
+    "__call__, backprop": methods("__call__", "backprop"),
+    "fprop, bprop": methods("fprop", "bprop"),
+    "forward_pass, backward_pass": methods("forward_pass", "backward_pass"),
+    "underscores": Underscored,
+    "suffixes": Suffixed,
+    "lists": Listed,
+    "dicts": InADict,
+    "nested dicts": InNestedDicts,
+    "ordered dict": held_by(OrderedDict, lambda p: (p["W"], p["b"])),
+    "dict of a class": held_by(type("Parameters", (dict,), {}), lambda p: (p["W"], p["b"])),
+    "named tuple": held_by(namedtuple("Pair", "W b")),
+    "deque": held_by(lambda W, b: deque([W, b])),
+    "namespace": held_by(SimpleNamespace, lambda p: (p.W, p.b)),
+    "array of objects": held_by(of_objects),
+    "data and grad": OfParameters,
+    "slots": Slotted,
+    "layers": OfLayers,
+    "accumulating": Accumulating,
+    "running statistics": WithRunningStatistics,
+    "(dx, dW, db)": returning(lambda dx, dW, db: (dx, dW, db)),
+    "(dx, [dW, db])": returning(lambda dx, dW, db: (dx, [dW, db])),
+    "(dx, {dW, db})": returning(lambda dx, dW, db: (dx, {"W": dW, "b": db})),
+}
+
+
+@pytest.mark.parametrize("gradients", [right, *WRONG])
+@pytest.mark.parametrize("form", FUNCTIONS)
+def test_functions(form, gradients):
+    target, inputs = form(gradients)
+    judged(tn.verify(target, inputs=inputs, **QUICK), gradients)
+
+
+@pytest.mark.parametrize("gradients", [right, *WRONG])
+@pytest.mark.parametrize("form", OBJECTS)
+def test_objects(form, gradients):
+    judged(tn.verify(OBJECTS[form](gradients), inputs=X, **QUICK), gradients)
+
+
+@pytest.mark.parametrize("gradients", [right, *WRONG])
+def test_objects_of_two_inputs(gradients):
+    report = tn.verify(OfTwoInputs(gradients), inputs=(X, X[:, :3]), **QUICK)
+    assert set(report.compared) == {"x", "h", "W", "b"}
+    judged(report, gradients)
+
+
+def judged(report, gradients):
+    if gradients is right:
+        assert report.verdict == "PASS", report
+        assert len(report.compared) >= 3
+    else:
+        assert report.verdict == "FAIL", report
+        assert len(report.findings) == 1
