@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Malformed, Oracle, Subject, TargetError
+from tinynet.verification.adapters.subject import (
+    DATA_NAMES,
+    MISSING,
+    Args,
+    Array,
+    Exact,
+    Malformed,
+    Oracle,
+    Subject,
+    TargetError,
+)
 from tinynet.verification.comparison import Comparison, compare, without
 from tinynet.verification.examples import (
     SHAPES,
@@ -49,7 +59,6 @@ from tinynet.verification.tolerance import (
 
 _NUMBERS = 8
 _SHUFFLES = 8
-_DATA_NAMES = frozenset("y t target targets label labels y_true mask weights lengths".split())
 
 
 @dataclass(frozen=True)
@@ -792,7 +801,7 @@ def _reason(b: _Bench) -> str:
     for name in lacking:
         if b.subject.contract or declared.get(name, "missing") != "missing":
             continue
-        if name.rpartition(".")[2] in _DATA_NAMES and name in b.subject.inputs:
+        if name.rpartition(".")[2] in DATA_NAMES and name in b.subject.inputs:
             b.notes.append(f"the gradient by {name} is not returned and was not judged")
             continue
         what = "argument" if name in b.subject.inputs else "parameter"

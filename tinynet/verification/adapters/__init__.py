@@ -52,7 +52,7 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
         _only_for_layers("params", params)
         return [node]
     if methods_of(target) is not None and not inspect.isfunction(target):
-        return [adapt_object(target, inputs, params, rng)]
+        return adapt_object(target, inputs, params, rng)
     if callable(target):
         _only_for_layers("params", params)
         return [_function(target, inputs, rng)]

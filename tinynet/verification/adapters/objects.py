@@ -7,6 +7,7 @@ returns for it, or an array reachable after backward that backward made or chang
 from __future__ import annotations
 
 import collections
+import inspect
 import random
 import re
 import types
@@ -25,11 +26,14 @@ from tinynet.verification.adapters.arguments import (
     spellings,
 )
 from tinynet.verification.adapters.subject import (
+    DATA_NAMES,
     MISSING,
     Args,
     Array,
     Draw,
+    Exact,
     Gradients,
+    Malformed,
     Subject,
     TargetError,
     fresh,
@@ -52,6 +56,8 @@ METHODS = (
     ("forward", "gradient"),
     ("__call__", "grad"),
     ("__call__", "gradient"),
+    ("loss", "gradient"),
+    ("loss", "backward"),
 )
 """The names that people give to the two passes."""
 
@@ -69,8 +75,52 @@ def methods_of(target: Any) -> tuple[str, str] | None:
     return next((m for m in METHODS if all(callable(getattr(target, name, None)) for name in m)), None)
 
 
-def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> Subject:
-    """Return an object with a forward and a backward method.
+@dataclass(frozen=True)
+class _Convention:
+    """How the two methods of an object are called.
+
+    Attributes:
+        text: what the report says.
+        arity: how many arguments backward must be given.
+        unpack: from what forward returns to (y, what backward needs of it).
+        pull: (backward, what it needs, the arguments of forward, dy) -> what backward returns.
+        times: whether dy still multiplies that.
+    """
+
+    text: str
+    arity: int
+    unpack: Callable[[Any], tuple[Any, Any]]
+    pull: Callable[[Callable[..., Any], Any, tuple[Any, ...], Any], Any]
+    times: bool = False
+
+
+def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments) -> list[_Convention]:
+    """Return how the backward method can be called, by the arguments that it must be given; the likeliest first."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in signature_of(backward) if p.default is p.empty and p.kind in kinds]
+    names = [*arguments.names, *arguments.keywords]
+    required, given = len(needed), len(names)
+    usual = _Convention(f"{name}(dy)", min(required, 1), lambda out: (_first(out), None), lambda f, rest, p, dy: f(dy))
+    alone, cached = usual.unpack, _y_and_cache
+    known = [
+        usual,
+        _Convention(f"forward -> (y, cache), {name}(dy, cache)", 2, cached, lambda f, rest, p, dy: f(dy, rest)),
+        _Convention(f"forward -> (y, cache), {name}(cache, dy)", 2, cached, lambda f, rest, p, dy: f(rest, dy)),
+        _Convention(f"{name}(dy, *args)", given + 1, alone, lambda f, rest, p, dy: f(dy, *p)),
+        _Convention(f"{name}(*args, dy)", given + 1, alone, lambda f, rest, p, dy: f(*p, dy)),
+        _Convention(f"dy times {name}()", 0, alone, lambda f, rest, p, dy: f(), times=True),
+    ]
+    if given > 1 or "grad" in name:
+        place = 0 if needed == names else len(known)
+        known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
+    return [c for c in known if c.arity == required] or [usual]
+
+
+def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
+    """Return an object with a forward and a backward method, in each convention that it can be of, the likeliest first.
+
+    `backward(dy)`; `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`;
+    `backward(dy, *args)` or `backward(*args, dy)`; and `backward()` or `backward(*args)`, which dy multiplies.
 
     Raises:
         TargetError: no input that its forward accepts was found.
@@ -91,16 +141,22 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
                 f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
             )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
-    places = _Places(owner, names, arguments, paths)
+    conventions = _conventions(names[1], getattr(target, names[1]), arguments)
+    return [_subject(_Places(owner, names, arguments, paths, c), arrays, values, label) for c in conventions]
+
+
+def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array], label: str) -> Subject:
+    owner, arguments, (forward, backward) = places.owner, places.arguments, places.methods
+    unpack, held = places.convention.unpack, dict(reachable(owner))
 
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
-        instead = {id(held[path]): made[name] for name, path in paths.items()}
+        instead = {id(held[path]): made[name] for name, path in places.params.items()}
         copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
         positional, keywords = arguments.filled(made)
-        return raw(_first(getattr(copied, names[0])(*positional, **keywords)))
+        return raw(unpack(getattr(copied, forward)(*positional, **keywords))[0])
 
-    cls = type(target)
+    cls, usual = type(owner), places.convention.text == f"{backward}(dy)"
     subject = Subject(
         name=label,
         args=arrays | values,
@@ -109,8 +165,9 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
         start=lambda: _ObjectSession(places),
         pure=pure,
         one_cache=True,
-        code=tuple(f for n in names if (f := getattr(cls, n, None)) is not None),
+        code=tuple(f for n in places.methods if (f := getattr(cls, n, None)) is not None),
         reference=lambda f, args: arguments.call(f, args),
+        notes=() if usual else (f"read as {places.convention.text}",),
     )
     return replace(subject, settle=lambda draws: _settled(subject, places, draws))
 
@@ -123,6 +180,7 @@ class _Places:
     methods: tuple[str, str]
     arguments: Arguments
     params: Mapping[str, str]
+    convention: _Convention
     grads: Mapping[str, str] = field(default_factory=dict)
     differences: bool = False
 
@@ -141,14 +199,15 @@ class _ObjectSession:
             if held[path] is not args[name] and not np.array_equal(held[path], args[name]):
                 held[path][...] = args[name]
         positional, keywords = p.arguments.filled(args)
-        return _first(getattr(self.target, p.methods[0])(*positional, **keywords)), None
+        y, rest = p.convention.unpack(getattr(self.target, p.methods[0])(*positional, **keywords))
+        return y, (rest, (*positional, *keywords.values()))
 
     def backward(self, context: Any, dy: Any) -> Gradients:
         for reset in _RESETS:
             if callable(getattr(self.target, reset, None)):
                 getattr(self.target, reset)()
         before = {path: np.array(a) for path, a in reachable(self.target)}
-        pool = self.pool(getattr(self.target, self.places.methods[1])(dy), before)
+        pool = self.pulled(context, dy, before)
         chosen = self.places.grads or first_places(self.places, pool)
         found: dict[str, Any] = {}
         for name, path in chosen.items():
@@ -159,6 +218,12 @@ class _ObjectSession:
                 value = value.copy()  # the object's own, which it may go on writing into
             found[name] = value
         return found
+
+    def pulled(self, context: Any, dy: Any, before: Mapping[str, Array]) -> dict[str, Any]:
+        """Run backward and return everything that may be a gradient."""
+        how, (rest, arguments) = self.places.convention, context
+        pool = self.pool(how.pull(getattr(self.target, self.places.methods[1]), rest, arguments, dy), before)
+        return {path: _times(a, dy) for path, a in pool.items()} if how.times else pool
 
     def params_now(self) -> Args:
         held = dict(reachable(self.target))
@@ -191,7 +256,10 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
         if path is not None:
             chosen[name] = path
     free = [r for r in returned if r not in chosen.values() and (_tail(r).isdigit() or r == "return" or not chosen)]
-    for name in [n for n in inputs if n not in chosen]:
+    unplaced = [n for n in inputs if n not in chosen]
+    if len(free) < len(unplaced):
+        unplaced.sort(key=DATA_NAMES.__contains__)  # of data there is no gradient
+    for name in unplaced:
         if free:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
@@ -227,15 +295,16 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     pools, changed = [], []
     for args, dy, _ in draws:
         session = _ObjectSession(places)
-        y, _context = session.forward({n: a.copy() for n, a in args.items()})
+        y, context = session.forward({n: a.copy() for n, a in args.items()})
         before = {path: np.array(a) for path, a in reachable(session.target)}
         cotangent = dy[0].copy() if not isinstance(y, (tuple, list)) else type(y)(d.copy() for d in dy)
-        pools.append(session.pool(getattr(session.target, places.methods[1])(cotangent), before))
+        pools.append(session.pulled(context, cotangent, before))
         changed.append(session.changed)
     chosen = {n: p for n, p in first_places(places, pools[0]).items() if n in subject.wrt}
     notes = []
     inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
-    for name in subject.wrt:
+    data = [n for n in inputs if n in DATA_NAMES and n not in chosen]
+    for name in (n for n in subject.wrt if n not in data):
         if all(
             _fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name])
             for p, (_, _, exact) in zip(pools, draws, strict=True)
@@ -254,17 +323,22 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
         best = next((p for p in others if p not in taken), None)
         if best is not None:
             chosen[name] = best
-            if name not in inputs or best != "return":
+            if name not in inputs or len(inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
     if notes:
-        lost = [n for n, p in chosen.items() if any(n != m and p == q for m, q in chosen.items())]
-        free = [p for p in pools[0] if p.startswith("return") and p not in chosen.values()]
-        for name in lost:
-            like = [p for p in free if np.shape(pools[0][p]) == subject.args[name].shape]
-            if like and not _fits(pools[0][chosen[name]], draws[0][2].grads[name]):
-                chosen[name] = like[0]
+        chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
     settled = replace(places, grads=chosen)
     return replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+
+
+def _each_its_own(chosen: dict[str, str], subject: Subject, pool: Mapping[str, Any], exact: Exact) -> dict[str, str]:
+    """Return the places with no two gradients in one: what does not fit there goes to a free place, or nowhere."""
+    shared = [n for n, p in chosen.items() if list(chosen.values()).count(p) > 1]
+    places = dict(chosen)
+    for name in (n for n in shared if not _fits(pool[chosen[n]], exact.grads[n])):
+        like = [p for p, a in pool.items() if p.startswith("return") and np.shape(a) == subject.args[name].shape]
+        places[name] = next((p for p in like if p not in places.values()), "")
+    return places
 
 
 def _fits(got: Any, exact: Array) -> bool:
@@ -278,7 +352,7 @@ def _fits(got: Any, exact: Array) -> bool:
 
 
 def _told(path: str) -> str:
-    return f"what backward returns ({path})" if path.startswith("return.") else path
+    return path.replace("return", "what backward returns", 1) if path.partition(".")[0] == "return" else path
 
 
 def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
@@ -387,6 +461,19 @@ def _first(out: Any) -> Any:
     if isinstance(out, tuple) and out and not all(_is_numeric(v) for v in out):
         return out[0]
     return out
+
+
+def _y_and_cache(out: Any) -> tuple[Any, Any]:
+    if not isinstance(out, (tuple, list)) or len(out) < 2:
+        raise Malformed(f"forward returned {type(out).__name__}; expected (y, cache)")
+    return out[0], out[1] if len(out) == 2 else tuple(out[1:])
+
+
+def _times(value: Any, dy: Any) -> Any:
+    """Return a gradient times dy, where that is one number or has its shape; the others are none."""
+    if not hasattr(value, "dtype") or np.shape(dy) not in ((), np.shape(value)):
+        return value
+    return value * np.asarray(dy, value.dtype)
 
 
 def _is_numeric(value: Any) -> bool:

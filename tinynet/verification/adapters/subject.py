@@ -35,6 +35,9 @@ class _Missing:
 MISSING = _Missing()
 """In place of a gradient that is not returned at all."""
 
+DATA_NAMES = frozenset("y t target targets label labels y_true mask weights lengths".split())
+"""Arguments that are called so are data, of which no gradient need be returned."""
+
 
 class Session(Protocol):
     """A copy of the target that has seen nothing yet; it remembers what the target remembers."""
