@@ -590,6 +590,21 @@ def test_a_double_backward_that_is_silently_wrong_is_seen_and_a_refused_one_is_n
     assert adapt_double_backward(function(saved(lambda x: x**3), once), x, None, rng) is None
 
 
+@pytest.mark.parametrize(
+    ("backward", "said"),
+    [
+        (lambda ctx, g: 3 * g * ctx.saved_tensors[0] ** 2, ""),
+        (lambda ctx, g: 3 * g * ctx.saved_tensors[0].detach() ** 2, "are wrong by arg0"),
+        (torch.autograd.function.once_differentiable(lambda ctx, g: 3 * g * ctx.saved_tensors[0] ** 2), "not compared"),
+    ],
+    ids=["right", "silently wrong", "refused"],
+)
+def test_the_report_says_what_is_with_second_derivatives(backward, said):
+    report = tn.verify(function(saved(lambda x: x**3), backward), inputs=x, probes=["rectangular", "batch 1"])
+    assert report.verdict == "PASS"
+    assert [said in note for note in report.notes if "second derivatives" in note] == [True] * bool(said)
+
+
 def test_too_few_gradients_and_a_backward_pass_that_raises():
     def grads(g):
         subject = adapt(cube(g), x)

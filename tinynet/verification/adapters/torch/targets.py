@@ -17,6 +17,8 @@ from tinynet.verification.adapters.subject import Args, Array, Subject, TargetEr
 from tinynet.verification.adapters.torch.oracle import TorchOracle, choose_oracle
 from tinynet.verification.adapters.torch.plain import attached
 from tinynet.verification.adapters.torch.sessions import Call, TorchSession, is_differentiable, tensors_of, to_array
+from tinynet.verification.execution import told
+from tinynet.verification.tolerance import CHOICE
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ def adapt(
     arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name)
     device = devices.pop()
     subject, reading = _subject(form, arguments, {**arrays, **form.params}, device, rng)
-    if not twice:
+    if not (twice or form.rule):
         return subject
-    return None if reading is None else _double_backward(form, arguments, subject, reading, device, rng)
+    double = None if reading is None else _double_backward(form, arguments, subject, reading, device, rng)
+    return double if twice else replace(subject, notes=(*subject.notes, *_of_second_derivatives(double, rng)))
 
 
 def _subject(
@@ -164,7 +167,10 @@ def _where_needed(subject: Subject, args: tuple[Any, ...]) -> Subject:
 def _double_backward(
     form: _Form, arguments: Arguments, subject: Subject, reading: float, device: torch.device, rng: np.random.Generator
 ) -> Subject | None:
-    outputs = jax.tree.leaves(subject.start().forward(dict(subject.args))[0])
+    try:
+        outputs = jax.tree.leaves(subject.start().forward(dict(subject.args))[0])
+    except RuntimeError:  # it takes float32 alone
+        return None
     dy = {"dy" if len(outputs) == 1 else f"dy.{i}": rng.standard_normal(y.shape) for i, y in enumerate(outputs)}
 
     def start(plain: bool) -> Call:
@@ -202,6 +208,34 @@ def _double_backward(
         variants=lambda rng: [],
         parts=list,
     )
+
+
+def _of_second_derivatives(double: Subject | None, rng: np.random.Generator) -> list[str]:
+    """Return what is to be said of a backward pass under `create_graph=True`: nothing where it is right at one draw."""
+    if double is None or double.make_oracle is None:
+        return ["second derivatives (create_graph=True) were not compared: its backward pass has none"]
+    try:
+        session = double.start()
+        y, context = session.forward({n: a.copy() for n, a in double.args.items()})
+        leaves, structure = jax.tree.flatten(y)
+        dy = [rng.standard_normal(leaf.shape) for leaf in leaves]
+        exact = double.make_oracle(double)(double.args, tuple(dy))
+        got = session.backward(context, jax.tree.unflatten(structure, dy))
+    except Exception as error:
+        return [f"second derivatives (create_graph=True) were not compared: {told(error)}"]
+    if not all(map(_near, leaves, exact.y)):
+        return []  # the first ones are wrong
+    wrong = ", ".join(n for n, g in exact.grads.items() if not _near(np.zeros(()) if got[n] is None else got[n], g))
+    if not wrong:
+        return []
+    return [
+        f"second derivatives (create_graph=True) are wrong by {wrong}, and are not judged; mark backward with "
+        "once_differentiable, or compute it from saved inputs and outputs alone"
+    ]
+
+
+def _near(got: Array, exact: Array) -> bool:
+    return np.allclose(got, exact, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(exact), initial=1.0)))
 
 
 def _refuses(gradient: torch.Tensor | None) -> bool:
