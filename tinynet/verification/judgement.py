@@ -151,7 +151,7 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
     """Run a subject on every example and compare."""
     watch, rng = settings.watch, np.random.default_rng([settings.seed, 1])
     first = execute(subject, subject.args, None, watch)
-    if (refusal := _refused(first)) is not None:
+    if (refusal := _refused(first, subject)) is not None:
         return _without_oracle(subject, first, refusal)
     outputs = leaves_of(first.y)
     dy = cotangent(outputs, rng)
@@ -208,10 +208,12 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
     )
 
 
-def _refused(run: Run) -> str | None:
+def _refused(run: Run, subject: Subject) -> str | None:
     """Return why a first forward pass leaves nothing to judge; None if it does not."""
+    if isinstance(run.error, Malformed):
+        return str(run.error)
     if run.error is not None:
-        return f"the forward pass raises {told(run.error)}"
+        return f"the forward pass raises {told(run.error)} at {_shape(subject)}; give others as inputs="
     try:
         leaves = leaves_of(run.y)
     except Exception as error:

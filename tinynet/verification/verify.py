@@ -92,7 +92,7 @@ def verify(
             except TargetError:
                 raise
             except Exception as error:
-                raise TargetError(f"verify: the target cannot be called: {told(error)}") from error
+                raise TargetError(f"verify: the target cannot be called: {told(error)}; see inputs=") from error
             subjects = [_restricted(s, wrt) for s in subjects]
             if intended is not None:
                 subjects = [as_intended(s, intended, watch) for s in subjects]
@@ -204,7 +204,10 @@ def _score(subject: Subject, settings: Settings, rng: np.random.Generator) -> tu
     oracle, draws = None, []
     for _ in range(2):
         dy = cotangent(outputs, rng)
-        oracle = oracle if oracle is not None else find_oracle(subject, settings.watch, dy)
+        if oracle is None:
+            if (tried := execute(subject, subject.args, dy, settings.watch)).error is not None:
+                raise tried.error  # before an oracle is made for a reading that does not even run
+            oracle = find_oracle(subject, settings.watch, dy)
         draws.append((subject.args, dy, oracle(subject.args, dy)))
     if subject.settle is not None:
         subject = subject.settle(draws)

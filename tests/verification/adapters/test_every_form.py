@@ -66,6 +66,10 @@ def of_each_argument(gradients):
     return (value, lambda x, W, b, dy: gradients(dy, x, W, value(x, W, b))), (X, W, b)
 
 
+def of_dy_and_each_argument(gradients):
+    return (value, lambda dy, x, W, b: gradients(dy, x, W, value(x, W, b))), (X, W, b)
+
+
 def returning_a_dict(gradients):
     (forward, backward), inputs = of_dy_and_cache(gradients)
     return (forward, lambda dy, cache: dict(zip(("dx", "dW", "db"), backward(dy, cache), strict=True))), inputs
@@ -157,9 +161,9 @@ def in_float32(gradients):
 
 
 FUNCTIONS = [
-    of_args, of_dy_and_cache, of_cache_and_dy, of_each_argument, returning_a_dict, of_a_dict_of_parameters,
-    of_a_list_of_parameters, of_several_outputs, of_a_dict_of_outputs, returning_y_and_backprop,
-    backprop_that_runs_once, returning_a_loss_and_gradients, with_a_flag, in_float32,
+    of_args, of_dy_and_cache, of_cache_and_dy, of_each_argument, of_dy_and_each_argument, returning_a_dict,
+    of_a_dict_of_parameters, of_a_list_of_parameters, of_several_outputs, of_a_dict_of_outputs,
+    returning_y_and_backprop, backprop_that_runs_once, returning_a_loss_and_gradients, with_a_flag, in_float32,
 ]  # fmt: skip
 
 
@@ -424,6 +428,23 @@ OBJECTS = {
 def test_functions(form, gradients):
     target, inputs = form(gradients)
     judged(tn.verify(target, inputs=inputs, **QUICK), gradients)
+
+
+SINGLE = {
+    "(*args, dy)": (np.tanh, lambda slope: lambda x, dy: dy * slope(np.tanh(x))),
+    "(dy, *args)": (np.tanh, lambda slope: lambda dy, x: dy * slope(np.tanh(x))),
+    "(args, dy)": (np.tanh, lambda slope: lambda args, dy: dy * slope(np.tanh(args[0]))),
+    "(dy)": (lambda x: x[:, ::-1] * 2, lambda slope: lambda dy: 2 * slope(np.zeros(1)) * dy[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("slope", [lambda a: 1 - a**2, lambda a: 3 * (1 - a**2), lambda a: a**2 - 1, lambda a: 2 - a])
+@pytest.mark.parametrize("form", SINGLE)
+def test_functions_of_one_argument(form, slope):
+    forward, backward = SINGLE[form]
+    report = tn.verify((forward, backward(slope)), inputs=X, **QUICK)
+    assert report.verdict == ("PASS" if slope(0.5) == 0.75 else "FAIL"), report
+    assert [n for n in report.notes if "read as" in n] == ([f"read as backward{form}"] if form != "(args, dy)" else [])
 
 
 @pytest.mark.parametrize("gradients", [right, *WRONG])

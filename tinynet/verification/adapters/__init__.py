@@ -21,7 +21,7 @@ from tinynet.verification.adapters.functions import (
     value_and_gradient,
 )
 from tinynet.verification.adapters.jax import adapt_jax
-from tinynet.verification.adapters.objects import adapt_object, methods_of
+from tinynet.verification.adapters.objects import METHODS, adapt_object, methods_of
 from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
 
 __all__ = ["Subject", "TargetError", "adapt"]
@@ -37,7 +37,7 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
         if library in sys.modules and (found := _of_library(library, target, inputs, params, rng)) is not None:
             return [found]
     if isinstance(target, type):
-        target = constructed(target)
+        return adapt(constructed(target), inputs=inputs, params=params, loss=loss, rng=rng)
     if isinstance(target, Loss):
         _only_for_layers("params", params)
         return [adapt_loss(target, inputs, rng)]
@@ -56,7 +56,9 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
     if callable(target):
         _only_for_layers("params", params)
         return [_function(target, inputs, rng)]
-    raise TargetError(f"target is {type(target).__name__}; expected {_FORMS}")
+    half = next((f for f, _ in METHODS if f != "__call__" and callable(getattr(target, f, None))), None)
+    lacks = f" with {half}, and no backward that goes with it" if half else ""
+    raise TargetError(f"target is {type(target).__name__}{lacks}; expected {_FORMS}")
 
 
 _FORMS = (
@@ -121,4 +123,7 @@ def constructed(cls: type) -> Any:
             return cls(*[4, 3, 2, 5, 6][: len(required)])
         except Exception as error:
             raise TargetError(f"{cls.__name__}: could not be constructed ({error}); give an instance") from error
-    raise TargetError(f"{cls.__name__}: takes arguments that cannot be guessed; give an instance")
+    names = ", ".join(p.name for p in required)
+    raise TargetError(
+        f"{cls.__name__}: takes {names}, which cannot be guessed; give an instance, {cls.__name__}({names})"
+    )

@@ -74,19 +74,38 @@ def read_arguments(
     if inputs is None:
         inputs = _guess(parameters, rng, name)
     arrays: dict[str, Array] = {}
-    if isinstance(inputs, Mapping) and not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters)):
-        inputs = (inputs,)
+    given = ", ".join(map(str, inputs)) if isinstance(inputs, Mapping) else ""
+    if isinstance(inputs, Mapping):
+        single = not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters))
+    else:
+        single = not isinstance(inputs, (tuple, list)) or is_shape(inputs) or _is_numbers(inputs)
+    inputs = (inputs,) if single else inputs
+    _check_number(forward, inputs, given, name)
     if isinstance(inputs, Mapping):
         order = [p.name for p in parameters if p.name in inputs]  # gradients come in the forward's order
         ordered = dict.fromkeys(order) | dict(inputs)
         keywords = {key: _slotted(value, key, arrays, rng) for key, value in ordered.items()}
         return _checked(Arguments((), keywords, ()), arrays, name)
-    if not isinstance(inputs, (tuple, list)) or is_shape(inputs) or _is_numbers(inputs):
-        inputs = (inputs,)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     names = [*names, *(f"arg{i}" for i in range(len(names), len(inputs)))][: len(inputs)]
     positional = tuple(_slotted(v, n, arrays, rng) for n, v in zip(names, inputs, strict=True))
     return _checked(Arguments(positional, {}, tuple(names)), arrays, name)
+
+
+def _check_number(forward: Callable[..., Any], inputs: Any, given: str, name: str) -> None:
+    """Refuse inputs that are too few, too many or of other names than the arguments of the forward pass."""
+    try:
+        signature = inspect.signature(forward, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**inputs) if isinstance(inputs, Mapping) else signature.bind(*inputs)
+    except TypeError as error:
+        given = given or f"{len(inputs)} {'entry' if len(inputs) == 1 else 'entries'}"
+        raise TargetError(
+            f"{name}: inputs= has {given}, and the forward pass takes {signature} ({error}); give one entry per "
+            "argument, in order or by name"
+        ) from None
 
 
 def signature_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -218,7 +237,9 @@ def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
 def _checked(arguments: Arguments, arrays: dict[str, Array], name: str) -> tuple[Arguments, dict[str, Array]]:
     if not any(a.dtype.kind == "f" for a in arrays.values()):
         seen = ", ".join(f"{n} {a.dtype}" for n, a in arrays.items()) or "no array"
-        raise TargetError(f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers")
+        raise TargetError(
+            f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers, or a shape, as (5, 3)"
+        )
     empty = [n for n, a in arrays.items() if a.dtype.kind == "f" and a.size == 0]
     if empty:
         raise TargetError(

@@ -291,11 +291,14 @@ def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: 
             f"{short(layer)}: inputs= has {len(given)} entries; expected {expected}; where x is a tuple, "
             f"{'inputs=((a, b),)' if loss is None else 'inputs=((a, b), y)'}"
         )
-    if given:
-        x = given[0]
+    try:
+        x = given[0] if given else _guess_input(layer, params, rng)
         _try_forward(layer, params, x, raising=True)
-    else:
-        x = _guess_input(layer, params, rng)
+    except TargetError as error:
+        made, own = (_shapes_of(p) for p in (layer.init(rng, np.float64), params))
+        if made == own:
+            raise
+        raise TargetError(f"{error}; params= has {own}, where init makes {made}") from error
     if loss is None:
         return layer_subject(layer, x, params, given=inputs is not None)
     if len(given) > 1:
@@ -333,6 +336,10 @@ def adapt_loss(loss: Loss, inputs: Any, rng: np.random.Generator) -> Subject:
             "inputs=(y_hat, y), with None for y where the loss takes none"
         ) from error
     return loss_subject(loss, y_hat, y, given=bool(given))
+
+
+def _shapes_of(params: Any) -> str:
+    return ", ".join(f"{n} {np.shape(a)}" for n, a in named_leaves(params, "params").items()) or "nothing"
 
 
 def perturbed(p: Array, rng: np.random.Generator) -> Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +19,21 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     slots,
 )
-from tinynet.verification.adapters.subject import MISSING, Args, Array, Gradients, Malformed, Subject, fresh, short
+from tinynet.verification.adapters.subject import (
+    MISSING,
+    Args,
+    Array,
+    Gradients,
+    Malformed,
+    Subject,
+    TargetError,
+    fresh,
+    short,
+)
 from tinynet.verification.tracing import Traced, raw, rebound
+
+_COTANGENT = re.compile(r"d[yzaouYZAOU]?|d_?out\w*|g\w?|\w*grad\w*|delta\w*|upstream\w*")
+"""What people call dy."""
 
 Unpack = Callable[[Any], tuple[Any, Any]]
 """From what forward returns to (y, what backward needs of it)."""
@@ -106,7 +121,9 @@ def _first(out: Any) -> tuple[Any, Any]:
 
 def _all_but_last(out: Any) -> tuple[Any, Any]:
     if not isinstance(out, (tuple, list)) or len(out) < 3:
-        raise Malformed(f"forward returned {type(out).__name__}; expected (y1, y2, …, cache)")
+        raise Malformed(
+            f"forward returned {type(out).__name__}; expected (y1, y2, …, cache) by the number of backward's arguments"
+        )
     return tuple(out[:-1]), out[-1]
 
 
@@ -115,47 +132,80 @@ def adapt_pair(
 ) -> list[Subject]:
     """Return a pair of functions in each convention that it can be of, the likeliest first.
 
-    `forward(*args) -> y` goes with `backward(args, dy)`, `backward(*args, dy)` or `backward(dy, *args)`;
-    `forward(*args) -> (y, cache)` with `backward(dy, cache)`, `backward(cache, dy)` or
-    `backward(dy, cache, *constants)`, the constants as the forward pass takes them ("relu"); with several outputs also
-    `(y1, y2, cache)` with `backward(dy1, dy2, cache)`.
+    Raises:
+        TargetError: the inputs do not fit, or backward takes another number of arguments than in any convention.
     """
     name = f"({short(forward)}, {short(backward)})"
     arguments, arrays = read_arguments(forward, inputs, rng, name=name)
-    n = len(signature_of(backward))
-    constants = [value for value in arguments.positional if not any(True for _ in slots(value))]
-    args = "backward(args, dy)"
-    conventions: list[tuple[str, Unpack, Callable[..., Any]]] = [
-        (args, _whole, lambda rest, p, k, dy: backward((*p, *k.values()), dy)),
-        ("forward -> (y, cache), backward(dy, cache)", _first, lambda rest, p, k, dy: backward(dy, rest)),
-        ("forward -> (y, cache), backward(cache, dy)", _first, lambda rest, p, k, dy: backward(rest, dy)),
-    ]
-    if n > 2 or n == 0:
-        conventions += [
-            ("backward(*args, dy)", _whole, lambda rest, p, k, dy: backward(*p, *k.values(), dy)),
-            ("backward(dy, *args)", _whole, lambda rest, p, k, dy: backward(dy, *p, *k.values())),
-            (
-                "forward -> (y1, y2, …, cache), backward(dy1, dy2, …, cache)",
-                _all_but_last,
-                lambda rest, p, k, dy: backward(*dy, rest),
-            ),
-        ]
-    if constants and n == 2 + len(constants):
-        text = "forward -> (y, cache), backward(dy, cache, *constants)"
-        conventions.append((text, _first, lambda rest, p, k, dy: backward(dy, rest, *constants)))
+    conventions = _conventions(backward, arguments)
+    fitting = [c for c in conventions if _takes(backward, c.arity)]
+    if not fitting:
+        known = "; ".join(c.text for c in conventions)
+        raise TargetError(f"{name}: backward takes {inspect.signature(backward)}; expected one of: {known}")
+    if _COTANGENT.fullmatch(next((p.name for p in signature_of(backward)), "")):
+        fitting.sort(key=lambda c: "(dy" not in c.text)
     return [
         _subject(
             name,
             forward,
             arguments,
             arrays,
-            unpack,
-            pull,
+            c.unpack,
+            c.pull,
             code=(forward, backward),
-            notes=(f"read as {text}",)[text == args :],
+            notes=(f"read as {c.text}",)[c is conventions[0] :],
         )
-        for text, unpack, pull in conventions
+        for c in fitting
     ]
+
+
+class _Convention(NamedTuple):
+    """How a pair is called; `arity` arguments go to backward, or more than two if it is None."""
+
+    text: str
+    arity: int | None
+    unpack: Unpack
+    pull: Callable[..., Any]
+
+
+def _conventions(backward: Callable[..., Any], arguments: Arguments) -> list[_Convention]:
+    """Return every convention of pairs, the likeliest first.
+
+    Arguments of the forward pass that hold no array ("relu") are constants, and backward may take them again.
+    """
+    constants = [value for value in arguments.positional if not any(True for _ in slots(value))]
+    every = len(arguments.positional) + len(arguments.keywords)
+    cached, several = "forward -> (y, cache), ", "forward -> (y1, y2, …, cache), backward(dy1, dy2, …, cache)"
+    return [
+        _Convention("backward(args, dy)", 2, _whole, lambda rest, p, k, dy: backward((*p, *k.values()), dy)),
+        _Convention(f"{cached}backward(dy, cache)", 2, _first, lambda rest, p, k, dy: backward(dy, rest)),
+        _Convention(f"{cached}backward(cache, dy)", 2, _first, lambda rest, p, k, dy: backward(rest, dy)),
+        _Convention("backward(*args, dy)", every + 1, _whole, lambda rest, p, k, dy: backward(*p, *k.values(), dy)),
+        _Convention("backward(dy, *args)", every + 1, _whole, lambda rest, p, k, dy: backward(dy, *p, *k.values())),
+        _Convention("backward(dy)", 1, _whole, lambda rest, p, k, dy: backward(dy)),
+        _Convention(several, None, _all_but_last, lambda rest, p, k, dy: backward(*dy, rest)),
+        _Convention(
+            f"{cached}backward(dy, cache, *constants)",
+            2 + len(constants),
+            _first,
+            lambda rest, p, k, dy: backward(dy, rest, *constants),
+        ),
+    ][: 8 if constants else 7]
+
+
+def _takes(backward: Callable[..., Any], n: int | None) -> bool:
+    """Return whether a function takes n arguments, or more than 2 if n is None, as far as Python can tell."""
+    try:
+        signature = inspect.signature(backward, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return True
+    if n is None:
+        return len(signature.parameters) > 2 or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+    try:
+        signature.bind(*range(n))
+    except TypeError:
+        return False
+    return True
 
 
 def adapt_closure(function: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:

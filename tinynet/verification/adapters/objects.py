@@ -38,6 +38,7 @@ from tinynet.verification.adapters.subject import (
     TargetError,
     fresh,
 )
+from tinynet.verification.execution import told
 from tinynet.verification.tolerance import CHOICE
 from tinynet.verification.tracing import Traced, attributes, raw, rebound
 
@@ -113,7 +114,11 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments) 
     if given > 1 or "grad" in name:
         place = 0 if needed == names else len(known)
         known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
-    return [c for c in known if c.arity == required] or [usual]
+    if fits := [c for c in known if c.arity == required]:
+        return fits
+    raise TargetError(
+        f"{name} takes {', '.join(needed)}; expected one of: {'; '.join(dict.fromkeys(c.text for c in known))}"
+    )
 
 
 def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
@@ -450,10 +455,11 @@ def _arguments(
         arguments, arrays = read_arguments(forward, (rng.standard_normal(shape),), rng, name=label)
         try:
             _call(fresh(target), method, arguments, arrays)
-        except Exception:
-            continue
-        return arguments, arrays
-    raise TargetError(f"{label}: no input shape that its {method} accepts was found; give inputs=x")
+        except Exception as error:
+            last = f"{told(error)} at {shape}"
+        else:
+            return arguments, arrays
+    raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
 
 
 def _first(out: Any) -> Any:
