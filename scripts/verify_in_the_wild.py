@@ -840,10 +840,6 @@ def activation_gradient(right: bool) -> Any:
     return Softplus()
 
 
-def activation_adapter(activation: Any) -> Any:
-    return activation, lambda args, dy: (dy * activation.gradient(args[0]),)
-
-
 def loss_and_gradient(right: bool) -> Any:
     class CrossEntropy:
         def loss(self, y, p):
@@ -853,10 +849,6 @@ def loss_and_gradient(right: bool) -> Any:
             return (-(y / p) if right else y / p) + (1 - y) / (1 - p)
 
     return CrossEntropy()
-
-
-def loss_adapter(loss: Any) -> Any:
-    return loss.loss, lambda args, dy: (None, dy * loss.gradient(*args))
 
 
 LOGITS = draw(5, 3)
@@ -1375,8 +1367,7 @@ FORMS = [
         X,
         "σ′ for σ",
         ("another activation's derivative", "another value", "factor left out", "factor taken twice"),
-        lambda o: (*activation_adapter(o), (X,)),
-        activation_adapter,
+        lambda o: (o, lambda args, dy: (dy * o.gradient(args[0]),), (X,)),
     ),
     Form(
         "loss(y, p) and gradient(y, p)",
@@ -1386,7 +1377,6 @@ FORMS = [
         "sign of one term",
         ("sign",),
         lambda o: (lambda p: o.loss(Y, p), lambda a, dy: (dy * o.gradient(Y, *a),), (P,)),
-        loss_adapter,
     ),
     Form(
         "function that returns (y, backprop)",
