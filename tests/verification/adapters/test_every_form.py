@@ -246,6 +246,12 @@ class InADict(Dense):
         return dx
 
 
+class InADictBesideIt(InADict):
+    def keep(self, dx, dW, db):
+        self.dW, self.db = dW, db
+        return dx
+
+
 class InNestedDicts(InADict):
     def __init__(self, gradients):
         self.params, self.gradients = {"layer": {"W": W.copy(), "b": b.copy()}}, gradients
@@ -377,6 +383,24 @@ class Random(Dense):
         return self.pull(dy) * self.mask
 
 
+class OfItsClass(Dense):
+    """Its weights are the class's."""
+
+    W, b = W, b
+
+    def __init__(self, gradients):
+        self.gradients = gradients
+
+
+class OfTwoOutputs(Dense):
+    def forward(self, x):
+        a = self.run(x)
+        return a, 2 * a
+
+    def backward(self, da, db):
+        return self.pull(da + 2 * db)
+
+
 class OfTwoInputs(Dense):
     def forward(self, x, h):
         self.u, self.h = np.array(1.5), h
@@ -400,6 +424,7 @@ OBJECTS = {
     "suffixes": Suffixed,
     "lists": Listed,
     "dicts": InADict,
+    "a dict beside dW and db": InADictBesideIt,
     "nested dicts": InNestedDicts,
     "ordered dict": held_by(OrderedDict, lambda p: (p["W"], p["b"])),
     "dict of a class": held_by(type("Parameters", (dict,), {}), lambda p: (p["W"], p["b"])),
@@ -417,6 +442,8 @@ OBJECTS = {
     "backward(x, dy)": WithItsInput,
     "backward(dy, x)": WithItsInputLast,
     "random": Random,
+    "arrays of the class": OfItsClass,
+    "backward(dy1, dy2)": OfTwoOutputs,
     "(dx, dW, db)": returning(lambda dx, dW, db: (dx, dW, db)),
     "(dx, [dW, db])": returning(lambda dx, dW, db: (dx, [dW, db])),
     "(dx, {dW, db})": returning(lambda dx, dW, db: (dx, {"W": dW, "b": db})),
@@ -568,6 +595,30 @@ def test_objects_whose_gradient_is_by_entry(slope):
     report = tn.verify(Softplus(slope), inputs=X, **QUICK)
     assert report.verdict == ("PASS" if slope(0.2) == 0.2 else "FAIL"), report
     assert "read as dy times gradient(*args)" in report.notes
+
+
+class Scale:
+    """A number as a parameter, beside one that is none."""
+
+    eps = 1e-3
+
+    def __init__(self, gradient):
+        self.a, self.dt, self.t, self.gradient = 1.5, 0.1, 1.0, gradient
+
+    def forward(self, x):
+        self.x = x
+        return self.a * np.sin(x) * self.t
+
+    def backward(self, dy):
+        self.da = self.gradient(dy, self.x)
+        return dy * self.a * np.cos(self.x)
+
+
+@pytest.mark.parametrize("factor", [1, 2, -1, 0])
+def test_a_number_with_a_gradient_by_its_name_is_a_parameter(factor):
+    report = tn.verify(Scale(lambda dy, x: factor * (dy * np.sin(x)).sum()), inputs=X, **QUICK)
+    assert report.compared == ("x", "a")
+    assert report.verdict == ("PASS" if factor == 1 else "FAIL"), report
 
 
 class Product:

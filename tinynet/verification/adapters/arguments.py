@@ -12,6 +12,9 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Gradients, TargetError
 
+COTANGENT = re.compile(r"d[a-zA-Z]?|d_?(out|y|h|c)\w*|g\w?|\w*grad\w*|delta\w*|upstream\w*")
+"""What people call dy, of one output or of several."""
+
 _FLAGS = frozenset("train training is_train is_training mode".split())
 
 

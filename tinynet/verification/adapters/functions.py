@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinynet.verification.adapters.arguments import (
+    COTANGENT,
     Arguments,
     floats,
     match,
@@ -31,9 +31,6 @@ from tinynet.verification.adapters.subject import (
     short,
 )
 from tinynet.verification.tracing import Traced, raw, rebound
-
-_COTANGENT = re.compile(r"d[yzaouYZAOU]?|d_?out\w*|g\w?|\w*grad\w*|delta\w*|upstream\w*")
-"""What people call dy."""
 
 Unpack = Callable[[Any], tuple[Any, Any]]
 """From what forward returns to (y, what backward needs of it)."""
@@ -142,7 +139,7 @@ def adapt_pair(
     if not fitting:
         known = "; ".join(c.text for c in conventions)
         raise TargetError(f"{name}: backward takes {inspect.signature(backward)}; expected one of: {known}")
-    if _COTANGENT.fullmatch(next((p.name for p in signature_of(backward)), "")):
+    if COTANGENT.fullmatch(next((p.name for p in signature_of(backward)), "")):
         fitting.sort(key=lambda c: "(dy" not in c.text)
     return [
         _subject(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.arguments import (
+    COTANGENT,
     Arguments,
     as_array,
     floats,
@@ -111,6 +112,11 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments) 
         _Convention(f"{name}(*args, dy)", given + 1, alone, lambda f, rest, p, dy: f(*p, dy)),
         _Convention(f"dy times {name}()", 0, alone, lambda f, rest, p, dy: f(), times=True),
     ]
+    if required > 1:
+        place = 0 if all(map(COTANGENT.fullmatch, needed)) else len(known)
+        known.insert(
+            place, _Convention(f"{name}(dy1, dy2, …)", required, alone, lambda f, rest, p, dy: f(*_several(dy)))
+        )
     if given > 1 or "grad" in name:
         place = 0 if needed == names else len(known)
         known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
@@ -135,9 +141,11 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
     label = type(target).__name__
     forward = getattr(target, names[0])
     arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
-    owner, declared = target, params
+    owner, declared = _of_its_own(target), params
+    conventions = _conventions(names[1], getattr(target, names[1]), arguments)
     if declared is None:
-        owner, declared = _find_params(target, names[0], arguments, arrays, rng)
+        owner = _with_numbers(owner, names, arguments, arrays, conventions)
+        owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
     paths = {_label(path, arrays): path for path in declared}
     held = dict(reachable(owner))
     for path in declared:
@@ -146,7 +154,6 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
                 f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
             )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
-    conventions = _conventions(names[1], getattr(target, names[1]), arguments)
     return [_subject(_Places(owner, names, arguments, paths, c), arrays, values, label) for c in conventions]
 
 
@@ -293,6 +300,8 @@ def _candidates(path: str) -> Iterator[str]:
         for grads in (*_CONTAINERS, *(form.format(c) for c in containers[i : i + 1] for form in _OF_CONTAINERS)):
             for key in (tail, *spellings(tail)):
                 yield ".".join([*upper, grads, *below, key])
+    for s in spellings(tail):  # `params.W` in `dW`
+        yield ".".join([*containers[:-1], s])
 
 
 def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subject:
@@ -402,6 +411,65 @@ def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
     return found
 
 
+def _of_its_own(target: Any) -> Any:
+    """Return an object that keeps on itself the arrays that its class keeps; itself where there are none."""
+    held = {n: v for cls in reversed(type(target).__mro__) for n, v in vars(cls).items() if isinstance(v, np.ndarray)}
+    missing = {n: v for n, v in held.items() if n not in attributes(target)}
+    if not missing or not hasattr(target, "__dict__"):
+        return target
+    own = fresh(target)
+    vars(own).update({n: v.copy() for n, v in missing.items()})
+    return own
+
+
+def _with_numbers(
+    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
+) -> Any:
+    """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
+    numbers = [path for path, _ in reachable(owner, numbers=True)]
+    for convention in conventions if numbers else ():
+        session = _ObjectSession(_Places(owner, methods, arguments, {}, convention))
+        try:
+            y, context = session.forward({n: a.copy() for n, a in arrays.items()})
+            before = {
+                path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)
+            }
+            session.pulled(context, _ones_like(y), before)
+        except Exception:
+            continue
+        moved = [path for path in numbers if any(c in session.changed for c in _candidates(path))]
+        if moved:
+            owner = fresh(owner)
+        for path in moved:
+            _set(owner, path)
+        return owner
+    return owner
+
+
+def _ones_like(y: Any) -> Any:
+    return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
+
+
+def _set(owner: Any, path: str) -> None:
+    """Put an array in place of a number, unless a tuple holds it."""
+    *above, last = path.split(".")
+    for key in above:
+        owner = _entry(owner, key)
+    array = np.asarray(_entry(owner, last), np.float64)
+    if isinstance(owner, dict):
+        owner[last] = array
+    elif isinstance(owner, (list, collections.deque)):
+        owner[int(last)] = array
+    elif not isinstance(owner, tuple):
+        setattr(owner, last, array)
+
+
+def _entry(owner: Any, key: str) -> Any:
+    if isinstance(owner, Mapping):
+        return owner[key]
+    return owner[int(key)] if isinstance(owner, (list, tuple, collections.deque)) else getattr(owner, key)
+
+
 def _find_params(
     target: Any, method: str, arguments: Arguments, arrays: Args, rng: np.random.Generator
 ) -> tuple[Any, dict[str, Array]]:
@@ -475,6 +543,12 @@ def _y_and_cache(out: Any) -> tuple[Any, Any]:
     return out[0], out[1] if len(out) == 2 else tuple(out[1:])
 
 
+def _several(dy: Any) -> tuple[Any, ...]:
+    if not isinstance(dy, tuple):
+        raise Malformed(f"forward returned {type(dy).__name__}; expected a tuple of outputs")
+    return dy
+
+
 def _times(value: Any, dy: Any) -> Any:
     """Return a gradient times dy, where that is one number or has its shape; the others are none."""
     if not hasattr(value, "dtype") or np.shape(dy) not in ((), np.shape(value)):
@@ -483,7 +557,7 @@ def _times(value: Any, dy: Any) -> Any:
 
 
 def _is_numeric(value: Any) -> bool:
-    return (hasattr(value, "dtype") and np.asarray(value).dtype.kind in "fO") or isinstance(value, Traced)
+    return getattr(getattr(value, "dtype", None), "kind", "") in ("f", "c", "V", "O")
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
