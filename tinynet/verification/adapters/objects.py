@@ -6,11 +6,9 @@ returns for it, or an array reachable after backward that backward made or chang
 
 from __future__ import annotations
 
-import collections
 import inspect
 import random
 import re
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +24,7 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     spellings,
 )
+from tinynet.verification.adapters.reachable import keeping_arrays_of_its_class, reachable, replace_by_array
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
     MISSING,
@@ -41,7 +40,7 @@ from tinynet.verification.adapters.subject import (
 )
 from tinynet.verification.execution import told
 from tinynet.verification.tolerance import CHOICE
-from tinynet.verification.tracing import Traced, attributes, raw, rebound
+from tinynet.verification.tracing import Traced, raw, rebound
 
 METHODS = (
     ("forward", "backward"),
@@ -64,7 +63,6 @@ METHODS = (
 """The names that people give to the two passes."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
-_LIBRARIES = ("numpy", "builtins", "types", "functools", "jax", "torch")
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
 
 
@@ -141,7 +139,7 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
     label = type(target).__name__
     forward = getattr(target, names[0])
     arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
-    owner, declared = _of_its_own(target), params
+    owner, declared = keeping_arrays_of_its_class(target), params
     conventions = _conventions(names[1], getattr(target, names[1]), arguments)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)
@@ -369,59 +367,6 @@ def _told(path: str) -> str:
     return path.replace("return", "what backward returns", 1) if path.partition(".")[0] == "return" else path
 
 
-def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
-    """Return every float array that an object reaches by attributes, slots, containers and children, with its path.
-
-    Each array once, under the first path that leads to it; not through functions, classes or modules. With `numbers`,
-    single floating-point numbers instead.
-    """
-    found: list[tuple[str, Array]] = []
-    seen: set[int] = set()
-
-    def visit(value: Any, path: str) -> None:
-        if id(value) in seen:
-            return
-        if numbers and isinstance(value, (float, np.floating)):
-            found.append((path, np.asarray(value)))
-        elif isinstance(value, np.ndarray):
-            seen.add(id(value))
-            if value.dtype.kind == "f" and not numbers:
-                found.append((path, value))
-            for i, part in enumerate(value.flat) if value.dtype.kind == "O" else ():
-                visit(part, f"{path}.{i}" if path else str(i))
-        elif isinstance(value, Mapping):
-            seen.add(id(value))
-            for key, part in value.items():
-                visit(part, f"{path}.{key}" if path else str(key))
-        elif isinstance(value, (list, tuple, collections.deque)):
-            seen.add(id(value))
-            for i, part in enumerate(value):
-                visit(part, f"{path}.{i}" if path else str(i))
-        elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
-            if isinstance(value, type) or (callable(value) and not attributes(value)):
-                return
-            library = type(value).__module__.partition(".")[0]
-            if library in _LIBRARIES and not isinstance(value, types.SimpleNamespace):
-                return
-            seen.add(id(value))
-            for name in attributes(value):
-                visit(getattr(value, name), f"{path}.{name}" if path else name)
-
-    visit(target, "")
-    return found
-
-
-def _of_its_own(target: Any) -> Any:
-    """Return an object that keeps on itself the arrays that its class keeps; itself where there are none."""
-    held = {n: v for cls in reversed(type(target).__mro__) for n, v in vars(cls).items() if isinstance(v, np.ndarray)}
-    missing = {n: v for n, v in held.items() if n not in attributes(target)}
-    if not missing or not hasattr(target, "__dict__"):
-        return target
-    own = fresh(target)
-    vars(own).update({n: v.copy() for n, v in missing.items()})
-    return own
-
-
 def _with_numbers(
     owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
 ) -> Any:
@@ -441,33 +386,13 @@ def _with_numbers(
         if moved:
             owner = fresh(owner)
         for path in moved:
-            _set(owner, path)
+            replace_by_array(owner, path)
         return owner
     return owner
 
 
 def _ones_like(y: Any) -> Any:
     return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
-
-
-def _set(owner: Any, path: str) -> None:
-    """Put an array in place of a number, unless a tuple holds it."""
-    *above, last = path.split(".")
-    for key in above:
-        owner = _entry(owner, key)
-    array = np.asarray(_entry(owner, last), np.float64)
-    if isinstance(owner, dict):
-        owner[last] = array
-    elif isinstance(owner, (list, collections.deque)):
-        owner[int(last)] = array
-    elif not isinstance(owner, tuple):
-        setattr(owner, last, array)
-
-
-def _entry(owner: Any, key: str) -> Any:
-    if isinstance(owner, Mapping):
-        return owner[key]
-    return owner[int(key)] if isinstance(owner, (list, tuple, collections.deque)) else getattr(owner, key)
 
 
 def _find_params(
