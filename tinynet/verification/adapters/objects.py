@@ -37,6 +37,7 @@ from tinynet.verification.adapters.subject import (
     Subject,
     TargetError,
     fresh,
+    short,
 )
 from tinynet.verification.execution import told
 from tinynet.verification.tolerance import CHOICE
@@ -94,7 +95,7 @@ class _Convention:
     times: bool = False
 
 
-def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments) -> list[_Convention]:
+def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, outputs: int) -> list[_Convention]:
     """Return how the backward method can be called, by the arguments that it must be given; the likeliest first."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p.name for p in signature_of(backward) if p.default is p.empty and p.kind in kinds]
@@ -110,19 +111,16 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments) 
         _Convention(f"{name}(*args, dy)", given + 1, alone, lambda f, rest, p, dy: f(*p, dy)),
         _Convention(f"dy times {name}()", 0, alone, lambda f, rest, p, dy: f(), times=True),
     ]
-    if required > 1:
+    if outputs > 1:
         place = 0 if all(map(COTANGENT.fullmatch, needed)) else len(known)
-        known.insert(
-            place, _Convention(f"{name}(dy1, dy2, …)", required, alone, lambda f, rest, p, dy: f(*_several(dy)))
-        )
+        known.insert(place, _Convention(f"{name}(dy1, dy2, …)", outputs, alone, lambda f, rest, p, dy: f(*dy)))
     if given > 1 or "grad" in name:
         place = 0 if needed == names else len(known)
         known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
     if fits := [c for c in known if c.arity == required]:
         return fits
-    raise TargetError(
-        f"{name} takes {', '.join(needed)}; expected one of: {'; '.join(dict.fromkeys(c.text for c in known))}"
-    )
+    texts = "; ".join(dict.fromkeys(c.text for c in known))
+    raise TargetError(f"{short(backward)} takes {', '.join(needed)}; expected one of: {texts}")
 
 
 def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
@@ -140,7 +138,8 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
     forward = getattr(target, names[0])
     arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
     owner, declared = keeping_arrays_of_its_class(target), params
-    conventions = _conventions(names[1], getattr(target, names[1]), arguments)
+    outputs = len(_call(fresh(owner), names[0], arguments, arrays))
+    conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)
         owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
@@ -466,12 +465,6 @@ def _y_and_cache(out: Any) -> tuple[Any, Any]:
     if not isinstance(out, (tuple, list)) or len(out) < 2:
         raise Malformed(f"forward returned {type(out).__name__}; expected (y, cache)")
     return out[0], out[1] if len(out) == 2 else tuple(out[1:])
-
-
-def _several(dy: Any) -> tuple[Any, ...]:
-    if not isinstance(dy, tuple):
-        raise Malformed(f"forward returned {type(dy).__name__}; expected a tuple of outputs")
-    return dy
 
 
 def _times(value: Any, dy: Any) -> Any:
