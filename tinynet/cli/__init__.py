@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
+import threading
 from collections.abc import Sequence
 
 import tinynet
@@ -24,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with prepared_streams():
             return _run(argv)
     except KeyboardInterrupt as interrupt:
-        return _complain(interrupt, "interrupted", 130)
+        code = _complain(interrupt, "interrupted", 130)
+        _end_though_busy(code)
+        return code
     except tinynet.DivergenceError as error:
         return _complain(error, "diverged", 1)
     except MemoryError as error:
@@ -41,6 +45,12 @@ def _run(argv: Sequence[str] | None) -> int:
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     return int(args.run(args))
+
+
+def _end_though_busy(code: int) -> None:
+    """End the process if a verification is still inside compiled code, which would abort the end of the interpreter."""
+    if any(thread.name == "tinynet.verify" for thread in threading.enumerate()):
+        os._exit(code)
 
 
 def _complain(error: BaseException, otherwise: str, code: int) -> int:
