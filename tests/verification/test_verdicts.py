@@ -238,6 +238,93 @@ class Lies(Signs):
         return (y_hat - y).sum(axis=1)
 
 
+class Dense:
+    """An object that adds up the gradients of its parameter."""
+
+    def __init__(self):
+        self.W, self.dW = W.copy(), np.zeros_like(W)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dy):
+        self.dW = self.dW + self.x.T @ dy
+        return dy @ self.W.T
+
+
+class KeepsItsFirst(Dense):
+    def forward(self, x):
+        if not hasattr(self, "x"):
+            self.x = x
+        return x @ self.W
+
+
+class OneBuffer(Dense):
+    buffer = np.empty((0, 2))
+
+    def forward(self, x):
+        self.x = x
+        if len(self.buffer) != len(x):
+            self.buffer = np.empty((len(x), 2))
+        return np.matmul(x, self.W, out=self.buffer)
+
+    def backward(self, dy):
+        self.dW = self.x.T @ dy
+        return dy @ self.W.T
+
+
+class Drops:
+    """Dropout with a generator of its own."""
+
+    def __init__(self, scale):
+        self.rng, self.scale = np.random.default_rng(0), scale
+
+    def forward(self, x):
+        self.mask = (self.rng.random(x.shape) > 0.5) * 2.0
+        return x * self.mask
+
+    def backward(self, dy):
+        return dy * self.mask * self.scale
+
+
+def root(slope):
+    """Return √a by Newton's method, whose loop JAX cannot follow back."""
+
+    def newton(a):
+        return jax.lax.while_loop(lambda x: jnp.any(abs(x * x - a) > 1e-13 * a), lambda x: (x + a / x) / 2, a)
+
+    rule = jax.custom_vjp(newton)
+    rule.defvjp(lambda a: (newton(a),) * 2, lambda x, dy: (slope * dy / x,))
+    return rule
+
+
+def summed_over_eight(args, dy):
+    (x,) = args
+    return (np.broadcast_to(dy / min(len(x), 8), x.shape).copy(),)
+
+
+def log_volume(x):
+    return np.linalg.slogdet(x)[1]
+
+
+def log_volume_back(args, dy):
+    return (dy[:, None, None] * np.swapaxes(np.linalg.inv(args[0]), 1, 2),)
+
+
+def spread(x):
+    return {"mean": x.mean(axis=0), "all": x * 2}
+
+
+def spread_back(args, dy):
+    return (dy["mean"] / len(args[0]) + 2 * dy["all"],)
+
+
+def clip_and_abs(args, dy):
+    (x,) = args
+    return (dy[:, None] * (np.sign(x) + (abs(x) <= 1)),)
+
+
 def above_sixteen(args, dy):
     x, w = args
     return dy @ w.T, x[:16].T @ dy[:16]
@@ -320,6 +407,11 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     ),
     Member("labels", "divided by m − 1", (cross_entropy, lambda a, dy: cross_entropy_back(a, dy, -1)), {
         "inputs": (X, LABELS)}),
+    Member("memory", "adds up what belongs to its first input", KeepsItsFirst()),
+    Member("memory", "y is a buffer that is used again", OneBuffer()),
+    Member("batches", "a mean over the samples", (lambda x: x.mean(axis=0), summed_over_eight)),
+    Member("loops", "in JAX", root(0.6), {"inputs": 1 + abs(X)}),
+    Member("state", "random numbers of its own", Drops(1.5)),
     Member("branches", "Python's if", (lambda x: x * x, lambda a, dy: (
         2 * a[0] * dy if abs(a[0]).max() < 400 else a[0] * dy,))),
 )  # fmt: skip
@@ -366,6 +458,15 @@ def single(x, w):
     Member("state", "runs once", Once()),
     Member("state", "a closure", closure, {"inputs": (X, W)}),
     Member("single precision", "inside", single, {"inputs": (X.astype("f"), W.astype("f")), "dtype": "float32"}),
+    Member("single precision", "in the code alone", (lambda x: np.tanh(x.astype("f")), lambda a, dy: (
+        dy * (1 - np.tanh(a[0].astype("f")) ** 2),))),
+    Member("several outputs", "a dict", (spread, spread_back)),
+    Member("memory", "a sum for each parameter", Dense()),
+    Member("not finite", "backward raises where y is −∞", (log_volume, log_volume_back), {
+        "inputs": rng.standard_normal((4, 3, 3))}),
+    Member("ties", "in float32", (lambda x: abs(x).sum(axis=1) + np.clip(x, -1, 1).sum(axis=1), clip_and_abs), {
+        "inputs": np.array([[0.0, -0.3, 1.3, 1.0], [1.0, 0.5, 0.0, -1.0]])}),
+    Member("loops", "in JAX", root(0.5), {"inputs": 1 + abs(X)}),
     Member("parameters", "a slope", Slope()),
     Member("labels", "integers", (cross_entropy, cross_entropy_back), {"inputs": (X, LABELS)}),
     Member("large inputs", "a bound, kept", (lambda x: np.minimum(x, 50.0), lambda a, dy: (dy * (a[0] < 50),))),
@@ -380,6 +481,12 @@ def single(x, w):
 def test_a_right_gradient_is_never_accused(member):
     report = member.verify()
     assert report.verdict == "PASS", report
+
+
+def test_what_draws_numbers_of_its_own_is_inconclusive_and_the_report_says_what_to_do():
+    report = tn.verify(Drops(1.0), inputs=X)
+    assert report.verdict == "INCONCLUSIVE"
+    assert "another y at each call; draw from NumPy's global generator" in report.reason
 
 
 def test_several_findings_do_not_hide_one_another():

@@ -115,11 +115,14 @@ def cotangent(outputs: tuple[Array, ...], rng: np.random.Generator) -> tuple[Arr
     return tuple(np.asarray(d + np.sign(d) * 0.1) for d in drawn)
 
 
+_SUMMED = -1
+
+
 def find_batch(subject: Subject, shapes: Shapes) -> Batch | None:
     """Find the axes that count samples, by giving the samples twice; None where the batch is not free.
 
     Axis 0 of the first input and every axis that must grow with it, else its last axis. The output must follow: have
-    the same samples twice along some axis, or be a number.
+    the same samples twice along some axis, or else keep its shape, as a sum over the samples does.
     """
     names = [n for n in subject.inputs if subject.args[n].ndim]
     if not names:
@@ -128,7 +131,7 @@ def find_batch(subject: Subject, shapes: Shapes) -> Batch | None:
     first = args[names[0]]
     outputs = shapes.of(subject, args)
     for axis in dict.fromkeys((0, first.ndim - 1)):
-        m = first.shape[axis]
+        m, summed = first.shape[axis], None
         others = [n for n in names[1:] if m in args[n].shape]
         for count in range(len(others), -1, -1):
             for chosen in itertools.combinations(others, count):
@@ -144,19 +147,22 @@ def find_batch(subject: Subject, shapes: Shapes) -> Batch | None:
                     except Exception:
                         continue
                     follows = [_follows(y, z, m) for y, z in zip(outputs, longer, strict=False)]
-                    if len(longer) == len(outputs) and all(f is not False for f in follows):
-                        return Batch(
-                            m, axes, tuple(f if isinstance(f, int) and f is not True else None for f in follows)
-                        )
+                    if len(longer) == len(outputs) and None not in follows:
+                        found = Batch(m, axes, tuple(None if f == _SUMMED else f for f in follows))
+                        if any(axis is not None for axis in found.outputs) or not any(y.ndim for y in outputs):
+                            return found
+                        summed = summed or found
+        if summed is not None:
+            return summed
     return None
 
 
-def _follows(y: Array, twice: Array, m: int) -> int | bool:
-    """Return the axis along which an output has its samples twice; True for a number, False if it does not follow."""
-    if y.ndim == 0:
-        return twice.ndim == 0
+def _follows(y: Array, twice: Array, m: int) -> int | None:
+    """Return the axis along which an output has its samples twice, or that it sums over them; None for neither."""
+    if twice.shape == y.shape:
+        return _SUMMED
     if twice.ndim != y.ndim:
-        return False
+        return None
     for axis in range(y.ndim):
         if (
             y.shape[axis] == m
@@ -164,8 +170,8 @@ def _follows(y: Array, twice: Array, m: int) -> int | bool:
             and y.shape[:axis] == twice.shape[:axis]
             and y.shape[axis + 1 :] == twice.shape[axis + 1 :]
         ):
-            return int(axis)
-    return False
+            return axis
+    return None
 
 
 def with_batch(args: Args, batch: Batch, m: int, rng: np.random.Generator) -> dict[str, Array]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from tinynet.verification.adapters.subject import MISSING, Args, Array, Malformed, Session, Subject
+from tinynet.verification.adapters.subject import Args, Array, Malformed, Session, Subject
 
 T = TypeVar("T")
 
@@ -200,7 +200,7 @@ class Run:
         y: what came out, as it was then, with its structure.
         grads: the gradients, as they were then: an array that the target goes on writing into does not change here.
         short_grads: those of `param_grads`, where the target has it.
-        handed_out: the very objects that were returned.
+        handed_out: the very objects that were returned for gradients, `handed_y` for y.
         error, stage: what it raised, and whether in "forward", "backward" or "param_grads".
         mutated: names of arrays that it wrote into.
         shared: for each gradient, the names of arrays that it shares memory with.
@@ -212,6 +212,7 @@ class Run:
     grads: Mapping[str, Any] = field(default_factory=dict)
     short_grads: Mapping[str, Any] | None = None
     handed_out: Mapping[str, Any] = field(default_factory=dict)
+    handed_y: Any = None
     error: BaseException | None = None
     stage: str = ""
     mutated: tuple[str, ...] = ()
@@ -226,25 +227,25 @@ def execute(
     watch: Watch,
     *,
     session: Session | None = None,
-    context: Any = MISSING,
+    after: Run | None = None,
 ) -> Run:
     """Run forward and backward on copies of `args` and `dy`.
 
     Args:
         dy: one array for each of y; None for the forward pass alone.
         session: a copy of the target that has been called before; a new one if None.
-        context: what a forward pass left, to run only the backward pass.
+        after: a run whose forward pass is the one that this backward pass belongs to; a new one if None.
     """
     session = session if session is not None else subject.start()
     given: dict[str, Any] = {n: copy_of(a) for n, a in args.items()}
     stage = "forward"
-    y: Any = None
+    y, handed_y, context = (None, None, None) if after is None else (after.y, after.handed_y, after.context)
     short: Mapping[str, Any] | None = None
     try:
         with full_precision() if subject.library == "jax" else contextlib.nullcontext():
-            if context is MISSING:
+            if after is None:
                 seed_generators(subject.library)
-                y, context = watch.call(lambda: _with_snapshot(session.forward(given)))
+                y, handed_y, context = watch.call(lambda: _with_snapshot(*session.forward(given)))
             mutated = _changed(given, args)
             if dy is None:
                 return Run(session, y=y, context=context, mutated=mutated)
@@ -273,8 +274,9 @@ def execute(
             if others:
                 shared[name] = others[0]
     return Run(
-        session, y, grads, short, handed_out, mutated=_changed(everything, pristine), shared=shared, context=context
-    )
+        session, y, grads, short, handed_out, handed_y, mutated=_changed(everything, pristine), shared=shared,
+        context=context,
+    )  # fmt: skip
 
 
 def seed_generators(library: str) -> None:
@@ -300,8 +302,8 @@ def _at_rest(grads: Mapping[str, Any]) -> dict[str, Any]:
     return {n: np.asarray(g) if isinstance(g, jax.Array) else g for n, g in grads.items()}
 
 
-def _with_snapshot(result: tuple[Any, Any]) -> tuple[Any, Any]:
-    return _snapshot(result[0]), result[1]
+def _with_snapshot(y: Any, context: Any) -> tuple[Any, Any, Any]:
+    return _snapshot(y), y, context
 
 
 def _snapshot(y: Any) -> Any:

@@ -20,7 +20,7 @@ from jax.extend import core
 from tinynet.verification.adapters.subject import Args, Array, Oracle
 from tinynet.verification.comparison import Comparison, without
 from tinynet.verification.jaxpr import Program, bind, inner_jaxprs, walk
-from tinynet.verification.oracle import JaxOracle
+from tinynet.verification.oracle import JaxOracle, as_float64
 from tinynet.verification.tolerance import JUMP, ONE_HOT, SLOPE, STEP, distance
 
 Pull = Callable[[tuple[Array, ...]], Mapping[str, Any]]
@@ -53,7 +53,7 @@ def accept_kinks(c: Comparison, oracle: Oracle, pull: Pull, rng: np.random.Gener
         return c
     accepted = {n for n in suspects if _between(c, oracle, pull, n, sides, rng)}
     if suspects - accepted and isinstance(oracle, JaxOracle) and not oracle.eager:
-        chosen = _chosen_sides(oracle.program({n: np.asarray(a) for n, a in c.args.items()}), c)
+        chosen = _chosen_sides(oracle.program(as_float64(c.args)), c)
         accepted |= next((set(suspects) for grads in chosen if _matches(c, suspects, grads)), set())
     note = f"at a kink, {', '.join(sorted(accepted))} takes another of the right slopes than JAX" if accepted else ""
     return without(c, frozenset(accepted), note)

@@ -49,7 +49,13 @@ class NumericalOracle:
     """
 
     def __init__(
-        self, call: Callable[[Args], tuple[Array, ...]], wrt: tuple[str, ...], *, why: str = "", seed: int = 0
+        self,
+        call: Callable[[Args], tuple[Array, ...]],
+        wrt: tuple[str, ...],
+        *,
+        why: str = "",
+        relative: float = 0.0,
+        seed: int = 0,
     ) -> None:
         """Take the function.
 
@@ -57,9 +63,10 @@ class NumericalOracle:
             call: from the arrays by name to the leaves of y; for the complex step one array is complex.
             wrt: the names of the arrays that are moved.
             why: there is no exact oracle, for the text.
+            relative: error of a complex step through it, as where it iterates until a tolerance is met.
             seed: of the directions.
         """
-        self.call, self.wrt, self.seed, self.why = call, wrt, seed, why
+        self.call, self.wrt, self.seed, self.why, self.relative = call, wrt, seed, why, relative
         self.text, self.resolution, self.caveat = "", 0.0, ""
         self._methods: dict[str, str] = {}
         self._last: tuple[Any, dict[str, tuple[Array, Array]]] = (None, {})
@@ -116,7 +123,7 @@ class NumericalOracle:
         columns = self._complex_columns(args, name)
         if columns is not None and self._confirmed(args, name, columns):
             self._methods[name] = "complex step, confirmed by differences"
-            return columns, np.zeros_like(columns)
+            return columns, self.relative * np.abs(columns)
         self._methods[name] = "extrapolated differences"
         lengths = np.maximum(np.abs(args[name]), 0.1 * _scale(args[name])).ravel()
         units = (np.eye(1, size, i).reshape(args[name].shape) for i in range(size))
@@ -149,8 +156,14 @@ class NumericalOracle:
         return True
 
     def _differences(self, args: Args, name: str, direction: Array) -> tuple[Column, Column]:
-        """Return the slope of every output along `direction`, and a bound on its error."""
-        return ridders(lambda h: self._outputs({**args, name: args[name] + h * direction}), _STEP)
+        """Return the slope of every output along `direction`, and a bound on its error.
+
+        An array of one sign keeps it: beyond 0 a logarithm has no value, and Newton's method for a root does not end.
+        """
+        a, step = args[name], _STEP
+        if np.all(a > 0) or np.all(a < 0):
+            step = min(step, 0.5 / max(float(np.max(np.abs(direction / a), initial=0.0)), _TINY))
+        return ridders(lambda h: self._outputs({**args, name: a + h * direction}), step)
 
     def _outputs(self, args: Args) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):

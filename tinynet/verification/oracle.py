@@ -19,13 +19,15 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
-from tinynet.verification.execution import Watch, seed_generators
+from tinynet.verification.execution import Watch, execute, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
 from tinynet.verification.tolerance import JUMP, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
+_ITERATED = 1e-12
+"""How well a result is known that comes from a loop which ends when it is close enough: JAX cannot follow it back."""
 
 
 def shapes_of(args: Args) -> tuple[Any, ...]:
@@ -135,11 +137,14 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
             failures.append(error)
     from tinynet.verification.numerical import NumericalOracle
 
-    return NumericalOracle(
-        lambda args: leaves_of(subject.start().forward({n: np.array(a) for n, a in args.items()})[0]),
-        subject.wrt,
-        why=explain(failures[0] if subject.library == "jax" else failures[1], subject.name),
-    )
+    def outputs(args: Args) -> tuple[Array, ...]:
+        run = execute(subject, args, None, watch)
+        if run.error is not None:
+            raise run.error
+        return leaves_of(run.y)
+
+    why = explain(failures[0] if subject.library == "jax" else failures[1], subject.name)
+    return NumericalOracle(outputs, subject.wrt, why=why, relative=_ITERATED if subject.library == "jax" else 0.0)
 
 
 def leaves_of(y: Any) -> tuple[Array, ...]:

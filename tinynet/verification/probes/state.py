@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import jax
 import numpy as np
 
 from tinynet.verification.adapters.subject import Array, Exact, Subject
@@ -14,44 +16,51 @@ from tinynet.verification.execution import Hang, Run, Watch, execute, told
 from tinynet.verification.observed import Fault
 from tinynet.verification.tolerance import CHOICE, distance, unit_of
 
+_DRAWS = (
+    "the forward pass gives another y at each call; draw from NumPy's global generator, which is set to one state "
+    "before each, or hand the numbers over as an input"
+)
+
 Exactly = Callable[[Subject, tuple[Array, ...]], Exact]
 
 
 def probe_state(
     A: Subject, exactly: Exactly, batch: Batch | None, shapes: Shapes, watch: Watch, rng: np.random.Generator
-) -> tuple[list[Fault], list[str]]:
+) -> tuple[list[Fault], list[str], str]:
     """Repeat calls, make others in between, and look at what is written into and what shares memory.
 
     Returns:
-        The faults, and notes on what is unusual and does no harm.
+        The faults, notes on what is unusual and does no harm, and why there can be no PASS.
     """
     outputs = shapes.of(A, A.args)
     # A loss is asked for ∂E/∂ŷ alone nearly always: dE is 1.
     dy = cotangent(outputs, rng) if any(y.ndim for y in outputs) else tuple(np.ones(()) for _ in outputs)
     runs = [execute(A, A.args, dy, watch) for _ in range(4)]
     if any(r.error for r in runs):
-        return [], []  # the values say what is wrong
+        return [], [], ""  # the values say what is wrong
     if runs[0].mutated:
-        return [_mutates(A, runs[0])], []  # a second call would start from what the first one wrote
+        return [_mutates(A, runs[0])], [], ""  # a second call would start from what the first one wrote
     exact = exactly(A, dy)
     notes = _notes_on_memory(A, runs[0])
     found = _kept_memory(A, runs[0])
-    found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
     session = A.start()
     again = [execute(A, A.args, dy, watch, session=session) for _ in range(4)]
+    if not A.contract and any(_other_y(some[0], r) for some in (runs, again) for r in some[1:]):
+        return found, notes, _DRAWS
+    found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
     adds_up = _adds_up(A, again)
     if not adds_up:
         found += _repeats(A, again, exact, "the same call on the same target")
         if not A.one_cache:
-            twice = execute(A, A.args, dy, watch, session=session, context=again[-1].context)
+            twice = execute(A, A.args, dy, watch, session=session, after=again[-1])
             found += _repeats(A, [again[-1], twice], exact, "backward twice after one forward")
             found += _shared_results(A, [*again, twice])
             found += _in_between(A, dy, exact, watch, rng)
     elif A.one_cache:
         notes.append("each call adds to the gradients of the one before: set them to zero in between")
-    if not found and not adds_up:
-        found += _after_another(A, dy, exactly, batch, shapes, watch, rng)
-    return found, notes
+    if not found:
+        found += _after_another(A, dy, exactly, batch, shapes, watch, rng, adds_up=adds_up)
+    return found, notes, ""
 
 
 def _mutates(A: Subject, run: Run) -> Fault:
@@ -143,7 +152,7 @@ def _in_between(A: Subject, dy: tuple[Array, ...], exact: Exact, watch: Watch, r
     session, B = A.start(), _another(A, rng)
     first = execute(A, A.args, dy, watch, session=session)
     other = execute(B, B.args, dy, watch, session=session)
-    late = execute(A, A.args, dy, watch, session=session, context=first.context)
+    late = execute(A, A.args, dy, watch, session=session, after=first)
     if first.error is not None or other.error is not None or late.error is not None:
         return []
     changed = [n for n in A.wrt if _differ(late.grads.get(n), first.grads.get(n), exact.grads[n])]
@@ -159,6 +168,8 @@ def _after_another(
     shapes: Shapes,
     watch: Watch,
     rng: np.random.Generator,
+    *,
+    adds_up: bool,
 ) -> list[Fault]:
     """B after A, where B is another input, other parameters, a longer and a shorter batch: right for A, so for B."""
     others = [("another input", _another(A, rng, params=False)), ("other parameters", _another(A, rng, inputs=False))]
@@ -182,6 +193,8 @@ def _after_another(
         session = A.start()
         before = execute(A, A.args, dy, watch, session=session)
         run = execute(B, B.args, dy_B, watch, session=session)
+        if adds_up:
+            run = _without_those_before(A, run, before)
         if before.error is not None or isinstance(run.error, (Hang, SystemExit)):
             return found
         alone = execute(B, B.args, dy_B, watch)
@@ -197,7 +210,9 @@ def _after_another(
             and g.dtype.kind == "f"
             and not np.array_equal(g, before.grads[n], equal_nan=True)
         ]
-        if changed_buffers:
+        if _written_into(before):
+            changed_buffers = ["y"]
+        if changed_buffers and not adds_up:
             text = "the array that was returned changes at the next call: an internal buffer is handed out and reused"
             return [*found, Fault(tuple(changed_buffers), "shares memory", text, "state")]
         wrong = [n for n in A.wrt if _off(run.grads.get(n), right[n]) and not _off(alone.grads.get(n), right[n])]
@@ -215,6 +230,26 @@ def _after_another(
             text = f"right for the first call, and wrong for the next one with {what}"
             found.append(_fault(everywhere, "unknown", text, run, right))
     return found if len(found) == len(others) else []
+
+
+def _without_those_before(A: Subject, run: Run, before: Run) -> Run:
+    """Return the run with the gradients of parameters that its own call added to those of the run before."""
+    added = {
+        n: g if n in A.inputs or not isinstance(g, np.ndarray) else g - before.grads[n] for n, g in run.grads.items()
+    }
+    return replace(run, grads=added)
+
+
+def _other_y(one: Run, other: Run) -> bool:
+    """Return whether the same forward pass gave another y, as it does where it draws random numbers."""
+    pairs = zip(jax.tree.leaves(one.y), jax.tree.leaves(other.y), strict=False)
+    return one.error is None and other.error is None and any(_differ(p, q, p) for p, q in pairs)
+
+
+def _written_into(run: Run) -> bool:
+    """Return whether the arrays of y are no longer what they were when they were returned."""
+    pairs = zip(jax.tree.leaves(run.handed_y), jax.tree.leaves(run.y), strict=False)
+    return any(isinstance(p, np.ndarray) and not np.array_equal(p, q, equal_nan=True) for p, q in pairs)
 
 
 def _another(A: Subject, rng: np.random.Generator, inputs: bool = True, params: bool = True) -> Subject:
