@@ -320,6 +320,24 @@ def spread_back(args, dy):
     return (dy["mean"] / len(args[0]) + 2 * dy["all"],)
 
 
+def square_or_sine(x):
+    if x.sum() > 0:
+        return x**2
+    return np.sin(x)
+
+
+def square_or_sine_back(args, dy):
+    if args[0].sum() > 0:
+        return (2 * dy * args[0],)
+    return (-dy * np.cos(args[0]),)
+
+
+def leaky_back(args, dy):
+    x, w = args
+    dz = np.where(x @ w > 0, dy, 0.01 * dy)
+    return dz @ w.T, x.T @ dz
+
+
 def clip_and_abs(args, dy):
     (x,) = args
     return (dy[:, None] * (np.sign(x) + (abs(x) <= 1)),)
@@ -414,6 +432,7 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("state", "random numbers of its own", Drops(1.5)),
     Member("branches", "Python's if", (lambda x: x * x, lambda a, dy: (
         2 * a[0] * dy if abs(a[0]).max() < 400 else a[0] * dy,))),
+    Member("branches", "what follows an if", (square_or_sine, square_or_sine_back), {"inputs": abs(X) + 0.1}),
 )  # fmt: skip
 def test_a_wrong_gradient_never_passes(member):
     expected = {"FAIL", "INCONCLUSIVE"} if member.kind in ("not found", "vacuous") else {"FAIL"}
@@ -571,6 +590,39 @@ def test_a_branch_that_no_example_took_is_named(forward):
     report = tn.verify((forward, lambda a, dy: (2.0 * dy,)), inputs=X)
     assert "PASS, 1 branch not reached" in str(report)
     assert "if len(x) > 1000" in report.unreached[0]
+
+
+def never_false(args, dy):
+    if len(args[0]) > 0:
+        return (2 * args[0] * dy,)
+    return (args[0],)
+
+
+def rectifier(x):
+    y = np.maximum(x, 0)
+    return y, lambda dy: (dy * (y > 0),)
+
+
+def by_rows(args, dy):
+    return (np.concatenate([*(2 * args[0][i : i + 1] * dy[i : i + 1] for i in range(len(dy)))]),)
+
+
+def test_the_other_side_of_an_if_is_what_follows_it():
+    report = tn.verify((lambda x: x * x, never_false), inputs=X)
+    assert [line.split(": ")[1] for line in report.unreached] == ["if len(args[0]) > 0:"]
+
+
+def test_a_side_that_positive_inputs_cannot_take_is_named():
+    leaky = (lambda x, w: np.where(x @ w > 0, x @ w, 0.1 * (x @ w)), leaky_back)
+    report = tn.verify(leaky, inputs=(abs(X), abs(W)))
+    assert report.verdict == "PASS"
+    assert any("np.where(x @ w > 0, dy, 0.01 * dy)" in line for line in report.unreached)
+
+
+@pytest.mark.parametrize("target", [rectifier, (lambda x: x * x, by_rows)], ids=["y > 0 for y ≥ 0", "a generator"])
+def test_what_no_input_can_take_is_no_branch(target):
+    report = tn.verify(target, inputs=X)
+    assert (report.verdict, report.unreached) == ("PASS", ())
 
 
 def test_the_report_tells_what_was_compared_by_which_rule_and_how_well():

@@ -7,15 +7,9 @@ untaken is named.
 
 from __future__ import annotations
 
-import ast
-import dis
-import inspect
 import linecache
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import jax
@@ -53,11 +47,12 @@ def sides_of(function: Callable[[Mapping[str, Any], tuple[Any, ...]], Any], args
         closed = jax.make_jaxpr(function)(dict(args), dy)
     places: list[tuple[str, str]] = []
     _collect(closed.jaxpr, set(closed.jaxpr.invars), places)
+    given = dict.fromkeys(closed.jaxpr.invars, True)
 
     @jax.jit
     def look(values: Sequence[Any]) -> Any:
         seen: list[Any] = []
-        _evaluate(closed.jaxpr, closed.consts, values, set(closed.jaxpr.invars), seen)
+        _evaluate(closed.jaxpr, closed.consts, values, dict(given), seen)
         return jnp.array(seen).reshape(-1, 2)
 
     def taken(args: Args, dy: tuple[Array, ...]) -> Array:
@@ -67,6 +62,7 @@ def sides_of(function: Callable[[Mapping[str, Any], tuple[Any, ...]], Any], args
     return Sides(tuple(places), taken)
 
 
+_FORMAL = ("reshape", "transpose", "broadcast_in_dim", "convert_element_type", "squeeze", "slice", "neg", "copy")
 _TWO_SIDED = ("gt", "ge", "lt", "le", "max", "min", "abs", "sign")
 
 
@@ -103,33 +99,46 @@ def _walk(jaxpr: Any, moving: set[Any]) -> Iterator[tuple[Any, Any]]:
                 yield eqn, None
 
 
-def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: set[Any], seen: list[Any]) -> list[Any]:
+def _evaluate(
+    jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: dict[Any, bool], seen: list[Any]
+) -> list[Any]:
+    """Evaluate, and add to `seen` the sides that are taken; `moving` says of each variable if it is as it was given."""
     env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
     for eqn in jaxpr.eqns:
         operands = [v.val if isinstance(v, core.Literal) else env[v] for v in eqn.invars]
-        depends = any(not isinstance(v, core.Literal) and v in moving for v in eqn.invars)
+        plain = [moving.get(v) for v in eqn.invars if not isinstance(v, core.Literal)]
+        depends = any(p is not None for p in plain)
         inner = inner_jaxprs(eqn)
         if depends:
-            moving.update(eqn.outvars)
+            given = eqn.primitive.name in _FORMAL and any(plain)
+            moving.update(dict.fromkeys(eqn.outvars, given))
         if depends and len(inner) == 1 and eqn.primitive.name not in ("scan", "while", "cond"):
             body = next(eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in eqn.params)
             inside = {
-                i
+                i: moving[o]
                 for i, o in zip(inner[0].invars, eqn.invars, strict=False)
                 if not isinstance(o, core.Literal) and o in moving
             }
             results = _evaluate(inner[0], getattr(body, "consts", ()), operands, inside, seen)
         else:
             if depends and _is_branch(eqn):
-                if eqn.primitive.name == "clamp":
-                    low, x, high = operands
-                    seen += [jnp.any(x < low), jnp.any(x >= low), jnp.any(x > high), jnp.any(x <= high)]
-                else:
-                    a, b = operands if len(operands) == 2 else (*operands, 0.0)
-                    seen += [jnp.any(a > b), jnp.any(a < b)]
+                seen += _taken(eqn.primitive.name, operands, any(plain))
             results = bind(eqn, operands)
         env.update(zip(eqn.outvars, results, strict=True))
     return [v.val if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars]
+
+
+def _taken(name: str, operands: Sequence[Any], given: bool) -> list[Any]:
+    """Return for each comparison whether an entry takes the one side, and the other.
+
+    Equal numbers take a side and test nothing, unless they were computed: y = max(z, 0) is never below 0.
+    """
+    if name == "clamp":
+        low, x, high = operands
+        return [jnp.any(x < low), jnp.any(x >= low), jnp.any(x > high), jnp.any(x <= high)]
+    a, b = operands if len(operands) == 2 else (*operands, 0.0)
+    equal = jnp.any(a == b) & (not given)
+    return [jnp.any(a > b) | (equal & (name in ("ge", "lt"))), jnp.any(a < b) | (equal & (name in ("gt", "le")))]
 
 
 def look_for(
@@ -159,102 +168,3 @@ def look_for(
         if new.any():
             seen |= new
             yield dict(subject.args), larger, f"dy {scale:g} ×"
-
-
-class Lines:
-    """The lines of the target's own functions that ran, while it is traced."""
-
-    def __init__(self, subject: Subject) -> None:
-        self._files = {f.__code__.co_filename for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")}
-        self.ran: dict[CodeType, set[int]] = {}
-        self._steps: dict[CodeType, set[int]] = {}
-        self._on_one_line: dict[CodeType, bool] = {}
-
-    def __enter__(self) -> Lines:
-        self._before = sys.gettrace()
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if frame.f_code.co_filename not in self._files:
-            return None
-        code = frame.f_code
-        ran, steps = self.ran.setdefault(code, set()), self._steps.setdefault(code, set())
-        ran.add(frame.f_lineno)
-        if code not in self._on_one_line:
-            self._on_one_line[code] = any(n.body[0].lineno == n.lineno for n in _branches_of(code))
-        frame.f_trace_opcodes = self._on_one_line[code]
-
-        def line(frame: FrameType, event: str, _argument: Any) -> Any:
-            ran.add(frame.f_lineno)
-            if event == "opcode":
-                steps.add(frame.f_lasti)
-            return line
-
-        return line
-
-    def missed(self) -> list[tuple[str, str]]:
-        """Return the line and the text of each condition of which a side never ran; those that raise do not count."""
-        found: list[tuple[str, str]] = []
-        for code, ran in self.ran.items():
-            for line in _missed_branches(code, ran, self._steps[code]):
-                found.append(
-                    (f"{Path(code.co_filename).name}:{line}", linecache.getline(code.co_filename, line).strip())
-                )
-        return list(dict.fromkeys(found))
-
-
-def _branches_of(code: CodeType) -> list[ast.If | ast.While | ast.For]:
-    """Return the statements that branch in a function, at the lines and columns of its file; none without source."""
-    try:
-        source = "".join(inspect.getsourcelines(code)[0])
-        indented = source[:1].isspace()
-        tree = ast.parse(f"if True:\n{source}" if indented else source)
-    except (OSError, TypeError, SyntaxError):
-        return []
-    ast.increment_lineno(tree, code.co_firstlineno - 1 - indented)
-    return [
-        n for n in ast.walk(tree) if isinstance(n, (ast.If, ast.While, ast.For)) and n.lineno >= code.co_firstlineno
-    ]
-
-
-def _missed_branches(code: CodeType, ran: set[int], steps: set[int]) -> list[int]:
-    possible = {line for _, _, line in code.co_lines() if line is not None}
-    positions = list(code.co_positions())
-    stepped = [positions[i // 2] for i in steps]
-    missed = []
-    for node in _branches_of(code):
-        for body in (node.body, node.orelse):
-            if not body or isinstance(body[-1], ast.Raise):
-                continue
-            lines = {n.lineno for part in body for n in ast.walk(part) if isinstance(n, ast.stmt)}
-            if lines == {node.lineno}:  # what stands behind the colon shares the condition's line, not its columns
-                first = body[0].col_offset
-                took = any(line == node.lineno and (column or 0) >= first for line, _, column, _ in stepped)
-            else:
-                took = not lines & possible or bool(lines & ran)
-            if not took and (node.lineno in ran or node.lineno not in possible):
-                missed.append(node.lineno)
-    return missed
-
-
-def numbers_in(subject: Subject) -> set[float]:
-    """Return the numbers in functions of the target's that compare: a branch may begin at one of them."""
-    found: set[float] = set()
-
-    def visit(code: CodeType) -> None:
-        compares = any(i.opname == "COMPARE_OP" for i in dis.get_instructions(code))
-        for const in code.co_consts:
-            if isinstance(const, CodeType):
-                visit(const)
-            elif compares and isinstance(const, (int, float)) and not isinstance(const, bool):
-                found.add(float(abs(const)))
-
-    for function in subject.code:
-        function = inspect.unwrap(function)
-        if hasattr(function, "__code__"):
-            visit(function.__code__)
-    return found

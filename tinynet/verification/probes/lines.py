@@ -1,0 +1,185 @@
+"""Branches of Python: which sides of each condition in the target's own functions ran, while it is traced."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import linecache
+import math
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, TypeAlias
+
+from tinynet.verification.adapters.subject import Subject
+
+Point: TypeAlias = tuple[float, float]
+"""A line and a column; a line alone has the column -1."""
+
+_END: Point = (math.inf, 0.0)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A part of the source, from one point to another."""
+
+    start: Point
+    end: Point
+
+    def __contains__(self, point: Point) -> bool:
+        line, column = point
+        return self.start[0] <= line <= self.end[0] if column < 0 else self.start <= point < self.end
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """A condition, and what runs on its two sides; None where it is whatever follows.
+
+    A side that only raises is none, nor what a loop does when it ends.
+    """
+
+    test: _Stretch
+    body: _Stretch
+    other: _Stretch | None
+    counts: tuple[bool, bool]
+    on_one_line: bool
+
+    @property
+    def line(self) -> int:
+        return int(self.test.start[0])
+
+    def missed(self, arcs: set[tuple[Point, Point]]) -> bool:
+        """Return whether a side never ran, given every step from one point to the next."""
+        if not any(p in self.test or q in self.test for p, q in arcs):
+            return False
+        true = any(q in self.body for _, q in arcs)
+        if self.other is not None:
+            false = any(q in self.other for _, q in arcs)
+        else:
+            false = any(p in self.test and q not in self.test and q not in self.body for p, q in arcs)
+        return any(counts and not ran for counts, ran in zip(self.counts, (true, false), strict=True))
+
+
+class Lines:
+    """The steps that the target's own functions took, while it is traced."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._files = {f.__code__.co_filename for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")}
+        self._branches: dict[CodeType, list[_Branch]] = {}
+        self._arcs: dict[CodeType, set[tuple[Point, Point]]] = {}
+
+    def __enter__(self) -> Lines:
+        self._before = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if code.co_filename not in self._files:
+            return None
+        if code not in self._branches:
+            self._branches[code] = _branches_of(code)
+            self._arcs[code] = set()
+        if not self._branches[code]:
+            return None
+        arcs, columns = self._arcs[code], any(branch.on_one_line for branch in self._branches[code])
+        positions = list(code.co_positions()) if columns else []
+        frame.f_trace_opcodes, frame.f_trace_lines = columns, not columns
+        before: Point = (code.co_firstlineno, -1.0)
+
+        def step(frame: FrameType, event: str, _argument: Any) -> Any:
+            nonlocal before
+            if event == "opcode":
+                line, _, column, _ = positions[frame.f_lasti // 2]
+                here = before if line is None else (float(line), float(column or 0))
+            elif event == "exception":
+                return step
+            else:
+                here = _END if event == "return" else (float(frame.f_lineno), -1.0)
+            arcs.add((before, here))
+            before = here
+            return step
+
+        return step
+
+    def missed(self) -> list[tuple[str, str]]:
+        """Return the line and the text of each condition of which a side never ran."""
+        found: list[tuple[str, str]] = []
+        for code, branches in self._branches.items():
+            for branch in branches:
+                if branch.missed(self._arcs[code]):
+                    text = linecache.getline(code.co_filename, branch.line).strip()
+                    found.append((f"{Path(code.co_filename).name}:{branch.line}", text))
+        return list(dict.fromkeys(found))
+
+
+def _branches_of(code: CodeType) -> list[_Branch]:
+    """Return the conditions in a function; none without its source."""
+    points = [(line, column) for line, _, column, _ in code.co_positions() if line is not None and column is not None]
+    own = _branches_in("".join(linecache.getlines(code.co_filename)))
+    return [branch for branch in own if any(point in branch.test for point in points)]
+
+
+@lru_cache(maxsize=16)
+def _branches_in(source: str) -> tuple[_Branch, ...]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ()
+    return tuple(_branch(node) for node in ast.walk(tree) if isinstance(node, (ast.If, ast.While, ast.For, ast.IfExp)))
+
+
+def _branch(node: ast.If | ast.While | ast.For | ast.IfExp) -> _Branch:
+    if isinstance(node, ast.IfExp):
+        return _Branch(_stretch(node.test), _stretch(node.body), _stretch(node.orelse), (True, True), True)
+    test = _stretch(node.iter if isinstance(node, ast.For) else node.test)
+    last = node.body[-1]
+    other = _stretch(node.orelse[0], node.orelse[-1]) if node.orelse else None
+    if other is not None:
+        follows = not isinstance(node.orelse[-1], ast.Raise)
+    else:
+        follows = isinstance(node, ast.If) and (
+            isinstance(last, (ast.Return, ast.Continue, ast.Break)) or _compares_with_a_number(node.test)
+        )
+    counts = not isinstance(last, ast.Raise), follows and not isinstance(last, ast.Raise)
+    on_one_line = node.body[0].lineno <= test.end[0]
+    return _Branch(test, _stretch(node.body[0], last), other, counts, on_one_line)
+
+
+def _stretch(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr | None = None) -> _Stretch:
+    last = first if last is None else last
+    return _Stretch((first.lineno, first.col_offset), (last.end_lineno or last.lineno, last.end_col_offset or math.inf))
+
+
+def _compares_with_a_number(test: ast.expr) -> bool:
+    return any(
+        isinstance(side, ast.Constant) and isinstance(side.value, (int, float)) and not isinstance(side.value, bool)
+        for node in ast.walk(test)
+        if isinstance(node, ast.Compare)
+        for side in (node.left, *node.comparators)
+    )
+
+
+def numbers_in(subject: Subject) -> set[float]:
+    """Return the numbers in functions of the target's that compare: a branch may begin at one of them."""
+    found: set[float] = set()
+
+    def visit(code: CodeType) -> None:
+        compares = any(i.opname == "COMPARE_OP" for i in dis.get_instructions(code))
+        for const in code.co_consts:
+            if isinstance(const, CodeType):
+                visit(const)
+            elif compares and isinstance(const, (int, float)) and not isinstance(const, bool):
+                found.add(float(abs(const)))
+
+    for function in subject.code:
+        function = inspect.unwrap(function)
+        if hasattr(function, "__code__"):
+            visit(function.__code__)
+    return found
