@@ -53,3 +53,10 @@ def _jax_is_left_in_32_bit_mode():
     yield
     jax = sys.modules.get("jax")
     assert jax is None or not jax.config.jax_enable_x64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_a_module_compiled_is_let_go():
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
