@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy.typing as npt
 import tinynet as tn
 from tinynet.arrays import Params
 from tinynet.cli.model import Model, check_writable, save_model
+from tinynet.cli.overview import write_page
 from tinynet.cli.tables import Split, Table, load_digits, read_csv, read_npz, split
 from tinynet.trees import map_leaves
 
@@ -43,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--checkpoint", type=Path, help="a file to write each epoch, and to go on from if it is there")
     parser.add_argument("--every", type=_positive_int, metavar="N", help="write it after every N batches too")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write what was learned, for tinynet predict")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write curves, classes, layers and weights as a page")
     parser.add_argument("--encoding", default="utf-8-sig", help="of the CSV file (default: utf-8)")
     parser.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the order (default: 0)")
     parser.set_defaults(run=run)
@@ -52,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
     """Read, train, test, verify."""
     if args.save is not None:
         check_writable("--save", args.save)
+    if args.html is not None:
+        check_writable("--html", args.html)
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ImportError('--html needs matplotlib; use pip install "tinynet-grad[plot]"')
     table = _read(args.data, args.target, args.encoding)
     # Pixels share one scale already; the columns of a table do not.
     data = split(
@@ -65,18 +73,22 @@ def run(args: argparse.Namespace) -> int:
     loss = tn.SquaredError("mean")
     optimizer = tn.SGD(LEARNING_RATE[data.task] if args.lr is None else args.lr)
     note = f"; {table.note}" if table.note else ""
-    print(f"data      {table.name}: {len(data.x_train)} rows to train on, {len(data.x_test)} held out{note}")
+    facts: dict[str, str] = {}
+    tell = partial(_tell, facts)
+    tell("data", f"{table.name}: {len(data.x_train)} rows to train on, {len(data.x_test)} held out{note}")
     if data.task == "regress" and args.task is None and table.target.dtype.kind in "iu":
-        print(
-            f"target    {table.target_name} has {len(np.unique(table.target))} distinct whole numbers: taken as a "
-            "quantity; --task classify makes a class of each"
+        tell(
+            "target",
+            f"{table.target_name} has {len(np.unique(table.target))} distinct whole numbers: taken as a quantity; "
+            "--task classify makes a class of each",
         )
-    print(
-        f"network   {'-'.join(map(str, sizes))} sigmoid, E = ½ Σ (ŷ − y)² / m, {optimizer}, batches of "
-        f"{min(args.batch_size, len(data.x_train))}"
+    tell(
+        "network",
+        f"{'-'.join(map(str, sizes))} sigmoid, E = ½ Σ (ŷ − y)² / m, {optimizer}, batches of "
+        f"{min(args.batch_size, len(data.x_train))}",
     )
     if args.checkpoint is not None and args.checkpoint.exists():
-        print(f"run       goes on from {args.checkpoint}")
+        tell("run", f"goes on from {args.checkpoint}")
     start = time.perf_counter()
     result = tn.fit(
         net,
@@ -94,19 +106,29 @@ def run(args: argparse.Namespace) -> int:
         every=args.every,
     )
     seconds = time.perf_counter() - start
-    print(f"gradients {_compare_gradients(net, loss, result.params, data)}")
+    tell("gradients", _compare_gradients(net, loss, result.params, data))
     y_hat, _ = net.forward(result.params, data.x_test)
     epochs = len(result.history["loss"])
     if epochs > args.epochs:
-        print(f"run       {args.checkpoint} has {epochs} epochs; --epochs {args.epochs} asks for no more: none trained")
-    print(
-        f"result    {_score(data, y_hat)} on {len(data.x_test)} held-out rows "
-        f"after {epochs} epoch{'s' if epochs > 1 else ''}, {seconds:.2f} s"
+        tell("run", f"{args.checkpoint} has {epochs} epochs; --epochs {args.epochs} asks for no more: none trained")
+    tell(
+        "result",
+        f"{_score(data, y_hat)} on {len(data.x_test)} held-out rows after {epochs} epoch{'s' if epochs > 1 else ''}, "
+        f"{seconds:.2f} s",
     )
+    if args.html is not None:
+        write_page(args.html, facts, net, result, table, data)
+        print(f"page      {args.html}")
     if args.save is not None:
         save_model(args.save, _model(net, result.params, table, data))
         print(f"saved     {args.save}; to predict: tinynet predict {args.save} NEW.csv")
     return 0
+
+
+def _tell(facts: dict[str, str], name: str, text: str) -> None:
+    """Print a line, and keep it for the page."""
+    print(f"{name:<9} {text}")
+    facts[name] = text
 
 
 def _model(net: tn.Layer, params: Params, table: Table, data: Split) -> Model:
