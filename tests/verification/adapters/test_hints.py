@@ -90,7 +90,7 @@ CALLS = {
     "two inputs of a layer": (
         tn.Linear(4, 3),
         {"inputs": (X, X)},
-        r"has 2 entries; expected one, .*inputs=\(\(a, b\),\)",
+        r"has 2 entries; expected \(x,\); .*inputs=\(\(a, b\),\)",
     ),
     "parameters of another shape": (
         tn.Linear(4, 3),

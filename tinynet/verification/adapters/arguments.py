@@ -81,7 +81,7 @@ def read_arguments(
     if isinstance(inputs, Mapping):
         single = not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters))
     else:
-        single = not isinstance(inputs, (tuple, list)) or is_shape(inputs) or _is_numbers(inputs)
+        single = not isinstance(inputs, (tuple, list)) or is_shape(inputs) or is_numbers(inputs)
     inputs = (inputs,) if single else inputs
     _check_number(forward, inputs, given, name)
     if isinstance(inputs, Mapping):
@@ -206,7 +206,7 @@ def _slotted(value: Any, path: str, arrays: dict[str, Array], rng: np.random.Gen
         value = rng.standard_normal(value)
     if isinstance(value, Mapping):
         return {key: _slotted(part, f"{path}.{key}", arrays, rng) for key, part in value.items()}
-    if isinstance(value, (tuple, list)) and not _is_numbers(value):
+    if isinstance(value, (tuple, list)) and not is_numbers(value):
         parts = [_slotted(part, f"{path}.{i}", arrays, rng) for i, part in enumerate(value)]
         return type(value)(parts) if type(value) in (tuple, list) else type(value)(*parts)
     if value is None or isinstance(value, (bool, str, int, float, type)) or not _is_array_like(value):
@@ -219,11 +219,11 @@ def _is_array_like(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic, list)) or hasattr(value, "__array__")
 
 
-def _is_numbers(value: Any) -> bool:
+def is_numbers(value: Any) -> bool:
     """Return whether `value` is a list of numbers, or of lists of them, which stands for an array."""
     if not isinstance(value, list) or not value:
         return False
-    return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or _is_numbers(v) for v in value)
+    return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or is_numbers(v) for v in value)
 
 
 def _fill(tree: Any, args: Mapping[str, Any]) -> Any:

@@ -197,7 +197,8 @@ def _takes(backward: Callable[..., Any], n: int | None) -> bool:
     except (TypeError, ValueError):
         return True
     if n is None:
-        return len(signature.parameters) > 2 or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+        positional = [p for p in signature.parameters.values() if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+        return len(positional) > 2 or any(p.kind is p.VAR_POSITIONAL for p in positional)
     try:
         signature.bind(*range(n))
     except TypeError:
@@ -205,8 +206,21 @@ def _takes(backward: Callable[..., Any], n: int | None) -> bool:
     return True
 
 
-def adapt_closure(function: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
-    """Return a function that gives (y, backprop); backprop may be run once a forward pass."""
+def adapt_closure(
+    function: Callable[..., Any], backprop: Callable[..., Any], inputs: Any, rng: np.random.Generator
+) -> Subject:
+    """Return a function that gives (y, backprop); backprop may be run once a forward pass.
+
+    Args:
+        backprop: one that it gave: it takes dy, or nothing where dy multiplies what it returns.
+
+    Raises:
+        TargetError: the inputs do not fit, or backprop takes other arguments.
+    """
+    takes_dy = _takes(backprop, 1)
+    if not (takes_dy or _takes(backprop, 0)):
+        takes = inspect.signature(backprop)
+        raise TargetError(f"{short(function)}: returns a function of {takes}; expected one of (dy), which is like y")
     arguments, arrays = read_arguments(function, inputs, rng, name=short(function))
     return _subject(
         short(function),
@@ -214,9 +228,10 @@ def adapt_closure(function: Callable[..., Any], inputs: Any, rng: np.random.Gene
         arguments,
         arrays,
         _first,
-        lambda backprop, p, k, dy: backprop(dy),
+        lambda backprop, p, k, dy: backprop(dy) if takes_dy else _scaled(backprop(), dy),
         code=(function,),
         one_cache=True,
+        notes=() if takes_dy else ("read as dy times backprop()",),
     )
 
 

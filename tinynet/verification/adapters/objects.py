@@ -6,6 +6,7 @@ returns for it, or an array reachable after backward that backward made or chang
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import re
@@ -64,6 +65,8 @@ METHODS = (
 """The names that people give to the two passes."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
+_RATE = re.compile(r"lr|eta|learn(ing)?_?rate|l_?rate|step_?size", re.IGNORECASE)
+_LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
 
 
@@ -86,6 +89,7 @@ class _Convention:
         unpack: from what forward returns to (y, what backward needs of it).
         pull: (backward, what it needs, the arguments of forward, dy) -> what backward returns.
         times: whether dy still multiplies that.
+        rate: the argument of backward that is the learning rate, by which it moves the parameters itself; "" if none.
     """
 
     text: str
@@ -93,13 +97,16 @@ class _Convention:
     unpack: Callable[[Any], tuple[Any, Any]]
     pull: Callable[[Callable[..., Any], Any, tuple[Any, ...], Any], Any]
     times: bool = False
+    rate: str = ""
 
 
 def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, outputs: int) -> list[_Convention]:
     """Return how the backward method can be called, by the arguments that it must be given; the likeliest first."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p.name for p in signature_of(backward) if p.default is p.empty and p.kind in kinds]
     names = [*arguments.names, *arguments.keywords]
+    rate = next((p.name for p in signature_of(backward)[1:] if _RATE.fullmatch(p.name) and p.name not in names), "")
+    asked = [p for p in signature_of(backward) if p.default is p.empty and p.name != rate]
+    needed = [p.name for p in asked if p.kind in kinds]
     required, given = len(needed), len(names)
     usual = _Convention(f"{name}(dy)", min(required, 1), lambda out: (_first(out), None), lambda f, rest, p, dy: f(dy))
     alone, cached = usual.unpack, _y_and_cache
@@ -117,10 +124,17 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, 
     if given > 1 or "grad" in name:
         place = 0 if needed == names else len(known)
         known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
-    if fits := [c for c in known if c.arity == required]:
-        return fits
+    keywords = [p.name for p in asked if p.kind is p.KEYWORD_ONLY]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in asked)
+    if not keywords and (fits := [c for c in known if takes_any or c.arity == required]):
+        return [replace(c, text=_with_argument(c.text, rate), rate=rate) for c in fits] if rate else fits
     texts = "; ".join(dict.fromkeys(c.text for c in known))
-    raise TargetError(f"{short(backward)} takes {', '.join(needed)}; expected one of: {texts}")
+    raise TargetError(f"{short(backward)} takes {', '.join([*needed, *keywords])}; expected one of: {texts}")
+
+
+def _with_argument(call: str, name: str) -> str:
+    """Return the text of a call with one more argument."""
+    return f"{call[:-1]}{'' if call.endswith('()') else ', '}{name})"
 
 
 def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
@@ -140,6 +154,7 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
     owner, declared = keeping_arrays_of_its_class(target), params
     outputs = len(_call(fresh(owner), names[0], arguments, arrays))
     conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
+    _check_that_one_runs(owner, names, arguments, arrays, conventions)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)
         owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
@@ -200,7 +215,7 @@ class _ObjectSession:
 
     def forward(self, args: Args) -> tuple[Any, Any]:
         p = self.places
-        if self.target is None:
+        if self.target is None or p.convention.rate:
             held = dict(reachable(p.owner))
             self.target = fresh(p.owner, {id(held[path]): np.array(args[name]) for name, path in p.params.items()})
         held = dict(reachable(self.target))
@@ -231,10 +246,27 @@ class _ObjectSession:
     def pulled(self, context: Any, dy: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Run backward and return everything that may be a gradient."""
         how, (rest, arguments) = self.places.convention, context
-        pool = self.pool(how.pull(getattr(self.target, self.places.methods[1]), rest, arguments, dy), before)
+        backward = getattr(self.target, self.places.methods[1])
+        if how.rate:
+            backward = functools.partial(backward, **{how.rate: _LARGE_STEP})
+        pool = self.pool(how.pull(backward, rest, arguments, dy), before)
+        if how.rate:
+            pool |= self.steps(before)
         return {path: _times(a, dy) for path, a in pool.items()} if how.times else pool
 
+    def steps(self, before: Mapping[str, Array]) -> dict[str, Array]:
+        """Return how far backward moved each parameter that it moved, divided by the learning rate."""
+        now = dict(reachable(self.target))
+        moved = [p for p in self.places.params.values() if p in now and not np.array_equal(now[p], before[p])]
+        for path in moved:
+            if now[path].shape != before[path].shape:
+                raise Malformed(f"backward changes the shape of {path}, from {before[path].shape} to {now[path].shape}")
+        self.changed |= {_step_of(p) for p in moved}
+        return {_step_of(p): (before[p] - now[p]) / before[p].dtype.type(_LARGE_STEP) for p in moved}
+
     def params_now(self) -> Args:
+        if self.places.convention.rate:
+            return {}  # it writes into them on purpose
         held = dict(reachable(self.target))
         return {name: held[path] for name, path in self.places.params.items() if path in held}
 
@@ -273,12 +305,16 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
         if name not in chosen:
-            kept = [c for c in _candidates(path) if c in pool]
+            kept = [c for c in (*_candidates(path), _step_of(path)) if c in pool]
             if kept:
                 chosen[name] = kept[0]
             elif free:
                 chosen[name] = free.pop(0)
     return chosen
+
+
+def _step_of(path: str) -> str:
+    return f"the step of {path}"
 
 
 def _candidates(path: str) -> Iterator[str]:
@@ -372,13 +408,8 @@ def _with_numbers(
     """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
     numbers = [path for path, _ in reachable(owner, numbers=True)]
     for convention in conventions if numbers else ():
-        session = _ObjectSession(_Places(owner, methods, arguments, {}, convention))
         try:
-            y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-            before = {
-                path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)
-            }
-            session.pulled(context, _ones_like(y), before)
+            session = _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
         except Exception:
             continue
         moved = [path for path in numbers if any(c in session.changed for c in _candidates(path))]
@@ -390,7 +421,49 @@ def _with_numbers(
     return owner
 
 
+def _after_one_call(places: _Places, arrays: Args) -> _ObjectSession:
+    """Return a session in which forward and backward were called once."""
+    session = _ObjectSession(places)
+    with np.errstate(all="ignore"):
+        y, context = session.forward({n: a.copy() for n, a in arrays.items()})
+        before = {path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)}
+        session.pulled(context, _ones_like(y), before)
+    return session
+
+
+def _check_that_one_runs(
+    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
+) -> None:
+    """Refuse a backward method that cannot be called in any of the conventions, all of which are guesses.
+
+    None is a guess where backward takes dy alone, or as many arguments as forward returns or takes by these names.
+    """
+    backward = getattr(owner, methods[1])
+    needed = [p.name for p in signature_of(backward) if p.default is p.empty]
+    names = [*arguments.names, *arguments.keywords]
+    if len(conventions) == 1 or max(c.arity for c in conventions) < 2 or names in (needed[1:], needed[:-1], needed):
+        return
+    tried = []
+    for convention in conventions:
+        try:
+            _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
+        except Malformed as error:
+            tried.append(f"{convention.text}: {error}")
+        except Exception as error:
+            if convention.unpack is _y_and_cache or convention.text.endswith("…)"):
+                return
+            tried.append(f"{convention.text}: {told(error)}")
+        else:
+            return
+    raise TargetError(
+        f"{short(backward)} takes {', '.join(needed)}, and cannot be called; tried {'; tried '.join(tried)}; give an "
+        "object whose backward takes dy, or a pair of functions (forward, backward)"
+    )
+
+
 def _ones_like(y: Any) -> Any:
+    if isinstance(y, Mapping):
+        return {key: _ones_like(part) for key, part in y.items()}
     return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
 
 
@@ -468,10 +541,11 @@ def _y_and_cache(out: Any) -> tuple[Any, Any]:
 
 
 def _times(value: Any, dy: Any) -> Any:
-    """Return a gradient times dy, where that is one number or has its shape; the others are none."""
-    if not hasattr(value, "dtype") or np.shape(dy) not in ((), np.shape(value)):
+    """Return a gradient times dy, where that has its shape or one entry for each of its rows; the others are none."""
+    shape = np.shape(dy)
+    if not hasattr(value, "dtype") or np.shape(value)[: len(shape)] != shape:
         return value
-    return value * np.asarray(dy, value.dtype)
+    return value * np.asarray(dy, value.dtype).reshape(shape + (1,) * (np.ndim(value) - len(shape)))
 
 
 def _is_numeric(value: Any) -> bool:
