@@ -25,7 +25,7 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     spellings,
 )
-from tinynet.verification.adapters.reachable import keeping_arrays_of_its_class, reachable, replace_by_array
+from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
     MISSING,
@@ -375,7 +375,70 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     if notes:
         chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
     settled = replace(places, grads=chosen)
-    return replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+    subject = replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+    return _without_state(subject, settled)
+
+
+def _without_state(subject: Subject, places: _Places) -> Subject:
+    """Return a subject in which the arrays that forward writes, and that have no gradient, are constants."""
+    lacking = {n: p for n, p in places.params.items() if n in subject.wrt and n not in places.grads}
+    if not lacking:
+        return subject
+    written = _written(places, {n: a for n, a in subject.args.items() if n not in places.params})
+    state = [n for n, path in lacking.items() if path in written]
+    if not state:
+        return subject
+    places = replace(places, params={n: p for n, p in places.params.items() if n not in state})
+    arrays = {n: a for n, a in subject.args.items() if n in subject.inputs}
+    again = _subject(places, arrays, {n: subject.args[n] for n in places.params}, subject.name)
+    note = f"{', '.join(state)}: state, which the forward pass writes, and no parameter"
+    wrt = tuple(n for n in subject.wrt if n not in state)
+    return replace(again, wrt=wrt, settle=None, notes=(*subject.notes, note))
+
+
+def _written(places: _Places, arrays: Args) -> set[str]:
+    """Return where the forward pass writes into arrays of the object, as it is called or with one flag turned."""
+    written: set[str] = set()
+    for owner, arguments in _modes(places):
+        target = fresh(owner)
+        before = {path: np.array(a) for path, a in reachable(target)}
+        try:
+            with np.errstate(all="ignore"):
+                _call(target, places.methods[0], arguments, arrays)
+        except Exception:
+            continue
+        now = dict(reachable(target))
+        written |= {p for p, a in before.items() if p in now and not np.array_equal(a, now[p], equal_nan=True)}
+    return written
+
+
+def _modes(places: _Places) -> Iterator[tuple[Any, Arguments]]:
+    """Yield the object and the arguments of a call: as they are, and with each flag of either turned."""
+    owner, arguments = places.owner, places.arguments
+    yield owner, arguments
+    for i, value in enumerate(arguments.positional):
+        if (other := _turned(value)) is not None:
+            yield (
+                owner,
+                replace(arguments, positional=(*arguments.positional[:i], other, *arguments.positional[i + 1 :])),
+            )
+    given = [*arguments.names, *arguments.keywords]
+    defaults = {p.name: p.default for p in signature_of(getattr(owner, places.methods[0])) if p.name not in given}
+    for name, value in {**defaults, **arguments.keywords}.items():
+        if (other := _turned(value)) is not None:
+            yield owner, replace(arguments, keywords={**arguments.keywords, name: other})
+    for path, value in flags_in(owner):
+        if (other := _turned(value)) is not None:
+            turned = fresh(owner)
+            put(turned, path, other)
+            yield turned, arguments
+
+
+def _turned(flag: Any) -> Any:
+    """Return the other value of a flag, which may be the word for evaluating; None of anything else."""
+    if isinstance(flag, (bool, np.bool_)):
+        return not flag
+    return "train" if isinstance(flag, str) and flag in ("test", "eval", "valid", "predict", "inference") else None
 
 
 def _each_its_own(chosen: dict[str, str], subject: Subject, pool: Mapping[str, Any], exact: Exact) -> dict[str, str]:
@@ -406,7 +469,7 @@ def _with_numbers(
     owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
 ) -> Any:
     """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
-    numbers = [path for path, _ in reachable(owner, numbers=True)]
+    numbers = dict(reachable(owner, numbers=True))
     for convention in conventions if numbers else ():
         try:
             session = _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
@@ -416,7 +479,7 @@ def _with_numbers(
         if moved:
             owner = fresh(owner)
         for path in moved:
-            replace_by_array(owner, path)
+            put(owner, path, np.asarray(numbers[path], np.float64))
         return owner
     return owner
 
