@@ -210,6 +210,15 @@ class WithKeyword(Dense):
         return scale * self.gradients(grad)[0]
 
 
+class Ignoring(ByRow):
+    def backward(self, dout=1):
+        return self.r
+
+
+def test_a_cotangent_with_a_default_must_be_multiplied_by():
+    assert [f.gradient for f in tn.verify(Ignoring(), inputs=(T, T[::-1]), **QUICK).findings] == ["p"]
+
+
 def printing(method):
     return lambda *args, **kwargs: method(*args, **kwargs)
 

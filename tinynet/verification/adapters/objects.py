@@ -126,6 +126,8 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, 
         known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
     keywords = [p.name for p in asked if p.kind is p.KEYWORD_ONLY]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in asked)
+    takes_dy = any(COTANGENT.fullmatch(p.name) for p in signature_of(backward))  # perhaps not needed: dout=1
+    known = [c for c in known if not (c.times and takes_dy)]
     if not keywords and (fits := [c for c in known if takes_any or c.arity == required]):
         return [replace(c, text=_with_argument(c.text, rate), rate=rate) for c in fits] if rate else fits
     texts = "; ".join(dict.fromkeys(c.text for c in known))
