@@ -236,7 +236,8 @@ def execute(
         context: what a forward pass left, to run only the backward pass.
     """
     session = session if session is not None else subject.start()
-    given: dict[str, Any] = {n: copy_of(a) for n, a in args.items()}
+    given: dict[str, Any] = {n: a.copy() if n in subject.updates else copy_of(a) for n, a in args.items()}
+    args = {n: a for n, a in args.items() if n not in subject.updates}
     stage = "forward"
     y: Any = None
     short: Mapping[str, Any] | None = None

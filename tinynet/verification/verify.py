@@ -17,7 +17,7 @@ import numpy as np
 from tinynet.losses import Loss
 from tinynet.verification.adapters import TargetError, adapt, constructed
 from tinynet.verification.adapters.contract import layer_subject
-from tinynet.verification.adapters.subject import Subject
+from tinynet.verification.adapters.subject import MISSING, Subject
 from tinynet.verification.examples import PROBES, cotangent
 from tinynet.verification.execution import Abandoned, Hang, Watch, execute, leave_no_trace, line_of_error, told, watched
 from tinynet.verification.intended import as_intended
@@ -96,7 +96,7 @@ def verify(
             subjects = [_restricted(s, wrt) for s in subjects]
             if intended is not None:
                 subjects = [as_intended(s, intended, watch) for s in subjects]
-            subject = _settled(subjects, settings, rng)
+            subject = _with_updates(_settled(subjects, settings, rng), settings, rng)
             judgement = judge(subject, settings)
             judgement = _with_claims(judgement, target, loss, settings)
             if on_verdict is not None:
@@ -181,6 +181,22 @@ def _settled(subjects: list[Subject], settings: Settings, rng: np.random.Generat
             return subject
         scored.append((wrong, i, subject))
     return min(scored, key=lambda s: s[:2])[2]
+
+
+def _with_updates(subject: Subject, settings: Settings, rng: np.random.Generator) -> Subject:
+    """Return a subject that may write into the arguments that have no gradient and do not move y."""
+    first = execute(subject, subject.args, None, settings.watch)
+    if not first.mutated or subject.contract:
+        return subject
+    run = execute(subject, subject.args, cotangent(leaves_of(first.y), rng), settings.watch)
+    lacking = [n for n in subject.inputs if (g := run.grads.get(n)) is None or g is MISSING]
+    written = [n for n in run.mutated if n in lacking]
+    moved = {n: a + rng.random(a.shape) if n in written and a.dtype.kind == "f" else a for n, a in subject.args.items()}
+    other = execute(subject, moved, None, settings.watch)
+    if run.error is not None or other.error is not None or not written:
+        return subject
+    same = all(map(np.array_equal, leaves_of(first.y), leaves_of(other.y)))
+    return subject.that_updates(written) if same else subject
 
 
 def _runs(subject: Subject, settings: Settings) -> bool:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import tinynet as tn
 
@@ -103,3 +104,72 @@ def test_what_is_never_written_is_not_taken_for_state():
     report = tn.verify(Fixed(training=False), inputs=X, **QUICK)
     assert report.verdict == "INCONCLUSIVE"
     assert "the parameter m moves y and no gradient of it was found" in report.reason
+
+
+def normalized(x, g, b, m, v):
+    mean, var = x.mean(0), x.var(0)
+    m[:] = 0.9 * m + 0.1 * mean
+    v *= 0.9
+    v += 0.1 * var
+    i = 1 / np.sqrt(var + 1e-3)
+    n = (x - mean) * i
+    return g * n + b, (n, i, g)
+
+
+def gradients(dy, cache):
+    n, i, g = cache
+    d = dy * g
+    return i * (d - d.mean(0) - n * (d * n).mean(0)), (dy * n).sum(0), dy.sum(0)
+
+
+class Normalized(torch.autograd.Function):
+    factor = 1
+
+    @staticmethod
+    def forward(ctx, x, g, b, m, v):
+        mean, var = x.mean(0), x.var(0, unbiased=False)
+        m.mul_(0.9).add_(0.1 * mean)
+        v.mul_(0.9).add_(0.1 * var)
+        i = torch.rsqrt(var + 1e-3)
+        n = (x - mean) * i
+        ctx.save_for_backward(n, i, g)
+        return g * n + b
+
+    @classmethod
+    def backward(cls, ctx, dy):
+        n, i, g = ctx.saved_tensors
+        d = dy * g
+        dx = i * (d - d.mean(0) - n * (d * n).mean(0))
+        return dx, cls.factor * (dy * n).sum(0), dy.sum(0), None, None
+
+
+class Wrong(Normalized):
+    factor = 2
+
+
+STATISTICS = (X, G, B, np.zeros(3), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [
+        ((normalized, gradients), "PASS"),
+        ((normalized, lambda dy, cache: (*gradients(dy, cache), None, None)), "PASS"),
+        ((normalized, lambda dy, cache: tuple(2 * g for g in gradients(dy, cache))), "FAIL"),
+        (Normalized, "PASS"),
+        (Wrong, "FAIL"),
+    ],
+)
+def test_running_statistics_that_are_handed_in_may_be_updated(target, verdict):
+    report = tn.verify(target, inputs=STATISTICS, **QUICK)
+    assert (report.verdict, report.compared) == (verdict, ("x", "g", "b")), report
+    assert "m, v: written into and without a gradient, as running statistics are" in report.notes
+
+
+def test_an_argument_that_is_written_into_and_moves_y_is_still_a_fault():
+    def forward(x, m):
+        m += x.mean(0)
+        return x * m, m
+
+    report = tn.verify((forward, lambda dy, m: (dy * m, None)), inputs=(X, np.ones(3)), **QUICK)
+    assert "mutates x" in [f.fault for f in report.findings]
