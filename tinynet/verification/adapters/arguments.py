@@ -73,11 +73,18 @@ def slots(tree: Any) -> Iterator[str]:
 
 
 def read_arguments(
-    forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, *, name: str, numbers: set[str] | None = None
+    forward: Callable[..., Any],
+    inputs: Any,
+    rng: np.random.Generator,
+    *,
+    name: str,
+    numbers: set[str] | None = None,
+    integers: bool = False,
 ) -> tuple[Arguments, dict[str, Array]]:
     """Return the arguments of `forward` and the arrays in them by name.
 
     Args:
+        integers: whether no array need be of floating-point numbers, as where an object has parameters.
         numbers: where to put the names of what were single numbers and are arrays then; None keeps them as they are.
 
     Raises:
@@ -98,11 +105,11 @@ def read_arguments(
         order = [p.name for p in parameters if p.name in inputs]  # gradients come in the forward's order
         ordered = dict.fromkeys(order) | dict(inputs)
         keywords = {key: _slotted(value, key, arrays, rng, numbers) for key, value in ordered.items()}
-        return _checked(Arguments((), keywords, ()), arrays, name, numbers)
+        return _checked(Arguments((), keywords, ()), arrays, name, numbers, integers)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     names = [*names, *(f"arg{i}" for i in range(len(names), len(inputs)))][: len(inputs)]
     positional = tuple(_slotted(v, n, arrays, rng, numbers) for n, v in zip(names, inputs, strict=True))
-    return _checked(Arguments(positional, {}, tuple(names)), arrays, name, numbers)
+    return _checked(Arguments(positional, {}, tuple(names)), arrays, name, numbers, integers)
 
 
 def _check_number(forward: Callable[..., Any], inputs: Any, given: str, name: str) -> None:
@@ -264,9 +271,10 @@ def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
 
 
 def _checked(
-    arguments: Arguments, arrays: dict[str, Array], name: str, numbers: set[str] | None
+    arguments: Arguments, arrays: dict[str, Array], name: str, numbers: set[str] | None, integers: bool
 ) -> tuple[Arguments, dict[str, Array]]:
-    if not any(a.dtype.kind == "f" and n not in (numbers or ()) for n, a in arrays.items()):
+    floating = [n for n, a in arrays.items() if a.dtype.kind == "f" and n not in (numbers or ())]
+    if not (floating or (integers and arrays)):
         seen = ", ".join(f"{n} {a.dtype}" for n, a in arrays.items()) or "no array"
         raise TargetError(
             f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers, or a shape, as (5, 3)"

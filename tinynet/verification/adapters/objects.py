@@ -576,17 +576,20 @@ def _arguments(
     target: Any, method: str, forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, label: str
 ) -> tuple[Arguments, dict[str, Array]]:
     if inputs is not None:
-        return read_arguments(forward, inputs, rng, name=label)
+        return read_arguments(forward, inputs, rng, name=label, integers=bool(reachable(target)))
     required = [p for p in signature_of(forward) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(required) != 1:
         return read_arguments(forward, None, rng, name=label)
     widths = dict.fromkeys([n for _, a in reachable(target) for n in a.shape] + [3, 4])
-    for shape in [(5, n) for n in widths] + [(3, c, 7, 6) for c in widths] + [(5, 4, n) for n in widths]:
-        arguments, arrays = read_arguments(forward, (rng.standard_normal(shape),), rng, name=label)
+    rows = [a.shape[0] for _, a in reachable(target) if a.ndim]
+    indices = [rng.integers(0, max(rows), (5, 3))] if any(rows) else []
+    shapes = [(5, n) for n in widths] + [(3, c, 7, 6) for c in widths] + [(5, 4, n) for n in widths]
+    for x in [*map(rng.standard_normal, shapes), *indices]:
+        arguments, arrays = read_arguments(forward, (x,), rng, name=label, integers=True)
         try:
             _call(fresh(target), method, arguments, arrays)
         except Exception as error:
-            last = f"{told(error)} at {shape}"
+            last = f"{told(error)} at {x.shape}"
         else:
             return arguments, arrays
     raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
