@@ -237,7 +237,8 @@ def execute(
         after: a run whose forward pass is the one that this backward pass belongs to; a new one if None.
     """
     session = session if session is not None else subject.start()
-    given: dict[str, Any] = {n: copy_of(a) for n, a in args.items()}
+    given: dict[str, Any] = {n: a.copy() if n in subject.updates else copy_of(a) for n, a in args.items()}
+    args = {n: a for n, a in args.items() if n not in subject.updates}
     stage = "forward"
     y, handed_y, context = (None, None, None) if after is None else (after.y, after.handed_y, after.context)
     short: Mapping[str, Any] | None = None

@@ -174,11 +174,11 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
         _forward(b, e, subject, dy, outputs, oracle(subject.args, dy), oracle, "float64")
     batch = _or_none(lambda: find_batch(subject, b.shapes))
     variants = [] if isinstance(b.oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
+    wider = [(label, v) for label, v in variants if not label.startswith("only ")]
+    _run_all(b, shape_examples(subject, batch, wider, b.shapes, rng, grow=b.may_grow()))
     for label, variant in variants:
-        if label.startswith("only "):  # the same arrays, of which fewer ask for a gradient
-            _run(b, Example("rectangular", variant, dy, label), "float64")
-    variants = [(label, v) for label, v in variants if not label.startswith("only ")]
-    _run_all(b, shape_examples(subject, batch, variants, b.shapes, rng, grow=b.may_grow()))
+        if label.startswith("only ") and not b.hung:  # the same arrays, of which fewer ask for a gradient
+            _lacks(b, _run(b, Example("rectangular", variant, dy, label), "float64"))
     if not b.hung:
         _run_all(b, value_examples(subject, b.shapes, rng))
         _run_all(b, cotangent_examples(subject, b.shapes, rng))
@@ -283,6 +283,17 @@ def _oracle_of(b: _Bench, subject: Subject) -> Oracle:
     if key not in b.oracles:
         b.oracles[key] = find_oracle(subject, b.settings.watch, cotangent(b.shapes.of(subject, subject.args), b.rng))
     return b.oracles[key]
+
+
+def _lacks(b: _Bench, alone: Comparison | None) -> None:
+    """Note that a gradient is missing where fewer are asked for, though it is returned where all of them are."""
+    for name, (fault, sentence) in alone.form.items() if alone is not None else ():
+        returned = any(name in c.got for c in b.comparisons)
+        if alone is not None and fault == "missing" and returned and np.any(alone.exact.grads[name]):
+            sentence += (
+                f" where {alone.label}; ctx.needs_input_grad has an entry for each argument of forward, in order"
+            )
+            b.faults.append(Fault((name,), fault, sentence, alone.probe, shapes=(_shape(alone.subject),)))
 
 
 def _run_all(b: _Bench, examples: Iterable[Example | Refused]) -> None:

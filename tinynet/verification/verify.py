@@ -12,14 +12,25 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from tinynet.losses import Loss
 from tinynet.verification.adapters import TargetError, adapt, constructed
 from tinynet.verification.adapters.contract import layer_subject
-from tinynet.verification.adapters.subject import Subject
+from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.examples import PROBES, cotangent
-from tinynet.verification.execution import Abandoned, Hang, Watch, execute, leave_no_trace, line_of_error, told, watched
+from tinynet.verification.execution import (
+    Abandoned,
+    Hang,
+    Run,
+    Watch,
+    execute,
+    leave_no_trace,
+    line_of_error,
+    told,
+    watched,
+)
 from tinynet.verification.intended import as_intended
 from tinynet.verification.judgement import Judgement, Settings, judge
 from tinynet.verification.naming import findings_of
@@ -96,7 +107,11 @@ def verify(
             subjects = [_restricted(s, wrt) for s in subjects]
             if intended is not None:
                 subjects = [as_intended(s, intended, watch) for s in subjects]
-            subject = _settled(subjects, settings, rng)
+            subject = _with_updates(_settled(subjects, settings, rng), settings, rng)
+            if settings.dtypes != ("float64",) and _is_single(subject, settings, inputs, rng):
+                settings = dataclasses.replace(settings, dtypes=("float32",))
+                note = "computes in float32 whatever it is given, and is judged in float32 alone"
+                subject = dataclasses.replace(subject, notes=(*subject.notes, note))
             judgement = judge(subject, settings)
             judgement = _with_claims(judgement, target, loss, settings)
             if on_verdict is not None:
@@ -181,6 +196,55 @@ def _settled(subjects: list[Subject], settings: Settings, rng: np.random.Generat
             return subject
         scored.append((wrong, i, subject))
     return min(scored, key=lambda s: s[:2])[2]
+
+
+def _with_updates(subject: Subject, settings: Settings, rng: np.random.Generator) -> Subject:
+    """Return a subject that may write into the arguments that have no gradient and do not move y."""
+    first = execute(subject, subject.args, None, settings.watch)
+    outputs = _outputs(first)
+    if not first.mutated or not outputs or subject.contract:
+        return subject
+    run = execute(subject, subject.args, cotangent(outputs, rng), settings.watch)
+    lacking = [n for n in subject.inputs if (g := run.grads.get(n)) is None or g is MISSING]
+    written = [n for n in run.mutated if n in lacking]
+    moved = {n: a + rng.random(a.shape) if n in written and a.dtype.kind == "f" else a for n, a in subject.args.items()}
+    others = _outputs(execute(subject, moved, None, settings.watch))
+    if run.error is not None or not others or not written:
+        return subject
+    return subject.that_updates(written) if all(map(np.array_equal, outputs, others)) else subject
+
+
+def _is_single(subject: Subject, settings: Settings, inputs: Any, rng: np.random.Generator) -> bool:
+    """Return whether a target computes in float32: its forward pass, or its backward pass where it is given float32."""
+    if subject.contract or subject.library == "torch":
+        return False
+    first, near, far = (_moved(subject, settings, size, rng) for size in (0.0, 1e-12, 1e-2))
+    if not first or not near or not far or any(y.dtype != np.float64 for y in first):
+        return False  # a float32 result is judged as one
+    if all(map(np.array_equal, first, near)) and not any(map(np.array_equal, first, far)):
+        return True
+    given = [a.dtype for a in jax.tree.leaves(inputs) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    if not given or any(dtype != np.float32 for dtype in given):
+        return False
+    grads = execute(subject, subject.args, cotangent(first, rng), settings.watch).grads.values()
+    return any(getattr(g, "dtype", None) == np.float32 for g in grads)
+
+
+def _moved(subject: Subject, settings: Settings, size: float, rng: np.random.Generator) -> tuple[Array, ...]:
+    """Return y with the inputs moved by a share of their size; nothing where there is none."""
+    floats = [n for n in subject.inputs if subject.args[n].dtype.kind == "f"]
+    args = {n: a * (1 + size * rng.random(a.shape)) if n in floats else a for n, a in subject.args.items()}
+    run = execute(subject, args, None, settings.watch)
+    return _outputs(run) if floats else ()
+
+
+def _outputs(run: Run) -> tuple[Array, ...]:
+    """Return the arrays that a forward pass gave; nothing where it gave anything else."""
+    try:
+        leaves = leaves_of(run.y) if run.error is None else ()
+    except Exception:
+        return ()
+    return leaves if all(leaf.dtype.kind == "f" for leaf in leaves) else ()
 
 
 def _runs(subject: Subject, settings: Settings) -> bool:

@@ -78,3 +78,50 @@ def test_backward_is_given_the_constants_of_the_forward_pass(factor):
     report = tn.verify((forward, backward), inputs=(X, W, "tanh"))
     assert report.compared == ("x", "w")
     assert [(f.gradient, f.name) for f in report.findings] == [("w", "scaled by 7")][: factor // 7]
+
+
+class Embedding:
+    """Rows of W by their numbers, and nothing else."""
+
+    def __init__(self, repeated):
+        self.W, self.repeated = W.copy(), repeated
+
+    def forward(self, rows):
+        self.rows = rows
+        return np.tanh(self.W[rows])
+
+    def backward(self, dy):
+        self.dW, dz = np.zeros_like(self.W), dy * (1 - np.tanh(self.W[self.rows]) ** 2)
+        if self.repeated:
+            np.add.at(self.dW, self.rows, dz)
+        else:
+            self.dW[self.rows] = dz
+
+
+class Cached(Embedding):
+    def forward(self, rows):
+        return super().forward(rows), rows
+
+    def backward(self, dy, rows):
+        super().backward(dy)
+        return None, {"W": self.dW}
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+@pytest.mark.parametrize("cls", [Embedding, Cached])
+def test_an_object_of_integers_alone_is_judged_by_its_parameters(cls, repeated):
+    for inputs in (np.array([[0, 2], [2, 1]]), None):
+        report = tn.verify(cls(repeated), inputs=inputs)
+        assert (report.verdict, report.compared) == ("PASS" if repeated else "FAIL", ("W",)), report
+
+
+def test_an_object_of_integers_without_parameters_is_refused():
+    class Doubles:
+        def forward(self, rows):
+            return rows * 2.0
+
+        def backward(self, dy):
+            return None
+
+    with pytest.raises(tn.TargetError, match="expected at least one array of floating-point numbers"):
+        tn.verify(Doubles(), inputs=np.array([0, 1]))

@@ -652,3 +652,44 @@ def test_the_place_of_a_fault_is_a_statement_of_the_backward_that_ran():
     (finding,) = report.findings
     assert (finding.gradient, finding.also) == ("x", ("w", "b"))
     assert finding.where_text == "dp = dy * s + dy * p * s"
+
+
+def asked_for(index):
+    """x Wᵀ + b, whose gradient of b is returned if the argument of that index needs one."""
+
+    def backward(ctx, dy):
+        x, w, _ = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        return dy @ w if needs[0] else None, dy.T @ x if needs[1] else None, dy.sum(0) if needs[index] else None
+
+    return function(saved(lambda x, w, b: x @ w.T + b), backward)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_gradient_that_is_asked_for_alone_must_be_returned(index):
+    report = tn.verify(asked_for(index), inputs=(x, w, b), probes=["rectangular"])
+    assert report.verdict == ("PASS" if index == 2 else "FAIL"), report
+    for finding in report.findings:
+        assert (finding.gradient, finding.fault) == ("arg2", "missing")
+        assert "None is returned where only arg2 needs a gradient" in str(finding)
+
+
+class Rows(nn.Module):
+    """Rows of W by their numbers: no input has a gradient."""
+
+    def __init__(self, factor):
+        def backward(ctx, dy):
+            i, W = ctx.saved_tensors
+            return None, torch.zeros_like(W).index_add(0, i, factor * dy * 2 * W[i])
+
+        super().__init__()
+        self.W, self.rows = nn.Parameter(torch.tensor(w)), function(saved(lambda i, W: W[i] ** 2), backward)
+
+    def forward(self, i):
+        return self.rows.apply(i, self.W)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_module_of_integers_alone_is_judged_by_its_parameters(factor):
+    report = tn.verify(Rows(factor), inputs=np.array([0, 2, 2]), probes=["rectangular"])
+    assert report.verdict == ("PASS" if factor == 1 else "FAIL"), report

@@ -12,7 +12,7 @@ import numpy as np
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
-from tinynet.verification.adapters.chainer import adapt_function_node
+from tinynet.verification.adapters.chainer import adapt_function_node, as_one_tuple
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
 from tinynet.verification.adapters.functions import (
     adapt_closure,
@@ -52,7 +52,7 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
         _only_for_layers("params", params)
         return [node]
     if methods_of(target) is not None and not inspect.isfunction(target):
-        return adapt_object(target, inputs, params, rng)
+        return adapt_object(target, as_one_tuple(target, inputs), params, rng)
     if callable(target):
         _only_for_layers("params", params)
         return [_function(target, inputs, rng)]
@@ -84,7 +84,7 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
             return found
         raise TargetError(f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}") from error
     if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):
-        return adapt_closure(target, inputs, rng)
+        return adapt_closure(target, out[-1], inputs, rng)
     if value_and_gradient(out) is not None:
         return adapt_value_and_gradient(target, inputs, rng)
     if (found := adapt_jax(target, inputs, rng)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class Arguments:
         positional, keywords = self.filled(args)
         return function(*positional, **keywords)
 
+    def with_constants(self, values: Mapping[str, Any]) -> Arguments:
+        """Return the arguments with these values in place of the arrays of these names."""
+        kept = {n: Slot(n) for _, tree in self.parts() for n in slots(tree)}
+        positional, keywords = self.filled({**kept, **values})
+        return Arguments(positional, keywords, self.names)
+
     def parts(self) -> list[tuple[str, Any]]:
         """Return each argument that holds an array, with its name."""
         every = [*zip(self.names, self.positional, strict=True), *self.keywords.items()]
@@ -66,9 +73,19 @@ def slots(tree: Any) -> Iterator[str]:
 
 
 def read_arguments(
-    forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, *, name: str
+    forward: Callable[..., Any],
+    inputs: Any,
+    rng: np.random.Generator,
+    *,
+    name: str,
+    numbers: set[str] | None = None,
+    integers: bool = False,
 ) -> tuple[Arguments, dict[str, Array]]:
     """Return the arguments of `forward` and the arrays in them by name.
+
+    Args:
+        integers: whether no array need be of floating-point numbers, as where an object has parameters.
+        numbers: where to put the names of what were single numbers and are arrays then; None keeps them as they are.
 
     Raises:
         TargetError: `inputs` does not fit, or is None where it cannot be guessed.
@@ -81,18 +98,18 @@ def read_arguments(
     if isinstance(inputs, Mapping):
         single = not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters))
     else:
-        single = not isinstance(inputs, (tuple, list)) or is_shape(inputs) or _is_numbers(inputs)
+        single = not isinstance(inputs, (tuple, list)) or is_shape(inputs) or is_numbers(inputs)
     inputs = (inputs,) if single else inputs
     _check_number(forward, inputs, given, name)
     if isinstance(inputs, Mapping):
         order = [p.name for p in parameters if p.name in inputs]  # gradients come in the forward's order
         ordered = dict.fromkeys(order) | dict(inputs)
-        keywords = {key: _slotted(value, key, arrays, rng) for key, value in ordered.items()}
-        return _checked(Arguments((), keywords, ()), arrays, name)
+        keywords = {key: _slotted(value, key, arrays, rng, numbers) for key, value in ordered.items()}
+        return _checked(Arguments((), keywords, ()), arrays, name, numbers, integers)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     names = [*names, *(f"arg{i}" for i in range(len(names), len(inputs)))][: len(inputs)]
-    positional = tuple(_slotted(v, n, arrays, rng) for n, v in zip(names, inputs, strict=True))
-    return _checked(Arguments(positional, {}, tuple(names)), arrays, name)
+    positional = tuple(_slotted(v, n, arrays, rng, numbers) for n, v in zip(names, inputs, strict=True))
+    return _checked(Arguments(positional, {}, tuple(names)), arrays, name, numbers, integers)
 
 
 def _check_number(forward: Callable[..., Any], inputs: Any, given: str, name: str) -> None:
@@ -172,6 +189,18 @@ def match(tree: Any, grad: Any) -> Gradients:
     return found
 
 
+def has_structure(tree: Any, grad: Any) -> bool:
+    """Return whether a gradient has the structure of the argument that it is the gradient of."""
+    if isinstance(tree, Slot):
+        return not isinstance(grad, (Mapping, tuple, list)) and grad is not MISSING
+    if isinstance(tree, Mapping) and isinstance(grad, Mapping):
+        parts = [(part, named_entry(grad, str(key), key)) for key, part in tree.items() if any(slots(part))]
+        return len(parts) >= len(grad) and all(has_structure(part, g) for part, g in parts)
+    if isinstance(tree, (tuple, list)) and isinstance(grad, (tuple, list)):
+        return len(tree) == len(grad) and all(map(has_structure, tree, grad))
+    return not any(slots(tree))
+
+
 def named_entry(grads: Mapping[Any, Any], name: str, key: Any = None) -> Any:
     """Return the entry of a dict that is the gradient of `name`: under that name, or as dW, grad_W, W_grad, …"""
     spelt = (name if key is None else key, *spellings(name))
@@ -201,15 +230,19 @@ def spellings(name: str) -> tuple[str, ...]:
     )
 
 
-def _slotted(value: Any, path: str, arrays: dict[str, Array], rng: np.random.Generator) -> Any:
+def _slotted(
+    value: Any, path: str, arrays: dict[str, Array], rng: np.random.Generator, numbers: set[str] | None
+) -> Any:
     if is_shape(value):
         value = rng.standard_normal(value)
     if isinstance(value, Mapping):
-        return {key: _slotted(part, f"{path}.{key}", arrays, rng) for key, part in value.items()}
-    if isinstance(value, (tuple, list)) and not _is_numbers(value):
-        parts = [_slotted(part, f"{path}.{i}", arrays, rng) for i, part in enumerate(value)]
+        return {key: _slotted(part, f"{path}.{key}", arrays, rng, numbers) for key, part in value.items()}
+    if isinstance(value, (tuple, list)) and not is_numbers(value):
+        parts = [_slotted(part, f"{path}.{i}", arrays, rng, numbers) for i, part in enumerate(value)]
         return type(value)(parts) if type(value) in (tuple, list) else type(value)(*parts)
-    if value is None or isinstance(value, (bool, str, int, float, type)) or not _is_array_like(value):
+    if numbers is not None and isinstance(value, float) and math.isfinite(value):
+        numbers.add(path)
+    elif value is None or isinstance(value, (bool, str, int, float, type)) or not _is_array_like(value):
         return value
     arrays[path] = as_array(value, path)
     return Slot(path)
@@ -219,11 +252,11 @@ def _is_array_like(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic, list)) or hasattr(value, "__array__")
 
 
-def _is_numbers(value: Any) -> bool:
+def is_numbers(value: Any) -> bool:
     """Return whether `value` is a list of numbers, or of lists of them, which stands for an array."""
     if not isinstance(value, list) or not value:
         return False
-    return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or _is_numbers(v) for v in value)
+    return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or is_numbers(v) for v in value)
 
 
 def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
@@ -237,8 +270,11 @@ def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
     return tree
 
 
-def _checked(arguments: Arguments, arrays: dict[str, Array], name: str) -> tuple[Arguments, dict[str, Array]]:
-    if not any(a.dtype.kind == "f" for a in arrays.values()):
+def _checked(
+    arguments: Arguments, arrays: dict[str, Array], name: str, numbers: set[str] | None, integers: bool
+) -> tuple[Arguments, dict[str, Array]]:
+    floating = [n for n, a in arrays.items() if a.dtype.kind == "f" and n not in (numbers or ())]
+    if not (floating or (integers and arrays)):
         seen = ", ".join(f"{n} {a.dtype}" for n, a in arrays.items()) or "no array"
         raise TargetError(
             f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers, or a shape, as (5, 3)"

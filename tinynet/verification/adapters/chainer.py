@@ -1,15 +1,22 @@
-"""Functions as Chainer has them: forward(inputs) -> outputs, backward(indexes, gys) -> gradients, all tuples."""
+"""Functions as Chainer has them: all arguments are tuples.
+
+forward(inputs) -> outputs, with backward(indexes, gys) or backward(inputs, gys) -> gradients.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.arguments import signature_of
+from tinynet.verification.adapters.arguments import is_numbers, is_shape, signature_of
 from tinynet.verification.adapters.functions import adapt_pair
 from tinynet.verification.adapters.subject import MISSING, Args, Gradients, Subject, fresh
+
+_TUPLE = re.compile(r"(in_?)?(inputs|xs|data|arrays)")
 
 
 @dataclass
@@ -41,7 +48,7 @@ def adapt_function_node(target: Any, inputs: Any, rng: np.random.Generator) -> S
     def forward(*inputs: Any) -> Any:
         return fresh(target).forward(inputs)
 
-    [subject, *_] = adapt_pair(forward, _nothing, inputs, rng)
+    [subject, *_] = adapt_pair(forward, _nothing, _one_by_one(inputs), rng)
     session = _NodeSession(target, subject.inputs, subject.wrt)
     return replace(
         subject,
@@ -51,6 +58,33 @@ def adapt_function_node(target: Any, inputs: Any, rng: np.random.Generator) -> S
         one_cache=True,
         notes=(),
     )
+
+
+def as_one_tuple(target: Any, inputs: Any) -> Any:
+    """Return inputs= as one tuple where an object takes and returns tuples, as `chainer.Function` does."""
+    forward, backward = (
+        [p.name for p in signature_of(getattr(target, name, None) or _nothing)] for name in ("forward", "backward")
+    )
+    if inputs is None or len(backward) != 2 or forward != backward[:1] or not _TUPLE.fullmatch(forward[0]):
+        return inputs
+    arrays = _one_by_one(inputs)
+    try:
+        with np.errstate(all="ignore"):
+            out = fresh(target).forward(tuple(np.ones(a) if is_shape(a) else np.array(a) for a in arrays))
+    except Exception:
+        return inputs
+    return (arrays,) if isinstance(out, tuple) and all(isinstance(y, np.ndarray) for y in out) else inputs
+
+
+def _one_by_one(inputs: Any) -> Any:
+    """Return the arrays of inputs=, which may be one of them, a tuple of them, or a tuple in a tuple or a dict."""
+    if isinstance(inputs, Mapping) and len(inputs) == 1:
+        inputs = next(iter(inputs.values()))
+    if not isinstance(inputs, (tuple, list)) or is_shape(inputs) or is_numbers(inputs):
+        return inputs if inputs is None or isinstance(inputs, Mapping) else (inputs,)
+    if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)):
+        return _one_by_one(inputs[0])
+    return tuple(inputs)
 
 
 def _nothing(args: Any, dy: Any) -> None:

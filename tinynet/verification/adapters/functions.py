@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from tinynet.verification.adapters.arguments import (
     COTANGENT,
     Arguments,
     floats,
+    has_structure,
     match,
     named_entry,
     read_arguments,
@@ -57,14 +58,14 @@ def named(result: Any, arguments: Arguments) -> Gradients:
     """Name the gradients that a function returns by the arrays that it takes.
 
     One result for one argument; a tuple with an entry for each argument, or for each that holds arrays; a dict by the
-    names of the arguments.
+    names of the arguments, or one that has the structure of an argument.
     """
     every = [*zip(arguments.names, arguments.positional, strict=True), *arguments.keywords.items()]
     parts = arguments.parts()
-    if isinstance(result, Mapping) and any(named_entry(result, n) is not MISSING for n, _ in parts):
+    if isinstance(result, Mapping) and (by_name := _by_argument(result, parts)):
         grads: dict[str, Any] = {}
         for name, tree in parts:
-            grads |= match(tree, named_entry(result, name))
+            grads |= match(tree, by_name.get(name, MISSING))
         return grads
     several = isinstance(result, (tuple, list)) and not isinstance(parts[0][1], (tuple, list, Mapping))
     if len(parts) == 1 and not (isinstance(result, (tuple, list)) and (several or len(result) in (1, len(every)))):
@@ -77,6 +78,19 @@ def named(result: Any, arguments: Arguments) -> Gradients:
     if len(values) > len(among):
         raise Malformed(f"backward returned {len(values)} gradients; expected {len(among)}, one for each argument")
     return found
+
+
+def _by_argument(result: Mapping[Any, Any], parts: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the gradients in a dict by the arguments that they belong to; nothing where it does not tell.
+
+    Its keys are names of arguments, unless what stands there has another structure than the argument, and the whole
+    dict has that of one of them.
+    """
+    by_name = {n: g for n, _ in parts if (g := named_entry(result, n)) is not MISSING}
+    if by_name and all(has_structure(t, g) for n, t in parts if (g := by_name.get(n)) is not None):
+        return by_name
+    alike = next((n for n, tree in parts if has_structure(tree, result)), None)
+    return by_name if alike is None else {alike: result}
 
 
 def _subject(
@@ -133,14 +147,19 @@ def adapt_pair(
         TargetError: the inputs do not fit, or backward takes another number of arguments than in any convention.
     """
     name = f"({short(forward)}, {short(backward)})"
-    arguments, arrays = read_arguments(forward, inputs, rng, name=name)
+    numbers: set[str] = set()
+    arguments, arrays = read_arguments(forward, inputs, rng, name=name, numbers=numbers)
+    arguments, arrays = _without_constants(
+        arguments,
+        arrays,
+        numbers,
+        lambda a: [_FunctionSession(forward, a, c.unpack, c.pull) for c in _fitting(backward, a)],
+    )
     conventions = _conventions(backward, arguments)
-    fitting = [c for c in conventions if _takes(backward, c.arity)]
+    fitting = _fitting(backward, arguments)
     if not fitting:
         known = "; ".join(c.text for c in conventions)
         raise TargetError(f"{name}: backward takes {inspect.signature(backward)}; expected one of: {known}")
-    if COTANGENT.fullmatch(next((p.name for p in signature_of(backward)), "")):
-        fitting.sort(key=lambda c: "(dy" not in c.text)
     return [
         _subject(
             name,
@@ -150,10 +169,49 @@ def adapt_pair(
             c.unpack,
             c.pull,
             code=(forward, backward),
-            notes=(f"read as {c.text}",)[c is conventions[0] :],
+            notes=(f"read as {c.text}",)[c.text == conventions[0].text :],
         )
         for c in fitting
     ]
+
+
+def _fitting(backward: Callable[..., Any], arguments: Arguments) -> list[_Convention]:
+    """Return the conventions of which backward takes as many arguments, the likeliest first."""
+    fitting = [c for c in _conventions(backward, arguments) if _takes(backward, c.arity)]
+    if COTANGENT.fullmatch(next((p.name for p in signature_of(backward)), "")):
+        fitting.sort(key=lambda c: "(dy" not in c.text)
+    return fitting
+
+
+def _without_constants(
+    arguments: Arguments,
+    arrays: dict[str, Array],
+    numbers: set[str],
+    sessions: Callable[[Arguments], Iterable[_FunctionSession]],
+) -> tuple[Arguments, dict[str, Array]]:
+    """Return arguments and arrays with each single number as it was given, unless a gradient of it is returned."""
+    judged: set[str] = set()
+    for session in sessions(arguments) if numbers else ():
+        try:
+            with np.errstate(all="ignore"):
+                y, context = fresh(session).forward({n: a.copy() for n, a in arrays.items()})
+                grads = session.backward(context, _ones_like(y))
+        except Exception:
+            continue
+        if judged := {n for n in numbers if _is_nonzero(grads.get(n))}:
+            break
+    constants = {n: float(arrays[n]) for n in numbers - judged}
+    return arguments.with_constants(constants), {n: a for n, a in arrays.items() if n not in constants}
+
+
+def _ones_like(y: Any) -> Any:
+    if isinstance(y, Mapping):
+        return {key: _ones_like(part) for key, part in y.items()}
+    return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
+
+
+def _is_nonzero(grad: Any) -> bool:
+    return isinstance(grad, (float, np.ndarray, np.generic)) and np.size(grad) == 1 and bool(np.any(grad))
 
 
 class _Convention(NamedTuple):
@@ -197,7 +255,8 @@ def _takes(backward: Callable[..., Any], n: int | None) -> bool:
     except (TypeError, ValueError):
         return True
     if n is None:
-        return len(signature.parameters) > 2 or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+        positional = [p for p in signature.parameters.values() if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+        return len(positional) > 2 or any(p.kind is p.VAR_POSITIONAL for p in positional)
     try:
         signature.bind(*range(n))
     except TypeError:
@@ -205,18 +264,40 @@ def _takes(backward: Callable[..., Any], n: int | None) -> bool:
     return True
 
 
-def adapt_closure(function: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
-    """Return a function that gives (y, backprop); backprop may be run once a forward pass."""
-    arguments, arrays = read_arguments(function, inputs, rng, name=short(function))
+def adapt_closure(
+    function: Callable[..., Any], backprop: Callable[..., Any], inputs: Any, rng: np.random.Generator
+) -> Subject:
+    """Return a function that gives (y, backprop); backprop may be run once a forward pass.
+
+    Args:
+        backprop: one that it gave: it takes dy, or nothing where dy multiplies what it returns.
+
+    Raises:
+        TargetError: the inputs do not fit, or backprop takes other arguments.
+    """
+    takes_dy = _takes(backprop, 1)
+    if not (takes_dy or _takes(backprop, 0)):
+        takes = inspect.signature(backprop)
+        raise TargetError(f"{short(function)}: returns a function of {takes}; expected one of (dy), which is like y")
+
+    def pull(backprop: Callable[..., Any], _positional: Any, _keywords: Any, dy: Any) -> Any:
+        return backprop(dy) if takes_dy else _scaled(backprop(), dy)
+
+    numbers: set[str] = set()
+    arguments, arrays = read_arguments(function, inputs, rng, name=short(function), numbers=numbers)
+    arguments, arrays = _without_constants(
+        arguments, arrays, numbers, lambda a: [_FunctionSession(function, a, _first, pull)]
+    )
     return _subject(
         short(function),
         function,
         arguments,
         arrays,
         _first,
-        lambda backprop, p, k, dy: backprop(dy),
+        pull,
         code=(function,),
         one_cache=True,
+        notes=() if takes_dy else ("read as dy times backprop()",),
     )
 
 
@@ -245,7 +326,15 @@ def _value_and_gradient(out: Any) -> tuple[Any, Any]:
 
 def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
     """Return a function that gives (E, gradient); the arguments that it gives no gradient of are data."""
-    arguments, arrays = read_arguments(function, inputs, rng, name=short(function))
+
+    def pull(gradient: Any, _positional: Any, _keywords: Any, dE: Any) -> Any:
+        return _scaled(gradient, dE)
+
+    numbers: set[str] = set()
+    arguments, arrays = read_arguments(function, inputs, rng, name=short(function), numbers=numbers)
+    arguments, arrays = _without_constants(
+        arguments, arrays, numbers, lambda a: [_FunctionSession(function, a, _value_and_gradient, pull)]
+    )
     positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
     grads = named(_value_and_gradient(function(*positional, **keywords))[1], arguments)
     judged = tuple(n for n in floats(arrays) if grads.get(n, MISSING) is not MISSING and grads[n] is not None)
@@ -256,7 +345,7 @@ def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.
         arguments,
         arrays,
         _value_and_gradient,
-        lambda g, p, k, dE: _scaled(g, dE),
+        pull,
         code=(function,),
         notes=("read as (E, gradient)",),
     )

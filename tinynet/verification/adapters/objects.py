@@ -6,6 +6,7 @@ returns for it, or an array reachable after backward that backward made or chang
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import re
@@ -24,7 +25,7 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     spellings,
 )
-from tinynet.verification.adapters.reachable import keeping_arrays_of_its_class, reachable, replace_by_array
+from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
     MISSING,
@@ -64,6 +65,8 @@ METHODS = (
 """The names that people give to the two passes."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
+_RATE = re.compile(r"lr|eta|learn(ing)?_?rate|l_?rate|step_?size", re.IGNORECASE)
+_LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
 
 
@@ -86,6 +89,7 @@ class _Convention:
         unpack: from what forward returns to (y, what backward needs of it).
         pull: (backward, what it needs, the arguments of forward, dy) -> what backward returns.
         times: whether dy still multiplies that.
+        rate: the argument of backward that is the learning rate, by which it moves the parameters itself; "" if none.
     """
 
     text: str
@@ -93,13 +97,16 @@ class _Convention:
     unpack: Callable[[Any], tuple[Any, Any]]
     pull: Callable[[Callable[..., Any], Any, tuple[Any, ...], Any], Any]
     times: bool = False
+    rate: str = ""
 
 
 def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, outputs: int) -> list[_Convention]:
     """Return how the backward method can be called, by the arguments that it must be given; the likeliest first."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p.name for p in signature_of(backward) if p.default is p.empty and p.kind in kinds]
     names = [*arguments.names, *arguments.keywords]
+    rate = next((p.name for p in signature_of(backward)[1:] if _RATE.fullmatch(p.name) and p.name not in names), "")
+    asked = [p for p in signature_of(backward) if p.default is p.empty and p.name != rate]
+    needed = [p.name for p in asked if p.kind in kinds]
     required, given = len(needed), len(names)
     usual = _Convention(f"{name}(dy)", min(required, 1), lambda out: (_first(out), None), lambda f, rest, p, dy: f(dy))
     alone, cached = usual.unpack, _y_and_cache
@@ -117,10 +124,19 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, 
     if given > 1 or "grad" in name:
         place = 0 if needed == names else len(known)
         known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
-    if fits := [c for c in known if c.arity == required]:
-        return fits
+    keywords = [p.name for p in asked if p.kind is p.KEYWORD_ONLY]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in asked)
+    takes_dy = any(COTANGENT.fullmatch(p.name) for p in signature_of(backward))  # perhaps not needed: dout=1
+    known = [c for c in known if not (c.times and takes_dy)]
+    if not keywords and (fits := [c for c in known if takes_any or c.arity == required]):
+        return [replace(c, text=_with_argument(c.text, rate), rate=rate) for c in fits] if rate else fits
     texts = "; ".join(dict.fromkeys(c.text for c in known))
-    raise TargetError(f"{short(backward)} takes {', '.join(needed)}; expected one of: {texts}")
+    raise TargetError(f"{short(backward)} takes {', '.join([*needed, *keywords])}; expected one of: {texts}")
+
+
+def _with_argument(call: str, name: str) -> str:
+    """Return the text of a call with one more argument."""
+    return f"{call[:-1]}{'' if call.endswith('()') else ', '}{name})"
 
 
 def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
@@ -140,6 +156,7 @@ def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator
     owner, declared = keeping_arrays_of_its_class(target), params
     outputs = len(_call(fresh(owner), names[0], arguments, arrays))
     conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
+    _check_that_one_runs(owner, names, arguments, arrays, conventions)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)
         owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
@@ -200,7 +217,7 @@ class _ObjectSession:
 
     def forward(self, args: Args) -> tuple[Any, Any]:
         p = self.places
-        if self.target is None:
+        if self.target is None or p.convention.rate:
             held = dict(reachable(p.owner))
             self.target = fresh(p.owner, {id(held[path]): np.array(args[name]) for name, path in p.params.items()})
         held = dict(reachable(self.target))
@@ -231,10 +248,27 @@ class _ObjectSession:
     def pulled(self, context: Any, dy: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Run backward and return everything that may be a gradient."""
         how, (rest, arguments) = self.places.convention, context
-        pool = self.pool(how.pull(getattr(self.target, self.places.methods[1]), rest, arguments, dy), before)
+        backward = getattr(self.target, self.places.methods[1])
+        if how.rate:
+            backward = functools.partial(backward, **{how.rate: _LARGE_STEP})
+        pool = self.pool(how.pull(backward, rest, arguments, dy), before)
+        if how.rate:
+            pool |= self.steps(before)
         return {path: _times(a, dy) for path, a in pool.items()} if how.times else pool
 
+    def steps(self, before: Mapping[str, Array]) -> dict[str, Array]:
+        """Return how far backward moved each parameter that it moved, divided by the learning rate."""
+        now = dict(reachable(self.target))
+        moved = [p for p in self.places.params.values() if p in now and not np.array_equal(now[p], before[p])]
+        for path in moved:
+            if now[path].shape != before[path].shape:
+                raise Malformed(f"backward changes the shape of {path}, from {before[path].shape} to {now[path].shape}")
+        self.changed |= {_step_of(p) for p in moved}
+        return {_step_of(p): (before[p] - now[p]) / before[p].dtype.type(_LARGE_STEP) for p in moved}
+
     def params_now(self) -> Args:
+        if self.places.convention.rate:
+            return {}  # it writes into them on purpose
         held = dict(reachable(self.target))
         return {name: held[path] for name, path in self.places.params.items() if path in held}
 
@@ -273,12 +307,16 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
         if name not in chosen:
-            kept = [c for c in _candidates(path) if c in pool]
+            kept = [c for c in (*_candidates(path), _step_of(path)) if c in pool]
             if kept:
                 chosen[name] = kept[0]
             elif free:
                 chosen[name] = free.pop(0)
     return chosen
+
+
+def _step_of(path: str) -> str:
+    return f"the step of {path}"
 
 
 def _candidates(path: str) -> Iterator[str]:
@@ -339,7 +377,70 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     if notes:
         chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
     settled = replace(places, grads=chosen)
-    return replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+    subject = replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+    return _without_state(subject, settled)
+
+
+def _without_state(subject: Subject, places: _Places) -> Subject:
+    """Return a subject in which the arrays that forward writes, and that have no gradient, are constants."""
+    lacking = {n: p for n, p in places.params.items() if n in subject.wrt and n not in places.grads}
+    if not lacking:
+        return subject
+    written = _written(places, {n: a for n, a in subject.args.items() if n not in places.params})
+    state = [n for n, path in lacking.items() if path in written]
+    if not state:
+        return subject
+    places = replace(places, params={n: p for n, p in places.params.items() if n not in state})
+    arrays = {n: a for n, a in subject.args.items() if n in subject.inputs}
+    again = _subject(places, arrays, {n: subject.args[n] for n in places.params}, subject.name)
+    note = f"{', '.join(state)}: state, which the forward pass writes, and no parameter"
+    wrt = tuple(n for n in subject.wrt if n not in state)
+    return replace(again, wrt=wrt, settle=None, notes=(*subject.notes, note))
+
+
+def _written(places: _Places, arrays: Args) -> set[str]:
+    """Return where the forward pass writes into arrays of the object, as it is called or with one flag turned."""
+    written: set[str] = set()
+    for owner, arguments in _modes(places):
+        target = fresh(owner)
+        before = {path: np.array(a) for path, a in reachable(target)}
+        try:
+            with np.errstate(all="ignore"):
+                _call(target, places.methods[0], arguments, arrays)
+        except Exception:
+            continue
+        now = dict(reachable(target))
+        written |= {p for p, a in before.items() if p in now and not np.array_equal(a, now[p], equal_nan=True)}
+    return written
+
+
+def _modes(places: _Places) -> Iterator[tuple[Any, Arguments]]:
+    """Yield the object and the arguments of a call: as they are, and with each flag of either turned."""
+    owner, arguments = places.owner, places.arguments
+    yield owner, arguments
+    for i, value in enumerate(arguments.positional):
+        if (other := _turned(value)) is not None:
+            yield (
+                owner,
+                replace(arguments, positional=(*arguments.positional[:i], other, *arguments.positional[i + 1 :])),
+            )
+    given = [*arguments.names, *arguments.keywords]
+    defaults = {p.name: p.default for p in signature_of(getattr(owner, places.methods[0])) if p.name not in given}
+    for name, value in {**defaults, **arguments.keywords}.items():
+        if (other := _turned(value)) is not None:
+            yield owner, replace(arguments, keywords={**arguments.keywords, name: other})
+    for path, value in flags_in(owner):
+        if (other := _turned(value)) is not None:
+            turned = fresh(owner)
+            put(turned, path, other)
+            yield turned, arguments
+
+
+def _turned(flag: Any) -> Any:
+    """Return the other value of a flag, which may be the word for evaluating; None of anything else."""
+    if isinstance(flag, (bool, np.bool_)):
+        return not flag
+    return "train" if isinstance(flag, str) and flag in ("test", "eval", "valid", "predict", "inference") else None
 
 
 def _each_its_own(chosen: dict[str, str], subject: Subject, pool: Mapping[str, Any], exact: Exact) -> dict[str, str]:
@@ -370,27 +471,64 @@ def _with_numbers(
     owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
 ) -> Any:
     """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
-    numbers = [path for path, _ in reachable(owner, numbers=True)]
+    numbers = dict(reachable(owner, numbers=True))
     for convention in conventions if numbers else ():
-        session = _ObjectSession(_Places(owner, methods, arguments, {}, convention))
         try:
-            y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-            before = {
-                path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)
-            }
-            session.pulled(context, _ones_like(y), before)
+            session = _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
         except Exception:
             continue
         moved = [path for path in numbers if any(c in session.changed for c in _candidates(path))]
         if moved:
             owner = fresh(owner)
         for path in moved:
-            replace_by_array(owner, path)
+            put(owner, path, np.asarray(numbers[path], np.float64))
         return owner
     return owner
 
 
+def _after_one_call(places: _Places, arrays: Args) -> _ObjectSession:
+    """Return a session in which forward and backward were called once."""
+    session = _ObjectSession(places)
+    with np.errstate(all="ignore"):
+        y, context = session.forward({n: a.copy() for n, a in arrays.items()})
+        before = {path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)}
+        session.pulled(context, _ones_like(y), before)
+    return session
+
+
+def _check_that_one_runs(
+    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
+) -> None:
+    """Refuse a backward method that cannot be called in any of the conventions, all of which are guesses.
+
+    None is a guess where backward takes dy alone, or as many arguments as forward returns or takes by these names.
+    """
+    backward = getattr(owner, methods[1])
+    needed = [p.name for p in signature_of(backward) if p.default is p.empty]
+    names = [*arguments.names, *arguments.keywords]
+    if len(conventions) == 1 or max(c.arity for c in conventions) < 2 or names in (needed[1:], needed[:-1], needed):
+        return
+    tried = []
+    for convention in conventions:
+        try:
+            _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
+        except Malformed as error:
+            tried.append(f"{convention.text}: {error}")
+        except Exception as error:
+            if convention.unpack is _y_and_cache or convention.text.endswith("…)"):
+                return
+            tried.append(f"{convention.text}: {told(error)}")
+        else:
+            return
+    raise TargetError(
+        f"{short(backward)} takes {', '.join(needed)}, and cannot be called; tried {'; tried '.join(tried)}; give an "
+        "object whose backward takes dy, or a pair of functions (forward, backward)"
+    )
+
+
 def _ones_like(y: Any) -> Any:
+    if isinstance(y, Mapping):
+        return {key: _ones_like(part) for key, part in y.items()}
     return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
 
 
@@ -438,17 +576,20 @@ def _arguments(
     target: Any, method: str, forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, label: str
 ) -> tuple[Arguments, dict[str, Array]]:
     if inputs is not None:
-        return read_arguments(forward, inputs, rng, name=label)
+        return read_arguments(forward, inputs, rng, name=label, integers=bool(reachable(target)))
     required = [p for p in signature_of(forward) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(required) != 1:
         return read_arguments(forward, None, rng, name=label)
     widths = dict.fromkeys([n for _, a in reachable(target) for n in a.shape] + [3, 4])
-    for shape in [(5, n) for n in widths] + [(3, c, 7, 6) for c in widths] + [(5, 4, n) for n in widths]:
-        arguments, arrays = read_arguments(forward, (rng.standard_normal(shape),), rng, name=label)
+    rows = [a.shape[0] for _, a in reachable(target) if a.ndim]
+    indices = [rng.integers(0, max(rows), (5, 3))] if any(rows) else []
+    shapes = [(5, n) for n in widths] + [(3, c, 7, 6) for c in widths] + [(5, 4, n) for n in widths]
+    for x in [*map(rng.standard_normal, shapes), *indices]:
+        arguments, arrays = read_arguments(forward, (x,), rng, name=label, integers=True)
         try:
             _call(fresh(target), method, arguments, arrays)
         except Exception as error:
-            last = f"{told(error)} at {shape}"
+            last = f"{told(error)} at {x.shape}"
         else:
             return arguments, arrays
     raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
@@ -468,10 +609,11 @@ def _y_and_cache(out: Any) -> tuple[Any, Any]:
 
 
 def _times(value: Any, dy: Any) -> Any:
-    """Return a gradient times dy, where that is one number or has its shape; the others are none."""
-    if not hasattr(value, "dtype") or np.shape(dy) not in ((), np.shape(value)):
+    """Return a gradient times dy, where that has its shape or one entry for each of its rows; the others are none."""
+    shape = np.shape(dy)
+    if not hasattr(value, "dtype") or np.shape(value)[: len(shape)] != shape:
         return value
-    return value * np.asarray(dy, value.dtype)
+    return value * np.asarray(dy, value.dtype).reshape(shape + (1,) * (np.ndim(value) - len(shape)))
 
 
 def _is_numeric(value: Any) -> bool:

@@ -21,17 +21,27 @@ def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
     Each array once, under the first path that leads to it; not through functions, classes or modules. With `numbers`,
     single floating-point numbers instead.
     """
-    found: list[tuple[str, Array]] = []
+    return _reached(target, (float, np.floating)) if numbers else _reached(target, ())
+
+
+def flags_in(target: Any) -> list[tuple[str, Any]]:
+    """Return every bool and every string that an object reaches, with its path."""
+    return _reached(target, (bool, np.bool_, str))
+
+
+def _reached(target: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
+    """Return every value of these types that an object reaches; every float array where there are none."""
+    found: list[tuple[str, Any]] = []
     seen: set[int] = set()
 
     def visit(value: Any, path: str) -> None:
         if id(value) in seen:
             return
-        if numbers and isinstance(value, (float, np.floating)):
-            found.append((path, np.asarray(value)))
+        if isinstance(value, kinds):
+            found.append((path, value))
         elif isinstance(value, np.ndarray):
             seen.add(id(value))
-            if value.dtype.kind == "f" and not numbers:
+            if value.dtype.kind == "f" and not kinds:
                 found.append((path, value))
             for i, part in enumerate(value.flat) if value.dtype.kind == "O" else ():
                 visit(part, f"{path}.{i}" if path else str(i))
@@ -68,18 +78,17 @@ def keeping_arrays_of_its_class(target: Any) -> Any:
     return own
 
 
-def replace_by_array(owner: Any, path: str) -> None:
-    """Put an array in place of a number, unless a tuple holds it."""
+def put(owner: Any, path: str, value: Any) -> None:
+    """Put a value in place of another, unless a tuple holds it."""
     *above, last = path.split(".")
     for key in above:
         owner = _entry(owner, key)
-    array = np.asarray(_entry(owner, last), np.float64)
     if isinstance(owner, dict):
-        owner[last] = array
+        owner[last] = value
     elif isinstance(owner, (list, collections.deque)):
-        owner[int(last)] = array
+        owner[int(last)] = value
     elif not isinstance(owner, tuple):
-        setattr(owner, last, array)
+        setattr(owner, last, value)
 
 
 def _entry(owner: Any, key: str) -> Any:

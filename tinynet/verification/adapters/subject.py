@@ -101,6 +101,7 @@ class Subject:
         variants: the same target in other widths, by label.
         parts: the layers inside a composite with what reaches them: (path, subject).
         reference: calls an independent forward pass with the arrays of the target.
+        updates: the arrays that it may write into: running statistics, which are handed in.
         may_lack: the arrays for which no gradient need be returned (targets, masks).
         one_cache: whether the target keeps what one forward pass leaves on itself.
         depth: how many layers contribute rounding.
@@ -123,6 +124,7 @@ class Subject:
     variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
     parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     reference: Callable[[Callable[..., Any], Args], Any] | None = None
+    updates: frozenset[str] = frozenset()
     may_lack: frozenset[str] = frozenset()
     one_cache: bool = False
     depth: int = 1
@@ -144,6 +146,16 @@ class Subject:
             return [(label, v) for label, v in narrowed if v.wrt]
 
         return replace(self, wrt=tuple(n for n in self.wrt if n in names), variants=variants)
+
+    def that_updates(self, names: Collection[str]) -> Subject:
+        """Return the same subject, and its variants, that may write into these arrays, of which it has no gradient."""
+        kept = self.judged_for([n for n in self.wrt if n not in names])
+
+        def variants(rng: np.random.Generator) -> list[tuple[str, Subject]]:
+            return [(label, replace(v, updates=frozenset(names))) for label, v in kept.variants(rng)]
+
+        note = f"{', '.join(names)}: written into and without a gradient, as running statistics are"
+        return replace(kept, updates=frozenset(names), variants=variants, notes=(*self.notes, note))
 
 
 def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:

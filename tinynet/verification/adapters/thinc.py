@@ -61,7 +61,9 @@ def adapt_thinc(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
 
     if isinstance(inputs, list) or (isinstance(inputs, tuple) and len(inputs) != 1 and not is_shape(inputs)):
         inputs = (inputs,)
-    arguments, arrays = read_arguments(forward, inputs, rng, name=target.name)
+    arguments, arrays = read_arguments(
+        forward, inputs, rng, name=target.name, integers=any(n.param_names for n in target.walk())
+    )
     model = _initialized(target, arguments, arrays, rng)
     held = {n: np.array(node.get_param(key), np.float64) for n, (node, key) in _params_of(model)}
     for key, value in (params or {}).items():

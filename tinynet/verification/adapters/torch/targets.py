@@ -91,7 +91,7 @@ def adapt(
     inputs = _as_arrays(inputs)
     if form.function:
         inputs = _positional(form, inputs)
-    arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name)
+    arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name, integers=bool(form.params))
     device = devices.pop()
     subject, reading = _subject(form, arguments, {**arrays, **form.params}, device, rng)
     if not (twice or form.rule):
@@ -295,7 +295,8 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
     name = type(target).__qualname__.replace("<locals>.", "")
     module: torch.nn.Module = fresh(target)
     if any(isinstance(p, torch.nn.parameter.UninitializedTensorMixin) for p in module.state_dict().values()):
-        arguments, arrays = read_arguments(module.forward, _as_arrays(inputs), np.random.default_rng(0), name=name)
+        generator = np.random.default_rng(0)
+        arguments, arrays = read_arguments(module.forward, _as_arrays(inputs), generator, name=name, integers=True)
         positional, keywords = arguments.filled({n: torch.tensor(a, dtype=_default(a)) for n, a in arrays.items()})
         with torch.no_grad():
             module(*positional, **keywords)

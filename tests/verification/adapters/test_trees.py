@@ -1,0 +1,93 @@
+"""Gradients of arguments that are dicts: by the structure of the dict, or by the names of the arguments."""
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+rng = np.random.default_rng(13)
+X, W, T = rng.standard_normal((5, 3)), rng.standard_normal(3), rng.standard_normal(5)
+QUICK = {"probes": ["rectangular", "batch 1"]}
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("b", [np.array(0.3), 0.3], ids=["an array", "a number"])
+def test_a_dict_whose_key_is_also_the_arguments_name_is_read_by_its_structure(b, factor):
+    def loss(w, X, t):
+        r = X @ w["w"] + w["b"] - t
+        return 0.5 * r @ r, {"w": X.T @ r, "b": factor * r.sum()}
+
+    report = tn.verify(loss, inputs=({"w": W, "b": b}, X, T), **QUICK)
+    assert report.compared == ("w.w", "w.b")
+    assert [(f.gradient, f.name) for f in report.findings] == [("w.b", "scaled by 2")][: factor - 1]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_dict_belongs_to_the_argument_that_has_its_keys(factor):
+    def loss(X, t, p):
+        r = X @ p["W"] + p["b"] - t
+        return 0.5 * r @ r, {"dW": factor * X.T @ r, "db": r.sum()}
+
+    report = tn.verify(loss, inputs=(X, T, {"W": W, "b": 0.3}), **QUICK)
+    assert report.compared == ("p.W", "p.b")
+    assert [(f.gradient, f.name) for f in report.findings] == [("p.W", "scaled by 2")][: factor - 1]
+
+
+def times(w):
+    return np.tanh(w["w"]) * w["b"]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("b", [rng.standard_normal(3), 0.3], ids=["an array", "a number"])
+@pytest.mark.parametrize("form", ["pair", "closure", "cache"])
+def test_pairs_and_closures_of_one_dict_return_one_of_the_same_keys(form, b, factor):
+    def gradients(w, dy):
+        t = np.tanh(w["w"])
+        db = dy * t
+        return {"w": factor * dy * (1 - t**2) * w["b"], "b": db if np.ndim(w["b"]) else db.sum()}
+
+    target = {
+        "pair": (times, lambda args, dy: gradients(args[0], dy)),
+        "closure": lambda w: (times(w), lambda dy: gradients(w, dy)),
+        "cache": (lambda w: (times(w), w), lambda dy, cache: gradients(cache, dy)),
+    }[form]
+    report = tn.verify(target, inputs=({"w": W, "b": b},), **QUICK)
+    assert report.compared == ("w.w", "w.b"), report
+    assert [(f.gradient, f.name) for f in report.findings] == [("w.w", "scaled by 2")][: factor - 1]
+
+
+def test_a_dict_by_the_names_of_the_arguments_stays_one():
+    def f(w, b):
+        return (w["w"] * b["b"]).sum(), {"w": {"w": b["b"]}, "b": {"b": w["w"]}}
+
+    assert tn.verify(f, inputs=({"w": W}, {"b": 2 * W}), **QUICK).compared == ("w.w", "b.b")
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_an_intercept_that_starts_as_a_number_is_judged_by_its_gradient(factor):
+    def propagate(w, b, X, Y):
+        A = 1 / (1 + np.exp(-(X @ w + b)))
+        cost = -np.mean(Y * np.log(A) + (1 - Y) * np.log(1 - A))
+        return {"dw": X.T @ (A - Y) / len(Y), "db": factor * (A - Y).mean()}, cost
+
+    report = tn.verify(propagate, inputs=(W, 0.0, X, (T > 0) * 1.0), **QUICK)
+    assert report.compared == ("w", "b"), report
+    assert report.verdict == ("PASS" if factor == 1 else "FAIL"), report
+
+
+def test_a_number_without_a_gradient_stays_a_constant():
+    def forward(x, p):
+        return p["g"] * x / np.sqrt(x.var() + p["eps"]) * p["scale"], (x, p)
+
+    def backward(dy, cache):
+        x, p = cache
+        s = np.sqrt(x.var() + p["eps"])
+        g, c = dy * p["g"] * p["scale"], x - x.mean()
+        return g / s - c * (g * x).sum() / x.size / s**3, {
+            "g": (dy * x).sum(0) / s * p["scale"],
+            "scale": 0.0,
+            "eps": None,
+        }
+
+    report = tn.verify((forward, backward), inputs=(X, {"g": W, "scale": 2.0, "eps": 1e-5}), **QUICK)
+    assert (report.verdict, report.compared) == ("PASS", ("x", "p.g")), report
