@@ -100,6 +100,21 @@ def rule_name(eqn: Any) -> str:
     return str(info.func_src_info)
 
 
+def line_of_rule(function: Any, args: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the file and the line at which the first rule of the user's in a function begins; ("", 0) if unknown."""
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(function)(dict(args))
+    for eqn in walk(closed.jaxpr):
+        if is_users_rule(eqn):
+            rule = eqn.params.get("bwd", eqn.params.get("jvp_jaxpr_fun"))
+            for info in (getattr(rule, "debug_info", None), eqn.params["call_jaxpr"].jaxpr.debug_info):
+                _, _, place = str(getattr(info, "func_src_info", "")).rpartition(" at ")
+                file, _, number = place.rpartition(":")
+                if file and _JAX not in file and number.isdigit():
+                    return file, int(number)
+    return "", 0
+
+
 def line_of(eqn: Any) -> str:
     """Return `file.py:line` of the user's code that an equation is from; "" if unknown."""
     frame = user_frame(eqn)

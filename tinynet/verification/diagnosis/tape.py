@@ -30,6 +30,7 @@ from tinynet.verification.diagnosis.primitives import (
     shaped,
 )
 from tinynet.verification.diagnosis.source import HERE, Line
+from tinynet.verification.execution import is_targets_file
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
@@ -489,6 +490,6 @@ def _origin(eqn: Any) -> tuple[Key, Frames]:
         if code.co_filename.startswith(HERE):
             continue
         key.append((code.co_filename, code.co_firstlineno, offset))
-        if not code.co_filename.startswith(library_roots()):
+        if is_targets_file(code.co_filename):
             frames.append((Line.of(code, offset), (code.co_filename, code.co_firstlineno, code.co_name)))
     return tuple(key), tuple(frames)
