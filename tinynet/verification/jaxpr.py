@@ -278,14 +278,26 @@ class _ByText:
         return hash(self.key)
 
 
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""What is small is compiled as quickly as can be: it runs a few times."""
+@lru_cache(maxsize=1)
+def quickly() -> dict[str, bool | int]:
+    """Return the options with which XLA compiles as quickly as it can: what is small runs a few times only.
+
+    The emitters of fused loops take most of the time where a loop of Python's was written out; not every version has
+    the option.
+    """
+    options: dict[str, bool | int] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    simple = options | {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=simple).lower(0.0).compile()
+    except Exception:
+        return options
+    return simple
 
 
 @lru_cache(maxsize=256)
 def _compiled_vjp(program: _ByText) -> Callable[..., Any]:
     small = sum(v.aval.size for v in program.jaxpr.invars) <= LARGE
-    return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=_QUICKLY if small else None)
+    return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=quickly() if small else None)
 
 
 @lru_cache(maxsize=64)
@@ -298,7 +310,7 @@ def _compiled_with_noise(program: _ByText) -> Callable[..., Any]:
         results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
-    return jax.jit(noisy, compiler_options=_QUICKLY)
+    return jax.jit(noisy, compiler_options=quickly())
 
 
 _ROUNDS = frozenset(
