@@ -46,7 +46,7 @@ def findings_of(j: Judgement, *, seconds: float, label: str = "") -> list[Findin
         inside += findings_of(part, seconds=left, label=f"{label or j.subject.name}, {_place(path)}: ")
     faults = list(j.faults)
     if not inside:
-        faults += _forms(j) + _values(j, max(0.0, seconds - (time.perf_counter() - start)))
+        faults += _forms(j) + _values(j, start + seconds)
     if seconds > 0:
         faults = [_placed(j, f, start + seconds) for f in faults]
     return [*inside, *(_finding(f, j.subject, label) for f in _merged(faults))]
@@ -92,7 +92,7 @@ def shapes_of(c: Comparison) -> str:
     return shapes_text({n: c.args[n] for n in c.subject.inputs})
 
 
-def _values(j: Judgement, seconds: float) -> list[Fault]:
+def _values(j: Judgement, deadline: float) -> list[Fault]:
     """The faults of values: named at the plain examples where they show there, else by where alone they show."""
     found: list[Fault] = []
     told: set[str] = set()
@@ -111,13 +111,13 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
             told.add(name)
     names = [n for n in names if n not in told]
     if names:
-        found += _diagnosed(j, plain, names, seconds)
+        found += _diagnosed(j, plain, names, deadline)
         told |= set(names)
     short = [c for c in j.comparisons if c.probe == "param_grads"]
     short = [c for c in short if c.label in SHAPES and c.dtype == short[0].dtype] or short
     names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in short)]
     if names:
-        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, seconds)]
+        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, deadline)]
         told |= set(names)
     for c in j.comparisons:
         new = tuple(n for n in j.subject.wrt if n in c.wrong and n not in told)
@@ -161,10 +161,11 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
                  tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
 
 
-def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], seconds: float) -> list[Fault]:
+def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], deadline: float) -> list[Fault]:
     """Ask the table of mistakes; every name is in one fault."""
     bad = [c for c in plain if any(n in c.wrong or n in c.misshapen for n in names)]
     found: list[Fault] = []
+    seconds = deadline - time.perf_counter()
     if seconds > 0:
         every = max((c.subject.wrt for c in plain), key=len)
         alike = [c for c in plain if c.subject.wrt == every]
