@@ -108,15 +108,10 @@ class _Once:
 def run_of(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
     """Return a comparison as a run for the diagnosis; of its wrong gradients those in `names`."""
     args = {n: np.asarray(a, np.float64) if a.dtype.kind == "f" else a for n, a in c.args.items()}
-    forward: Any = None
-    if isinstance(j.oracle, JaxOracle) and not j.oracle.eager:
-        oracle = (
-            j.oracle if c.subject.pure is j.subject.pure else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)
-        )
-        try:
-            forward = oracle.program(args)
-        except Exception:
-            forward = None
+    try:
+        forward = _forward_of(c, j, args)
+    except Exception:
+        forward = None
     got: Mapping[str, Array] = {**c.got, **c.misshapen}
     wrong = frozenset(n for n in names if n in c.wrong or n in c.misshapen)
     dy = tuple(np.asarray(d, np.float64) for d in c.dy)
@@ -132,6 +127,18 @@ def run_of(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
         sizes_of(c.subject),
         c.subject.constants,
     )
+
+
+def _forward_of(c: Comparison, j: Judgement, args: Args) -> Any:
+    """Return the forward pass as JAX can trace it; None where there is none."""
+    if c.subject.library == "torch":
+        from tinynet.verification.adapters.torch.recorded import forward_of
+
+        return forward_of(j.oracle, args)
+    if not isinstance(j.oracle, JaxOracle) or j.oracle.eager:
+        return None
+    same = c.subject.pure is j.subject.pure
+    return (j.oracle if same else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)).program(args)
 
 
 def sizes_of(subject: Subject) -> dict[str, int]:

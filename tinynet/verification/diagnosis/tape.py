@@ -267,7 +267,7 @@ class Tape:
         self.cotangents |= {s: ct for s, ct in self.sweep(seen=seen).items() if ct is not None}
         for parts in terms.values():
             largest = max(size for _, size in parts)
-            self.nothing |= {edge for edge, size in parts if size <= 1e-11 * largest}
+            self.nothing |= {edge for edge, size in parts if largest and size <= 1e-11 * largest}
 
     def slope(self, z: int, a: int, at: Array | None = None) -> Array:
         """f′(z) of an activation, entry by entry, by forward mode through its operations; `at` another z."""
