@@ -35,6 +35,7 @@ FAULTS: Mapping[str, str] = MappingProxyType(
         "kept a dimension": "the values are right, with an axis of length 1 too many",
         "one sample left out": "one sample of the batch contributes nothing to a sum over all of them",
         "only one sample used": "one sample of the batch contributes to a sum over all of them",
+        "overwritten": "terms that belong to the same entry overwrite each other where their sum belongs",
         "rows left out": "some rows contribute nothing to a sum over all of them",
         # Inside the chain rule.
         "missing path": "a path by which the array reaches the output is left out; its term belongs in the sum",

@@ -730,6 +730,8 @@ AS_TRUE = {
     "conv_takes_the_last_sample": {"rows left out"},
     "conv_averages_the_bias": {"scaled by 1/x.shape[0]"},
     "conv_averages_the_bias_over_positions": {"scaled by 1/5"},
+    "layer_norm_drops_the_one_over_n": {"scaled by 4"},
+    "MeanSquaresDividesByTheSamples": {"scaled by 4"},
     "NamesTheKeysOtherwise": {"missing"},
     "SquaresItsDerivative": {"factor taken twice"},
     "CrossEntropyOfProbabilities": {"another value"},

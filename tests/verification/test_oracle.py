@@ -6,6 +6,7 @@ import pytest
 
 import tinynet as tn
 from tinynet.verification.adapters.subject import Exact
+from tinynet.verification.jaxpr import quickly
 from tinynet.verification.oracle import JaxOracle
 
 x = np.random.default_rng(8).standard_normal((5, 4))
@@ -71,3 +72,10 @@ def test_a_forward_that_was_compared_proves_no_gradient():
     report = tn.verify(tn.Sigmoid(), probes=["forward"])
     assert report.verdict == "INCONCLUSIVE"
     assert report.reason == "no gradient was compared"
+
+
+def test_a_loop_that_was_written_out_is_compiled_without_the_emitters_of_fused_loops():
+    options = quickly()
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2
+    assert options.get("xla_cpu_use_fusion_emitters", False) is False
+    assert options["xla_backend_optimization_level"] == 0

@@ -659,3 +659,22 @@ def test_a_pass_says_what_could_not_run():
     report = tn.verify(NumPyOnly(), inputs=X)
     assert report.verdict == "PASS", report
     assert any("jax.jit" in note for note in report.notes), report
+
+
+def test_what_is_wrong_at_the_plain_examples_is_not_excused_elsewhere():
+    calls = []
+
+    def forward(x):
+        calls.append(x)
+        r = x
+        for _ in range(30):
+            if not np.any(np.abs(r**3 - x) > 1e-14 * np.abs(x)):  # JAX cannot trace it: each look at it runs it again
+                break
+            r = r - (r**3 - x) / (3 * r * r)
+        return r
+
+    report = tn.verify(
+        (forward, lambda a, dy: (dy / (2 * np.cbrt(a[0]) ** 2),)), inputs=1 + np.random.default_rng(3).random((4, 3))
+    )
+    assert report.verdict == "FAIL"
+    assert len(calls) < 85

@@ -100,6 +100,21 @@ def rule_name(eqn: Any) -> str:
     return str(info.func_src_info)
 
 
+def line_of_rule(function: Any, args: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the file and the line at which the first rule of the user's in a function begins; ("", 0) if unknown."""
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(function)(dict(args))
+    for eqn in walk(closed.jaxpr):
+        if is_users_rule(eqn):
+            rule = eqn.params.get("bwd", eqn.params.get("jvp_jaxpr_fun"))
+            for info in (getattr(rule, "debug_info", None), eqn.params["call_jaxpr"].jaxpr.debug_info):
+                _, _, place = str(getattr(info, "func_src_info", "")).rpartition(" at ")
+                file, _, number = place.rpartition(":")
+                if file and _JAX not in file and number.isdigit():
+                    return file, int(number)
+    return "", 0
+
+
 def line_of(eqn: Any) -> str:
     """Return `file.py:line` of the user's code that an equation is from; "" if unknown."""
     frame = user_frame(eqn)
@@ -263,14 +278,26 @@ class _ByText:
         return hash(self.key)
 
 
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""What is small is compiled as quickly as can be: it runs a few times."""
+@lru_cache(maxsize=1)
+def quickly() -> dict[str, bool | int]:
+    """Return the options with which XLA compiles as quickly as it can: what is small runs a few times only.
+
+    The emitters of fused loops take most of the time where a loop of Python's was written out; not every version has
+    the option.
+    """
+    options: dict[str, bool | int] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    simple = options | {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=simple).lower(0.0).compile()
+    except Exception:
+        return options
+    return simple
 
 
 @lru_cache(maxsize=256)
 def _compiled_vjp(program: _ByText) -> Callable[..., Any]:
     small = sum(v.aval.size for v in program.jaxpr.invars) <= LARGE
-    return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=_QUICKLY if small else None)
+    return jax.jit(_vjp_of(program.jaxpr, program.positions), compiler_options=quickly() if small else None)
 
 
 @lru_cache(maxsize=64)
@@ -283,7 +310,7 @@ def _compiled_with_noise(program: _ByText) -> Callable[..., Any]:
         results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
-    return jax.jit(noisy, compiler_options=_QUICKLY)
+    return jax.jit(noisy, compiler_options=quickly())
 
 
 _ROUNDS = frozenset(

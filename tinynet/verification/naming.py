@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tinynet.faults import FAULTS
-from tinynet.verification.adapters.subject import Args, Array, Gradients, Subject
+from tinynet.verification.adapters.subject import Subject
 from tinynet.verification.comparison import Comparison
-from tinynet.verification.diagnosis import Tracer, Wrong, diagnose, placed
+from tinynet.verification.diagnosis import diagnose
 from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.examples import SHAPES
-from tinynet.verification.execution import Watch, execute
 from tinynet.verification.judgement import Judgement, shapes_text
 from tinynet.verification.observed import Fault
-from tinynet.verification.oracle import JaxOracle
+from tinynet.verification.placing import most_telling, place_of, run_of
 from tinynet.verification.report import Finding
 
 _ONLY_IN = {
@@ -48,8 +46,23 @@ def findings_of(j: Judgement, *, seconds: float, label: str = "") -> list[Findin
         inside += findings_of(part, seconds=left, label=f"{label or j.subject.name}, {_place(path)}: ")
     faults = list(j.faults)
     if not inside:
-        faults += _forms(j) + _values(j, max(0.0, seconds - (time.perf_counter() - start)))
+        faults += _forms(j) + _values(j, start + seconds)
+    if seconds > 0:
+        faults = [_placed(j, f, start + seconds) for f in faults]
     return [*inside, *(_finding(f, j.subject, label) for f in _merged(faults))]
+
+
+def _placed(j: Judgement, fault: Fault, deadline: float) -> Fault:
+    """Return a fault with the backward's line to blame for it."""
+    if fault.where or fault.gradients == ("y",) or fault.fault in ("hangs", "exits"):
+        return fault
+    bad = [
+        c
+        for c in j.comparisons
+        if probe_of(c) == fault.probe and any(n in c.wrong or n in c.misshapen for n in fault.gradients)
+    ]
+    left = min(3.0, max(0.5, deadline - time.perf_counter()))
+    return replace(fault, where=place_of(j, fault, most_telling(bad, fault.gradients) if bad else None, left))
 
 
 def _place(path: str) -> str:
@@ -79,7 +92,7 @@ def shapes_of(c: Comparison) -> str:
     return shapes_text({n: c.args[n] for n in c.subject.inputs})
 
 
-def _values(j: Judgement, seconds: float) -> list[Fault]:
+def _values(j: Judgement, deadline: float) -> list[Fault]:
     """The faults of values: named at the plain examples where they show there, else by where alone they show."""
     found: list[Fault] = []
     told: set[str] = set()
@@ -98,13 +111,13 @@ def _values(j: Judgement, seconds: float) -> list[Fault]:
             told.add(name)
     names = [n for n in names if n not in told]
     if names:
-        found += _diagnosed(j, plain, names, seconds)
+        found += _diagnosed(j, plain, names, deadline)
         told |= set(names)
     short = [c for c in j.comparisons if c.probe == "param_grads"]
     short = [c for c in short if c.label in SHAPES and c.dtype == short[0].dtype] or short
     names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in short)]
     if names:
-        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, seconds)]
+        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, deadline)]
         told |= set(names)
     for c in j.comparisons:
         new = tuple(n for n in j.subject.wrt if n in c.wrong and n not in told)
@@ -136,7 +149,7 @@ def _first_shape(comparisons: Sequence[Comparison]) -> str:
 
 def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence: str, **more: Any) -> Fault:
     name = names[0]
-    c = _most_telling([c for c in seen if name in c.wrong or name in c.misshapen], names)
+    c = most_telling([c for c in seen if name in c.wrong or name in c.misshapen], names)
     got = c.got.get(name, c.misshapen.get(name))
     expected = c.exact.grads[name]
     extent = f"at {len(seen)} example{'s' if len(seen) > 1 else ''}"
@@ -148,21 +161,16 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
                  tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
 
 
-def _most_telling(seen: Sequence[Comparison], names: Sequence[str]) -> Comparison:
-    """Return the first comparison of those in which most of these gradients are wrong."""
-    return max(seen, key=lambda c: sum(n in c.wrong or n in c.misshapen for n in names))
-
-
-def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], seconds: float) -> list[Fault]:
+def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], deadline: float) -> list[Fault]:
     """Ask the table of mistakes; every name is in one fault."""
     bad = [c for c in plain if any(n in c.wrong or n in c.misshapen for n in names)]
     found: list[Fault] = []
-    deadline = time.perf_counter() + seconds
+    seconds = deadline - time.perf_counter()
     if seconds > 0:
         every = max((c.subject.wrt for c in plain), key=len)
         alike = [c for c in plain if c.subject.wrt == every]
         given = tuple(n for n in every if all(n in c.got or n in c.misshapen for c in alike))
-        runs = [replace(_wrong(c, j, names), wrt=given) for c in alike] if set(names) <= set(given) else []
+        runs = [replace(run_of(c, j, names), wrt=given) for c in alike] if set(names) <= set(given) else []
         for d in diagnose(runs, seconds=seconds):
             mine = tuple(n for n in d.gradients if n in names)
             if mine:
@@ -176,78 +184,7 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         seen = [c for c in bad if name in c.wrong or name in c.misshapen]
         shape = next((c.form[name][1] for c in seen if name in c.misshapen), "")
         found.append(_of(seen, (name,), "wrong shape" if shape else "unknown", shape or FAULTS["unknown"]))
-    if seconds <= 0 or j.watch is None:
-        return found
-    left = min(3.0, max(0.5, deadline - time.perf_counter()))
-    return [replace(f, where=_where(j, bad, f, left, j.watch)) for f in found]
-
-
-def _where(j: Judgement, bad: Sequence[Comparison], fault: Fault, seconds: float, watch: Watch) -> Line:
-    """Return the backward's statement to blame, found by running the target again while it is traced."""
-    c = _most_telling(bad, fault.gradients)
-
-    def run(tracer: Tracer) -> Mapping[str, Any]:
-        session = c.subject.start()
-        of_target: Callable[[Any, Any], Gradients] = getattr(
-            session, "param_grads" if c.probe == "param_grads" else "backward"
-        )
-
-        def backward(cache: Any, dy: Any) -> Gradients:
-            with tracer:
-                return of_target(cache, dy)
-
-        return execute(c.subject, c.args, c.dy, watch, session=_Once(session.forward, backward)).grads
-
-    try:
-        return placed(run, _wrong(c, j, fault.gradients), fault.gradients, seconds=seconds)
-    except Exception:
-        return Line()  # a place is a help; that there is none must not cost the verdict
-
-
-@dataclass(frozen=True)
-class _Once:
-    """A session of which one backward pass alone is run."""
-
-    forward: Callable[[Args], tuple[Any, Any]]
-    backward: Callable[[Any, Any], Gradients]
-
-
-def _wrong(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
-    args = {n: np.asarray(a, np.float64) if a.dtype.kind == "f" else a for n, a in c.args.items()}
-    forward: Any = None
-    if isinstance(j.oracle, JaxOracle) and not j.oracle.eager:
-        oracle = (
-            j.oracle if c.subject.pure is j.subject.pure else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)
-        )
-        try:
-            forward = oracle.program(args)
-        except Exception:
-            forward = None
-    got: Mapping[str, Array] = {**c.got, **c.misshapen}
-    wrong = frozenset(n for n in names if n in c.wrong or n in c.misshapen)
-    dy = tuple(np.asarray(d, np.float64) for d in c.dy)
-    return Wrong(
-        forward,
-        args,
-        c.subject.wrt,
-        dy,
-        got,
-        c.exact.grads,
-        c.tolerance,
-        wrong,
-        sizes_of(c.subject),
-        c.subject.constants,
-    )
-
-
-def sizes_of(subject: Subject) -> dict[str, int]:
-    """Return the sizes that factors are made of, by the names people give them: m samples, n_in, n_out."""
-    first = next((subject.args[n] for n in subject.inputs if subject.args[n].ndim), None)
-    if first is None:
-        return {}
-    if first.ndim < 2:
-        return {"m": int(first.shape[0])}
-    return {"m": math.prod(first.shape[:-1]), "n_out": int(first.shape[-1])}
+    return found
 
 
 def _merged(faults: Sequence[Fault]) -> list[Fault]:

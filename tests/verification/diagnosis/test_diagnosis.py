@@ -12,7 +12,7 @@ from layers import LAYERS, shapes
 from spoil import runs_of, spoilt
 
 from tinynet.faults import FAULTS
-from tinynet.verification.diagnosis import diagnose, placed
+from tinynet.verification.diagnosis import Wrong, diagnose, placed
 
 
 def faults(layer, every):
@@ -66,3 +66,19 @@ def test_a_missing_path_is_said_with_the_line_of_the_forward():
             assert 'k = x @ a["p.Wk"].T' in d.sentence
             return
     pytest.fail("that fault was not made")
+
+
+def test_no_run_is_traced_once_the_time_is_over():
+    traced = []
+
+    def forward(args):
+        traced.append(args)
+        return (args["x"] ** 2,)
+
+    x, dy = np.ones((2, 3)), np.full((2, 3), 0.5)
+    runs = [
+        Wrong(forward, {"x": x}, ("x",), (dy,), {"x": np.sin(x) * k}, {"x": 2 * x * dy}, {"x": 1e-15}, frozenset("x"))
+        for k in (1.0, 1.5)
+    ]
+    (d,) = diagnose(runs, seconds=-1.0)
+    assert (d.fault, traced) == ("unknown", [])

@@ -60,7 +60,7 @@ def _of_several(
     failing = [r for r in runs if r.wrong]
     if wrong and all(n in alone for n in wrong) and len({(alone[n].fault, alone[n].factor) for n in wrong}) == 1:
         return [_placed(alone[n], search) for n in wrong]
-    pairs = exchanged(wrong, failing)
+    pairs = [_placed(d, search) for d in exchanged(wrong, failing)]
     left = [n for n in wrong if not any(n in d.gradients for d in pairs)]
     found = list(pairs)
     for names in subsets(left):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
 
 def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> str:
     """Return the simplest expression that equals every factor, such as "2", "−1/m" or "n/(n − 1)"; "" if there is none.
 
-    A number that is no such expression must be the same in two runs at least.
+    A size that is the same in all runs may be equal to a number by chance: then the number is said. A number that is
+    no simple fraction must be the same in two runs at least.
 
     Args:
         factors: one a run.
@@ -25,11 +27,51 @@ def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> s
     for text, values in _expressions(names):
         if all(math.isclose(f, v, rel_tol=1e-8) for f, v in zip(sizes, values, strict=True)):
             return sign + text
-    if len(sizes) > 1 and all(math.isclose(f, sizes[0], rel_tol=1e-7) for f in sizes):
-        inverse = 1 / sizes[0]
-        whole = round(inverse)
-        return sign + (f"1/{whole}" if whole > 1 and math.isclose(inverse, whole, rel_tol=1e-9) else f"{sizes[0]:.7g}")
+    number = _number(sizes[0])
+    if all(math.isclose(f, sizes[0], rel_tol=1e-7) for f in sizes) and (len(sizes) > 1 or "." not in number):
+        return sign + number
+    return _with_number(sizes, names, sign)
+
+
+def _number(a: float) -> str:
+    """Write a number as a fraction of small numbers or the root of one, else in decimals."""
+    if (text := _fraction(a)) is not None:
+        return text
+    squared = _fraction(a * a)
+    return f"{a:.7g}" if squared is None else f"1/√{squared[2:]}" if squared.startswith("1/") else f"√{squared}"
+
+
+def _fraction(a: float) -> str | None:
+    near = Fraction(a).limit_denominator(1000)
+    simple = near.numerator == 1 or near.denominator == 1 or max(near.numerator, near.denominator) <= 12
+    if not simple or not math.isclose(a, near, rel_tol=1e-9):
+        return None
+    return str(near)
+
+
+def _with_number(sizes: Sequence[float], names: Sequence[Mapping[str, float]], sign: str) -> str:
+    """Return the factor as a number times, or over, one size that varied; "" if it is none."""
+    for name, values in _known(names):
+        times = [f / v for f, v in zip(sizes, values, strict=True)]
+        over = [f * v for f, v in zip(sizes, values, strict=True)]
+        if len(set(values)) > 1 and all(math.isclose(c, times[0], rel_tol=1e-7) for c in times):
+            number = _number(times[0])
+            return sign + (f"{name}/{number[2:]}" if number.startswith("1/") else f"{number} {name}")
+        if len(set(values)) > 1 and all(math.isclose(c, over[0], rel_tol=1e-7) for c in over):
+            number = _number(over[0])
+            return sign + (f"1/({number[2:]} {name})" if number.startswith("1/") else f"{number}/{name}")
     return ""
+
+
+def _known(names: Sequence[Mapping[str, float]]) -> list[tuple[str, list[float]]]:
+    """Return what may stand in an expression, and its values; of names with the same values the first."""
+    known: dict[tuple[float, ...], str] = {}
+    for name in names[0]:
+        if all(name in run for run in names):
+            values = tuple(float(run[name]) for run in names)
+            if all(v > 0 and v != 1 for v in values) or len(set(values)) > 1:
+                known.setdefault(values, name)
+    return [(text, list(values)) for values, text in known.items()]
 
 
 def _expressions(names: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, list[float]]]:
@@ -37,13 +79,8 @@ def _expressions(names: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, li
     n = len(names)
     yield "2", [2.0] * n
     yield "1/2", [0.5] * n
-    known: dict[tuple[float, ...], str] = {}
-    for name in names[0]:
-        if all(name in run for run in names):
-            values = tuple(float(run[name]) for run in names)
-            if all(v > 0 and v != 1 for v in values) or len(set(values)) > 1:
-                known.setdefault(values, name)
-    one = [(text, list(values)) for values, text in known.items()]
+    # A size must have had two values; of a rate, 0.3, there is no doubt.
+    one = [(text, v) for text, v in _known(names) if len(set(v)) > 1 or not v[0].is_integer()]
     for text, v in one:
         yield text, v
         yield f"1/{text}", [_inverse(a) for a in v]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.diagnosis.primitives import UNARY, Array
+from tinynet.verification.diagnosis.primitives import UNARY, Array, overwritten
 from tinynet.verification.diagnosis.tape import Operation, Passing, Tape
 
 
@@ -130,6 +130,7 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
             sentence = f"what comes back to `{{text}}` is {t.words}"
             yield Mistake(t.fault, sentence, _above(partial(_from_above, t.of)))
     if p.site.kind != "value":
+        yield from _rolled_the_wrong_way(p)
         return
     for t in (*samples(p.right.shape), *transforms(p.right.shape)):
         yield Mistake(t.fault, f"what passes back through `{{text}}` is {t.words}", _passed(t.of))
@@ -137,6 +138,14 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
         sentence = f"what passes back through `{{text}}` is cut off at ±{bound:g}"
         yield Mistake("clipped", sentence, _passed(partial(np.clip, a_min=-bound, a_max=bound)))
     yield Mistake("ignores dy", "ones stand where dy belongs", _passed(np.ones_like))
+
+
+def _rolled_the_wrong_way(p: Passing) -> Iterator[Mistake]:
+    """What was moved forward by s places, and belongs back by s, moved forward again, is off by 2 s."""
+    for axis in range(-p.right.ndim, 0):
+        for step in (2, -2, 1, -1) if p.right.shape[axis] > 2 else ():
+            sentence = f"what passes back through `{{text}}` is shifted along axis {axis}"
+            yield Mistake("shifted", sentence, _passed(partial(np.roll, shift=step, axis=axis)))
 
 
 def _from_above(of: Callable[[Array], Array], p: Passing) -> Array:
@@ -161,6 +170,9 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
             "the derivative of `{text}` is taken at its output",
             lambda p, c: p.with_factors(*slopes(f(p.x), f(f(p.x)))),
         )
+    if op.name == "gather" and p.k == 0:
+        sentence = "of what comes back to one entry of `{text}` several times only the last is kept"
+        yield Mistake("overwritten", sentence, lambda p, c: _overwritten(p))
     for i, factor in enumerate(p.factors()):
         if np.size(factor) == 1 and abs(float(np.asarray(factor).item())) == 1.0:
             continue
@@ -216,18 +228,20 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
     if not given or above == shape or len(above) != len(shape):
         return
     outside = [i for i, f in enumerate(given) if np.shape(f) == shape]
-    for axis in range(-len(above), 0):
-        if above[axis] > 1 and shape[axis] == above[axis]:
-            for n in range(len(outside) + 1):
+    for n in range(len(outside) + 1):
+        for axis in range(-len(above), 0):
+            if above[axis] > 1 and shape[axis] == above[axis]:
                 sentence = f"what comes back to `{{text}}` is summed over axis {axis}"
                 yield Mistake("summed over the wrong axis", sentence, _summed_over(axis, outside[:n]))
+        sentence = "what comes back to `{text}` is summed over all axes"
+        yield Mistake("summed over everything", sentence, _summed_over(None, outside[:n]))
 
 
-def _summed_over(axis: int, after: Sequence[int]) -> Change:
+def _summed_over(axis: int | None, after: Sequence[int]) -> Change:
     return lambda p, c: _summed(p, axis, after)
 
 
-def _summed(p: Passing, axis: int, after: Sequence[int]) -> Array:
+def _summed(p: Passing, axis: int | None, after: Sequence[int]) -> Array:
     factors = p.factors()
     inner = math.prod((f for i, f in enumerate(factors) if i not in after), start=np.asarray(p.ct[0]))
     total = np.broadcast_to(inner.sum(axis=axis, keepdims=True), inner.shape)
@@ -247,6 +261,9 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
     for name, get in pool.values(p.site, factor.shape):
         sentence = f"{name} stands where the other factor of `{{text}}` belongs"
         yield Mistake("another value", sentence, _with(other, get))
+    if p.x.shape != factor.shape and op.name == "mul":
+        sentence = "an operand of `{text}` stands where the other one belongs"
+        yield Mistake("operands swapped", sentence, _with(other, partial(_own, other)))
     for words, term in _TERMS if pool.makes_a_sum(slot) else ():
         sentence = f"{words} the sum that is the other factor of `{{text}}`"
         yield Mistake("another value", sentence, _with(other, partial(_term_of, pool, other, term)))
@@ -270,6 +287,15 @@ def _with(other: int, get: Get) -> Change:
 
 def _other_of(other: int, of: Callable[[Array], Array], p: Passing) -> Array:
     return of(p.operands()[other])
+
+
+def _own(other: int, p: Passing) -> Array:
+    return np.broadcast_to(p.x, np.broadcast_shapes(p.x.shape, p.operands()[other].shape))
+
+
+def _overwritten(p: Passing) -> Array:
+    assert p.operation is not None
+    return overwritten(p.operation.primitive, p.operation.params, p.operands(), np.asarray(p.ct[0]))
 
 
 def _term_of(pool: Pool, other: int, term: Callable[[Any, Any], Any], p: Passing) -> Array:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import sys
-import sysconfig
 import time
 import types
 from collections import defaultdict
@@ -19,14 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from tinynet.trees import leaves
 from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.mistakes import places_of
-from tinynet.verification.diagnosis.primitives import Array, disturbed, library_roots
-from tinynet.verification.diagnosis.source import HERE, Line, statement_at
+from tinynet.verification.diagnosis.primitives import Array, disturbed
+from tinynet.verification.diagnosis.source import Line, statement_at, statements_on
 from tinynet.verification.diagnosis.tape import record
+from tinynet.verification.execution import is_targets_file
 
 Run = Callable[["Tracer"], Mapping[str, Any]]
 """Runs the target, its backward within `with tracer`, and returns the gradients."""
@@ -36,11 +38,28 @@ Replacements = Mapping[tuple[Line, str], Mapping[int, Array]]
 
 @dataclass
 class Tracer:
-    """What the statements of the user's code write within `with tracer`, in the order in which each ran first."""
+    """What the statements of the user's code write within `with tracer`, in the order in which each ran first.
+
+    Attributes:
+        replacements: what is put in the place of what a statement wrote.
+        written: for a statement and what it writes to, the values of every turn.
+        returned: for each call, the statement that it ended with, and the arrays it returned or put into containers.
+        last: the statement with which the outermost call ended.
+        wrote: the first statement that changed an array that is watched.
+    """
 
     replacements: Replacements = field(default_factory=dict)
     written: dict[tuple[Line, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
     returned: list[tuple[Line, list[Array]]] = field(default_factory=list)
+    last: Line = Line()  # noqa: RUF009 - an immutable value
+    wrote: Line = Line()  # noqa: RUF009 - an immutable value
+    _watched: list[tuple[Array, bytes]] = field(default_factory=list)
+
+    def watching(self, tree: Any) -> Tracer:
+        """Look for who writes into these arrays, too."""
+        arrays = [a for a in jax.tree.leaves(tree) if isinstance(a, np.ndarray)]
+        self._watched += [(a, a.tobytes()) for a in arrays]
+        return self
 
     def __enter__(self) -> None:
         self._tracer_before = sys.gettrace()
@@ -52,22 +71,25 @@ class Tracer:
     def _call(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         if _is_foreign(frame.f_code.co_filename):
             return None
-        pending: list[tuple[Line, ast.stmt]] = []
+        pending: list[Line] = []
 
         def trace(frame: types.FrameType, event: str, arg: Any) -> Any:
             found = statement_at(frame.f_code.co_filename, frame.f_lineno)
-            if pending and (event == "return" or found is None or found[0] != pending[0][0]):
-                self._after(frame, *pending.pop())
+            if pending and (event == "return" or found is None or found[0] != pending[0]):
+                self._after(frame, pending.pop())
             if event == "line" and found is not None:
-                pending[:] = [found]
+                pending[:] = [found[0]]
             elif event == "return" and found is not None:
-                self.returned.append((found[0], [h.copy() for a in leaves(arg) if (h := _held(a)) is not None]))
+                self.last = found[0]
+                self.returned.append((found[0], _arrays(arg)))
             return trace
 
         return trace
 
-    def _after(self, frame: types.FrameType, line: Line, statement: ast.stmt) -> None:
-        for target in _targets(statement):
+    def _after(self, frame: types.FrameType, line: Line) -> None:
+        if not self.wrote and any(a.tobytes() != before for a, before in self._watched):
+            self.wrote = line
+        for target in itertools.chain(*map(_targets, statements_on(line))):
             text = ast.unparse(target)
             try:
                 value = eval(text, frame.f_globals, dict(frame.f_locals))
@@ -75,21 +97,35 @@ class Tracer:
                 continue
             held = _held(value)
             if held is None:
+                self.returned.append((line, _arrays(value)))
                 continue
             turns = self.written[line, text]
             new = self.replacements.get((line, text), {}).get(len(turns))
             turns.append(held.copy())
             if new is not None:
                 if isinstance(target, ast.Name):
-                    frame.f_locals[text] = value.new_tensor(new) if hasattr(value, "new_tensor") else new.copy()
-                elif held.ndim:
+                    frame.f_locals[text] = _like(value, new)
+                elif held.ndim and held.flags.writeable:
                     held[...] = new
 
 
+def _arrays(value: Any) -> list[Array]:
+    return [held.copy() for leaf in leaves(value) if (held := _held(leaf)) is not None]
+
+
+def _like(value: Any, new: Array) -> Any:
+    """Return an array of the kind of `value` that holds other numbers."""
+    if hasattr(value, "new_tensor"):
+        return value.new_tensor(new)
+    return jax.numpy.asarray(new, value.dtype) if isinstance(value, jax.Array) else new.copy()
+
+
 def _held(value: object) -> Array | None:
-    """Return the numbers of an array, or of a tensor of PyTorch's, as they are in memory; None for anything else."""
+    """Return the numbers of an array, of JAX's or PyTorch's too, as they are in memory; None for anything else."""
     if hasattr(value, "detach") and hasattr(value, "new_tensor"):
         value = value.detach().cpu().numpy()
+    elif isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        value = np.asarray(value)
     return np.asarray(value) if isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind == "f" else None
 
 
@@ -107,7 +143,7 @@ def _targets(statement: ast.stmt) -> Iterator[ast.expr]:
 
 @functools.lru_cache(maxsize=1024)
 def _is_foreign(file: str) -> bool:
-    return file.startswith(("<", *library_roots(), sysconfig.get_path("stdlib"), HERE))
+    return file.startswith("<") or not is_targets_file(file)
 
 
 def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> Line:
@@ -133,26 +169,32 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
         except Exception:
             return {}
 
-    right = [name for name in wrong.wrt if name not in wrong.wrong]
     suspects: dict[tuple[Line, str], list[Array]] = {}
     try:
         known = _known(wrong, values=False)
         for key, turns in tracer.written.items():
-            after = again(key, {i: disturbed(turn) for i, turn in enumerate(turns)})
-            moved = {n for n in wrong.wrt if n in after and not np.array_equal(after[n], before[n], equal_nan=True)}
-            if moved >= set(gradients) and not moved & set(right):
+            if _spoils(again(key, {i: disturbed(turn) for i, turn in enumerate(turns)}), before, wrong, gradients):
                 suspects[key] = turns
         # Cotangents first: only where none of them mends it, a value of the forward, or a multiple of what is there.
-        for candidates in (_of_cotangents(wrong, suspects, known), _of_values(wrong, suspects)):
-            for key, values in candidates:
-                mended = again(key, values)
-                if all(_is_exact(mended.get(name), wrong, name) for name in (*gradients, *right)):
-                    return key[0]
+        for key, values in itertools.chain(_of_cotangents(wrong, suspects, known), _of_values(wrong, suspects)):
+            mended = again(key, values)
+            if all(_is_exact(mended.get(name), wrong, name) for name in (*gradients, *_right(wrong))):
+                return key[0]
     except TimeoutError:
         pass
     if suspects and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
         return list(suspects)[-1][0]
-    return _last_written(tracer, wrong, gradients)
+    return _last_written(tracer, wrong, gradients) or (list(suspects)[-1][0] if suspects else tracer.last)
+
+
+def _right(wrong: Wrong) -> list[str]:
+    return [name for name in wrong.wrt if name not in wrong.wrong]
+
+
+def _spoils(after: Mapping[str, Any], before: Mapping[str, Any], wrong: Wrong, gradients: Sequence[str]) -> bool:
+    """Return whether a disturbance reached every one of these gradients, and none that is right."""
+    moved = {n for n in wrong.wrt if n in after and not np.array_equal(after[n], before[n], equal_nan=True)}
+    return moved >= set(gradients) and not moved & set(_right(wrong))
 
 
 def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
@@ -221,7 +263,7 @@ def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Lin
     for name in gradients:
         got = np.asarray(wrong.got[name])
         for (line, _), turns in tracer.written.items():
-            if turns and _close(turns[-1], got):
+            if any(_close(turn, got) for turn in turns):
                 return line
         for line, arrays in tracer.returned:
             if any(_close(a, got) for a in arrays):

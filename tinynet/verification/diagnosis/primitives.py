@@ -243,11 +243,7 @@ def _rule_of_a_move(primitive: Any, params: Params, k: int, operands: Sequence[A
     Position 0 is "from elsewhere".
     """
     shape, size = operands[k].shape, operands[k].size
-    movable = 1 if primitive.name in ("gather", "dynamic_slice", "broadcast_in_dim") else len(operands)
-    positions = [np.zeros(a.shape) if j < movable and a.dtype.kind == "f" else a for j, a in enumerate(operands)]
-    positions[k] = np.arange(1.0, size + 1).reshape(shape)
-    came_from = [np.nan_to_num(at).astype(np.intp) for at in evaluate(primitive, params, positions)]
-    sources = [(at.ravel(), at.size) for at in came_from]
+    sources = [(at.ravel(), at.size) for at in _came_from(primitive, params, k, operands)]
 
     def pull(cts: Sequence[Array | None]) -> Array | None:
         total = None
@@ -261,6 +257,22 @@ def _rule_of_a_move(primitive: Any, params: Params, k: int, operands: Sequence[A
         return None if total is None else total.reshape(shape)
 
     return pull
+
+
+def _came_from(primitive: Any, params: Params, k: int, operands: Sequence[Array]) -> list[Array]:
+    """Return for each output the position in operand `k` from which each of its entries came, counted from 1."""
+    movable = 1 if primitive.name in ("gather", "dynamic_slice", "broadcast_in_dim") else len(operands)
+    positions = [np.zeros(a.shape) if j < movable and a.dtype.kind == "f" else a for j, a in enumerate(operands)]
+    positions[k] = np.arange(1.0, operands[k].size + 1).reshape(operands[k].shape)
+    return [np.nan_to_num(at).astype(np.intp) for at in evaluate(primitive, params, positions)]
+
+
+def overwritten(primitive: Any, params: Params, operands: Sequence[Array], ct: Array) -> Array:
+    """Return what passes a gather if of several cotangents of one entry the last stays, instead of their sum."""
+    (at,) = _came_from(primitive, params, 0, operands)
+    total = np.zeros(operands[0].size + 1)
+    total[at.ravel()] = ct.ravel()
+    return total[1:].reshape(operands[0].shape)
 
 
 def _by_jax(primitive: Any, params: Params, operands: Sequence[Any]) -> tuple[Array, ...]:

@@ -174,7 +174,7 @@ def names_for_factors(r: Wrong) -> dict[str, float]:
 
 
 def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
-    """A number, or a multiple of the parameter, added to every entry."""
+    """A number, or a multiple of the parameter, added to every entry: the same in two runs, or a round one."""
     if max(r.exact[name].size for r in failing) < 2:
         return None
     for fault, what, direction in (
@@ -182,6 +182,8 @@ def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
         ("weight decay", "times the parameter itself was added to", lambda r: np.asarray(r.args[name], np.float64)),
     ):
         amounts = []
+        if fault == "weight decay" and name.startswith("operand "):
+            continue  # of an operation inside: no parameter
         for r in failing:
             v = direction(r)
             norm = float(np.vdot(v, v))
@@ -189,7 +191,8 @@ def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
             if not r.reproduces(name, r.exact[name] + amounts[-1] * v):
                 break
         else:
-            if all(math.isclose(a, amounts[0], rel_tol=1e-5) for a in amounts):
+            seen_twice = len(amounts) > 1 and all(math.isclose(a, amounts[0], rel_tol=1e-5) for a in amounts)
+            if seen_twice or (len(amounts) == 1 and math.isclose(amounts[0], float(f"{amounts[0]:.2g}"), rel_tol=1e-9)):
                 return _said(fault, name, f"{amounts[0]:.6g} {what} {name}")
     return None
 

@@ -68,7 +68,13 @@ class Scene:
 
     @staticmethod
     def of(run: Wrong, deadline: float) -> Scene | None:
-        """Trace a run; None where that cannot be done, or where the tape gives other gradients than the oracle."""
+        """Trace a run; None where that cannot be done, or where the tape gives other gradients than the oracle.
+
+        Raises:
+            OutOfTime: it is too late to begin.
+        """
+        if time.monotonic() > deadline:
+            raise OutOfTime
         if run.forward is None:
             return None
         try:

@@ -71,6 +71,11 @@ def statement_at(file: str, number: int) -> tuple[Line, ast.stmt] | None:
     return _statements(file).get(number) if file else None
 
 
+def statements_on(line: Line) -> list[ast.stmt]:
+    """Return the simple statements that begin on a line, in their order: several where semicolons part them."""
+    return _simple(line.file).get(line.number, [])
+
+
 def _last_line(node: ast.stmt) -> int:
     """Return the last line of a statement; of one that holds others, that of its head."""
     body = getattr(node, "body", None)
@@ -98,4 +103,13 @@ def _statements(file: str) -> dict[int, tuple[Line, ast.stmt]]:
         if isinstance(node, ast.stmt):
             for number in range(node.lineno, _last_line(node) + 1):
                 found[number] = (Line(file, node.lineno), node)
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _simple(file: str) -> dict[int, list[ast.stmt]]:
+    found: dict[int, list[ast.stmt]] = {}
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            found.setdefault(node.lineno, []).append(node)
     return found

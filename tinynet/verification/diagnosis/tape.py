@@ -30,6 +30,7 @@ from tinynet.verification.diagnosis.primitives import (
     shaped,
 )
 from tinynet.verification.diagnosis.source import HERE, Line
+from tinynet.verification.execution import is_targets_file
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
@@ -266,7 +267,7 @@ class Tape:
         self.cotangents |= {s: ct for s, ct in self.sweep(seen=seen).items() if ct is not None}
         for parts in terms.values():
             largest = max(size for _, size in parts)
-            self.nothing |= {edge for edge, size in parts if size <= 1e-11 * largest}
+            self.nothing |= {edge for edge, size in parts if largest and size <= 1e-11 * largest}
 
     def slope(self, z: int, a: int, at: Array | None = None) -> Array:
         """f′(z) of an activation, entry by entry, by forward mode through its operations; `at` another z."""
@@ -489,6 +490,6 @@ def _origin(eqn: Any) -> tuple[Key, Frames]:
         if code.co_filename.startswith(HERE):
             continue
         key.append((code.co_filename, code.co_firstlineno, offset))
-        if not code.co_filename.startswith(library_roots()):
+        if is_targets_file(code.co_filename):
             frames.append((Line.of(code, offset), (code.co_filename, code.co_firstlineno, code.co_name)))
     return tuple(key), tuple(frames)
