@@ -218,7 +218,7 @@ def _is_single(subject: Subject, settings: Settings, inputs: Any, rng: np.random
     """Return whether a target computes in float32: its forward pass, or its backward pass where it is given float32."""
     if subject.contract or subject.library == "torch":
         return False
-    first, near, far = (_moved(subject, settings, size, rng) for size in (0.0, 1e-12, 1e-2))
+    first, near, far = (_moved(subject, settings, size, rng) for size in (0.0, 1e-12, 1e-5))
     if not first or not near or not far or any(y.dtype != np.float64 for y in first):
         return False  # a float32 result is judged as one
     if all(map(np.array_equal, first, near)) and not any(map(np.array_equal, first, far)):

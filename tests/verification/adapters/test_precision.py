@@ -66,6 +66,15 @@ def test_float32_inputs_of_code_that_follows_them_are_judged_in_both():
     assert {p.dtype for p in report.coverage if not p.skipped} >= {"float64", "float32"}
 
 
+def test_rounding_to_a_grid_is_not_float32():
+    def forward(x):
+        return np.round(x * 8) / 8
+
+    report = tn.verify((forward, lambda args, dy: (dy,)), inputs=X, intended=lambda x: x, **QUICK)
+    assert report.verdict == "PASS", report
+    assert not any(NOTE in note for note in report.notes)
+
+
 def test_float64_alone_is_what_it_says():
     report = tn.verify(OnlyBackward(), inputs=X.astype(np.float32), dtype="float64", **QUICK)
     assert [f.fault for f in report.findings] == ["float32 inside"]
