@@ -19,7 +19,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
-from tinynet.verification.execution import Watch, execute, seed_generators
+from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
 from tinynet.verification.tolerance import JUMP, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
@@ -137,7 +137,13 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
             failures.append(error)
     from tinynet.verification.numerical import NumericalOracle
 
+    pure = subject.pure
+    compiled = jax.jit(lambda args: pure(args, False)) if subject.library == "jax" and pure is not None else None
+
     def outputs(args: Args) -> tuple[Array, ...]:
+        if compiled is not None:
+            with full_precision():
+                return watch.call(lambda: leaves_of(compiled(dict(args))))
         run = execute(subject, args, None, watch)
         if run.error is not None:
             raise run.error
