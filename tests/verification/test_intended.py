@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import tinynet as tn
 
@@ -34,6 +33,8 @@ def test_a_gradient_may_be_that_of_another_function(forward, backward, intended)
 
 
 def straight(factor):
+    torch = pytest.importorskip("torch")
+
     class Straight(torch.autograd.Function):
         @staticmethod
         def forward(_, x):
@@ -52,6 +53,8 @@ def test_a_function_of_pytorch_may_mean_another():
 
 
 def test_a_function_of_pytorch_of_two_arguments_may_mean_another():
+    torch = pytest.importorskip("torch")
+
     class Quantized(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x, scale):

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet.verification.adapters.torch.oracle import TorchOracle
-from tinynet.verification.adapters.torch.recorded import recorded
 
 torch = pytest.importorskip("torch")
+
+from tinynet.verification.adapters.torch.oracle import TorchOracle  # noqa: E402
+from tinynet.verification.adapters.torch.recorded import recorded  # noqa: E402
+
 RNG = np.random.default_rng(0)
 x, w = RNG.standard_normal((4, 3)), RNG.standard_normal((3, 2))
 

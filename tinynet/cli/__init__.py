@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import threading
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 
 import tinynet
 from tinynet.cli import equations, predict, trace, train, verify
-from tinynet.cli.streams import prepared_streams
+from tinynet.cli.streams import prepared_streams, to_nowhere
 from tinynet.files.container import printable
 
 __all__ = ["main"]
@@ -56,6 +55,8 @@ def _end_though_busy(code: int) -> None:
 def _complain(error: BaseException, otherwise: str, code: int) -> int:
     """Print the message of an error, in one line that no terminal obeys, and return the exit code."""
     if sys.stderr is not None:  # print would choose standard output
-        with contextlib.suppress(OSError):
-            print(f"tinynet: {printable(' '.join(str(error).split()) or otherwise)}", file=sys.stderr)
+        try:
+            print(f"tinynet: {printable(' '.join(str(error).split()) or otherwise)}", file=sys.stderr, flush=True)
+        except OSError:
+            to_nowhere(sys.stderr)
     return code

@@ -37,10 +37,15 @@ class Output:
         try:
             yield
         except OSError as error:
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+            to_nowhere(self._stream)
             if not isinstance(error, BrokenPipeError):
                 raise OSError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def to_nowhere(stream: Any) -> None:
+    """Let a stream that cannot be written lose what it still holds, which Python would try to write at exit."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager

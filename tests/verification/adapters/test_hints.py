@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import tinynet as tn
 from tinynet.cli import main
@@ -16,16 +15,6 @@ def forward(x, w, b):
 
 def backward(args, dy):
     return dy, dy, dy
-
-
-class Product(torch.autograd.Function):
-    @staticmethod
-    def forward(_, x, w):
-        return x @ w
-
-    @staticmethod
-    def backward(_, dy):
-        return dy, dy
 
 
 class OfNames:
@@ -63,8 +52,6 @@ CALLS = {
     "too few inputs": (PAIR, {"inputs": (X, W)}, r"inputs= has 2 entries, and the forward pass takes \(x, w, b\)"),
     "too many inputs": (PAIR, {"inputs": (X, W, B, B)}, r"inputs= has 4 entries, and .* one entry per argument"),
     "another name": (PAIR, {"inputs": {"x": X, "weight": W, "b": B}}, r"has x, weight, b, and .* takes \(x, w, b\)"),
-    "too few tensors": (Product, {"inputs": (X,)}, r"inputs= has 1 entry, and the forward pass takes \(x, w\)"),
-    "tensors that do not fit": (Product, {"inputs": (X, X)}, r"raises RuntimeError.* at x \(5, 4\), w \(5, 4\)"),
     "a backward pass without arguments": (
         (np.tanh, lambda: 1),
         {"inputs": X},
@@ -111,10 +98,6 @@ def test_a_forward_pass_that_raises_is_inconclusive_with_the_shapes():
     report = tn.verify(PAIR, inputs=(X, B, W))
     assert report.verdict == "INCONCLUSIVE"
     assert report.reason.endswith("at x (5, 4), w (3,), b (4, 3); give others as inputs=")
-
-
-def test_a_module_of_pytorchs_may_be_given_as_its_class():
-    assert tn.verify(torch.nn.Tanh, inputs=X, probes=["rectangular", "batch 1"]).verdict == "PASS"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import tinynet as tn
 
@@ -122,31 +121,6 @@ def gradients(dy, cache):
     return i * (d - d.mean(0) - n * (d * n).mean(0)), (dy * n).sum(0), dy.sum(0)
 
 
-class Normalized(torch.autograd.Function):
-    factor = 1
-
-    @staticmethod
-    def forward(ctx, x, g, b, m, v):
-        mean, var = x.mean(0), x.var(0, unbiased=False)
-        m.mul_(0.9).add_(0.1 * mean)
-        v.mul_(0.9).add_(0.1 * var)
-        i = torch.rsqrt(var + 1e-3)
-        n = (x - mean) * i
-        ctx.save_for_backward(n, i, g)
-        return g * n + b
-
-    @classmethod
-    def backward(cls, ctx, dy):
-        n, i, g = ctx.saved_tensors
-        d = dy * g
-        dx = i * (d - d.mean(0) - n * (d * n).mean(0))
-        return dx, cls.factor * (dy * n).sum(0), dy.sum(0), None, None
-
-
-class Wrong(Normalized):
-    factor = 2
-
-
 STATISTICS = (X, G, B, np.zeros(3), np.ones(3))
 
 
@@ -156,8 +130,6 @@ STATISTICS = (X, G, B, np.zeros(3), np.ones(3))
         ((normalized, gradients), "PASS"),
         ((normalized, lambda dy, cache: (*gradients(dy, cache), None, None)), "PASS"),
         ((normalized, lambda dy, cache: tuple(2 * g for g in gradients(dy, cache))), "FAIL"),
-        (Normalized, "PASS"),
-        (Wrong, "FAIL"),
     ],
 )
 def test_running_statistics_that_are_handed_in_may_be_updated(target, verdict):

@@ -693,3 +693,63 @@ class Rows(nn.Module):
 def test_a_module_of_integers_alone_is_judged_by_its_parameters(factor):
     report = tn.verify(Rows(factor), inputs=np.array([0, 2, 2]), probes=["rectangular"])
     assert report.verdict == ("PASS" if factor == 1 else "FAIL"), report
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x, w):
+        return x @ w
+
+    @staticmethod
+    def backward(_, dy):
+        return dy, dy
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((np.ones((5, 4)),), r"inputs= has 1 entry, and the forward pass takes \(x, w\)"),
+        ((np.ones((5, 4)),) * 2, r"raises RuntimeError.* at x \(5, 4\), w \(5, 4\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_with_what_to_do(given, message):
+    with pytest.raises(tn.TargetError, match=message):
+        tn.verify(Product, inputs=given)
+
+
+def test_a_module_may_be_given_as_its_class():
+    report = tn.verify(nn.Tanh, inputs=np.ones((5, 4)), probes=["rectangular", "batch 1"])
+    assert report.verdict == "PASS"
+
+
+class Normalized(torch.autograd.Function):
+    factor = 1
+
+    @staticmethod
+    def forward(ctx, x, g, b, m, v):
+        mean, var = x.mean(0), x.var(0, unbiased=False)
+        m.mul_(0.9).add_(0.1 * mean)
+        v.mul_(0.9).add_(0.1 * var)
+        i = torch.rsqrt(var + 1e-3)
+        n = (x - mean) * i
+        ctx.save_for_backward(n, i, g)
+        return g * n + b
+
+    @classmethod
+    def backward(cls, ctx, dy):
+        n, i, g = ctx.saved_tensors
+        d = dy * g
+        dx = i * (d - d.mean(0) - n * (d * n).mean(0))
+        return dx, cls.factor * (dy * n).sum(0), dy.sum(0), None, None
+
+
+class WronglyNormalized(Normalized):
+    factor = 2
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(Normalized, "PASS"), (WronglyNormalized, "FAIL")])
+def test_running_statistics_that_are_handed_in_may_be_updated(target, verdict):
+    statistics = (rng.standard_normal((5, 3)), *rng.standard_normal((2, 3)), np.zeros(3), np.ones(3))
+    report = tn.verify(target, inputs=statistics, probes=["rectangular", "batch 1", "batch 2", "state", "layout"])
+    assert (report.verdict, report.compared) == (verdict, ("x", "g", "b")), report
+    assert "m, v: written into and without a gradient, as running statistics are" in report.notes
