@@ -139,11 +139,25 @@ def test_a_call_that_does_not_come_back_is_a_finding(kind, stage):
 
 
 @pytest.mark.usefixtures("short_patience")
-def test_a_loop_under_jit_is_a_finding():
-    def forever(x):
-        return jax.lax.while_loop(lambda v: jax.numpy.isfinite(v).all(), lambda v: jax.numpy.cos(v), x)
+def test_the_next_verification_comes_back_though_a_thread_of_the_last_one_still_waits():
+    report = tn.verify((np.sin, lambda args, dy: threading.Event().wait()), inputs=x)
+    assert "thread still runs" in report.findings[0].explanation
+    done = threading.Event()
 
-    report = tn.verify((forever, lambda args, dy: dy), inputs=x)
+    def again():
+        assert tn.verify((np.sin, lambda args, dy: dy * np.cos(args[0])), inputs=x).verdict == "PASS"
+        done.set()
+
+    threading.Thread(target=again, daemon=True).start()
+    assert done.wait(60)
+
+
+@pytest.mark.usefixtures("short_patience")
+def test_a_loop_under_jit_is_a_finding():
+    def for_long(x):  # but not for ever: it would keep a core from the tests that follow
+        return jax.lax.fori_loop(0, 200_000_000, lambda _, v: jax.numpy.cos(v), x)
+
+    report = tn.verify((for_long, lambda args, dy: dy), inputs=x)
     assert [f.fault for f in report.findings] == ["hangs"]
     assert "thread still runs" in report.findings[0].explanation
 

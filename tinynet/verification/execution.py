@@ -72,6 +72,7 @@ class Watch:
                 self.deadline, late = None, self.fired
             if late:
                 time.sleep(0.01)  # where an exception that is on its way arrives
+                raise Hang  # or was taken back, since nobody waits any more
 
 
 def watched(work: Callable[[Watch], T], seconds: float) -> T:
@@ -108,6 +109,7 @@ def watched(work: Callable[[Watch], T], seconds: float) -> T:
                 elif not late:
                     fired_at = None
             if fired_at is not None and time.monotonic() > fired_at + 1.0:
+                _leave(thread)
                 raise Abandoned(watch.where)
     except KeyboardInterrupt:
         _interrupt(thread, KeyboardInterrupt)
@@ -121,6 +123,25 @@ def watched(work: Callable[[Watch], T], seconds: float) -> T:
 
 def _interrupt(thread: threading.Thread, error: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
+
+
+class _Delivered(BaseException):
+    """Sent by a thread to itself."""
+
+
+def _leave(thread: threading.Thread) -> None:
+    """Take back the exception that a thread has not taken.
+
+    As long as one is on its way, Python 3.11 runs no function that is traced: it looks for it again and again. That it
+    is gone is noticed by a thread that takes one itself.
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), None)
+    try:
+        _interrupt(threading.current_thread(), _Delivered)
+        while True:
+            time.sleep(0)
+    except _Delivered:
+        pass
 
 
 def _line_of_thread(thread: threading.Thread) -> str:
