@@ -155,7 +155,7 @@ def test_the_next_verification_comes_back_though_a_thread_of_the_last_one_still_
 @pytest.mark.usefixtures("short_patience")
 def test_a_loop_under_jit_is_a_finding():
     def for_long(x):  # but not for ever: it would keep a core from the tests that follow
-        return jax.lax.fori_loop(0, 200_000_000, lambda _, v: jax.numpy.cos(v), x)
+        return jax.lax.fori_loop(0, 100_000_000, lambda _, v: jax.numpy.cos(v), x)
 
     report = tn.verify((for_long, lambda args, dy: dy), inputs=x)
     assert [f.fault for f in report.findings] == ["hangs"]
