@@ -10,12 +10,11 @@ is what compiling takes. Peers that are not installed, and `torch.compile` where
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinynet as tn
-from benchmarks.steps import CPUS, Contestant, by_threads, interleaved
+from benchmarks.steps import CPUS, Contestant, by_threads, interleaved, torch_threads
 from tinynet.arrays import Array, Params
 from tinynet.training.batches import Batches
 from tinynet.training.engines.numpy import NumpyEngine
@@ -293,14 +292,7 @@ def by_torch(model: Model, threads: int, *, compiled: bool = False) -> Contestan
             losses.append(E.detach())
         return [E.item() for E in losses]
 
-    @contextlib.contextmanager
-    def prepare() -> Iterator[None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        yield
-        torch.set_num_threads(before)
-
-    return Contestant(epoch, prepare=prepare)
+    return Contestant(epoch, prepare=partial(torch_threads, threads))
 
 
 def by_keras(model: Model) -> Contestant:

@@ -194,14 +194,22 @@ def torch_eager(problem: Problem, threads: int) -> Contestant:
             E.backward()
             optimizer.step()
 
-    @contextlib.contextmanager
-    def prepare() -> Iterator[None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        yield
-        torch.set_num_threads(before)
+    return Contestant(
+        epoch, lambda: [p.detach().numpy() for p in net.parameters()], prepare=partial(torch_threads, threads)
+    )
 
-    return Contestant(epoch, lambda: [p.detach().numpy() for p in net.parameters()], prepare=prepare)
+
+@contextlib.contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Give torch so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def scikit_learn(problem: Problem, threads: int) -> Contestant:
