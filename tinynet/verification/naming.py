@@ -15,7 +15,7 @@ from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import diagnose
 from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.examples import SHAPES
-from tinynet.verification.judgement import Judgement, shapes_text
+from tinynet.verification.judgement import Judgement
 from tinynet.verification.observed import Fault
 from tinynet.verification.placing import most_telling, place_of, run_of
 from tinynet.verification.report import Finding
@@ -78,18 +78,15 @@ def _forms(j: Judgement) -> list[Fault]:
             if fault == "missing" and not j.subject.contract and any(d.got for d in j.comparisons):
                 continue
             if not (fault in ("wrong shape", "kept a dimension") and name in explained):
-                found.setdefault((name, fault), Fault((name,), fault, sentence, probe_of(c), shapes=(shapes_of(c),)))
+                found.setdefault(
+                    (name, fault), Fault((name,), fault, sentence, probe_of(c), shapes=(c.subject.shapes(),))
+                )
     return list(found.values())
 
 
 def probe_of(c: Comparison) -> str:
     """Return where a comparison was made: `saturated (20 ×)`, `float32`."""
     return ("float32" if c.dtype == "float32" else c.probe) + (f" ({c.label})" if c.label else "")
-
-
-def shapes_of(c: Comparison) -> str:
-    """Return the shapes of the inputs of a comparison: `x (2, 5, 4)`."""
-    return shapes_text({n: c.args[n] for n in c.subject.inputs})
 
 
 def _values(j: Judgement, deadline: float) -> list[Fault]:
@@ -106,7 +103,7 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
     for name in [n for n in names if n not in at_first and any(c.probe == "rectangular" for c in plain)]:
         bad = [c for c in plain if name in c.wrong or name in c.misshapen]
         if all(c.probe.startswith("batch") for c in bad):
-            sentence = f"right at {_first_shape(plain)}, wrong at {', '.join(shapes_of(c) for c in bad)}"
+            sentence = f"right at {_first_shape(plain)}, wrong at {', '.join(c.subject.shapes() for c in bad)}"
             found.append(_of(bad, (name,), "wrong only at some batch sizes", sentence))
             told.add(name)
     names = [n for n in names if n not in told]
@@ -144,7 +141,7 @@ def _is_infinite(c: Comparison, name: str) -> bool:
 
 
 def _first_shape(comparisons: Sequence[Comparison]) -> str:
-    return shapes_of(next(c for c in comparisons if c.probe == "rectangular"))
+    return next(c for c in comparisons if c.probe == "rectangular").subject.shapes()
 
 
 def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence: str, **more: Any) -> Fault:
@@ -156,7 +153,7 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
     if got is not None and np.shape(got) == expected.shape and expected.size:
         bad = int((~(np.abs(np.asarray(got, np.float64) - expected) <= c.tolerance[name])).sum())
         extent = f"{bad} of {expected.size} entries, {extent}"
-    shapes = tuple(dict.fromkeys(shapes_of(d) for d in seen))
+    shapes = tuple(dict.fromkeys(d.subject.shapes() for d in seen))
     return Fault(names, fault, sentence, probe_of(c), got=got, expected=expected,
                  tolerance=c.tolerance.get(name, 0.0), shapes=shapes, extent=extent, **more)  # fmt: skip
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis.source import Line
+from tinynet.verification.report import Probe
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,45 @@ class Fault:
     extent: str = ""
     at: Line = Line()  # noqa: RUF009 - an immutable value
     where: Line | str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What some examples showed; the sum of two is what both showed.
+
+    Attributes:
+        comparisons: every comparison made.
+        faults: what is wrong besides values.
+        coverage: the probes, run or skipped.
+        notes: what is unusual and does no harm.
+        unreached: branches that no example took.
+        reason: why there can be no PASS; "" where nothing stands against it.
+        stopped: whether the target hung or wanted to end the process: it is not called again.
+    """
+
+    comparisons: tuple[Comparison, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    coverage: tuple[Probe, ...] = ()
+    notes: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
+    reason: str = ""
+    stopped: bool = False
+
+    def __add__(self, other: Observed) -> Observed:
+        return Observed(
+            self.comparisons + other.comparisons,
+            self.faults + other.faults,
+            self.coverage + other.coverage,
+            self.notes + other.notes,
+            self.unreached + other.unreached,
+            self.reason or other.reason,
+            self.stopped or other.stopped,
+        )
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.faults) or any(c.wrong or c.form for c in self.comparisons)
+
+    def ran(self, probe: str) -> bool:
+        """Return whether a probe stands in the coverage."""
+        return any(p.name == probe for p in self.coverage)

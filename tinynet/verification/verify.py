@@ -12,34 +12,32 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from tinynet.losses import Loss
 from tinynet.verification.adapters import TargetError, adapt, constructed
 from tinynet.verification.adapters.contract import layer_subject
-from tinynet.verification.adapters.subject import MISSING, Array, Subject
-from tinynet.verification.examples import PROBES, cotangent
+from tinynet.verification.adapters.subject import Subject, short
+from tinynet.verification.bench import Settings
+from tinynet.verification.examples import PROBES
 from tinynet.verification.execution import (
     Abandoned,
     Hang,
-    Run,
     Watch,
-    execute,
     leave_no_trace,
     line_of_error,
     told,
     watched,
 )
 from tinynet.verification.intended import as_intended
-from tinynet.verification.judgement import Judgement, Settings, judge
+from tinynet.verification.judgement import Judgement, judge
 from tinynet.verification.naming import findings_of
 from tinynet.verification.observed import Fault
-from tinynet.verification.oracle import find_oracle, leaves_of
 from tinynet.verification.probes.claims import check_each, check_samplewise
+from tinynet.verification.readings import choose, computes_in_float32, with_updates
 from tinynet.verification.report import Probe, Report, Verdict
 from tinynet.verification.reproduce import command
-from tinynet.verification.tolerance import CHOICE, HANG_SECONDS, UNIT, K, distance
+from tinynet.verification.tolerance import HANG_SECONDS, UNIT, K
 
 
 def verify(
@@ -98,22 +96,16 @@ def verify(
         def work(watch: Watch) -> Report:
             settings = Settings(reference, dtypes, wanted, seed, watch)
             rng = np.random.default_rng(seed)
-            try:
-                subjects = watch.call(lambda: adapt(target, inputs=inputs, params=params, loss=loss, rng=rng))
-            except TargetError:
-                raise
-            except Exception as error:
-                raise TargetError(f"verify: the target cannot be called: {told(error)}; see inputs=") from error
+            subjects = _adapted(target, inputs, params, loss, watch, rng)
             subjects = [_restricted(s, wrt) for s in subjects]
             if intended is not None:
                 subjects = [as_intended(s, intended, watch) for s in subjects]
-            subject = _with_updates(_settled(subjects, settings, rng), settings, rng)
-            if settings.dtypes != ("float64",) and _is_single(subject, settings, inputs, rng):
+            subject = with_updates(choose(subjects, watch, rng), watch, rng)
+            if dtypes != ("float64",) and computes_in_float32(subject, watch, inputs, rng):
                 settings = dataclasses.replace(settings, dtypes=("float32",))
                 note = "computes in float32 whatever it is given, and is judged in float32 alone"
                 subject = dataclasses.replace(subject, notes=(*subject.notes, note))
-            judgement = judge(subject, settings)
-            judgement = _with_claims(judgement, target, loss, settings)
+            judgement = _with_claims(judge(subject, settings), target, loss, settings)
             if on_verdict is not None:
                 on_verdict(dataclasses.replace(_report(judgement, settings, 0.0, seed), findings=()))
             return _report(judgement, settings, seconds, seed)
@@ -127,8 +119,6 @@ def verify(
         except SystemExit as error:
             fault = Fault((), "exits", f"the target calls {told(error)}", "forward", where=line_of_error(error))
             report = _of_faults(target, [fault], seed)
-        except TargetError:
-            raise
         if report.findings and params is None and loss is None and reference is None and intended is None:
             options = {"seed": [str(seed)], "wrt": wrt or (), "probe": probes or ()}
             line = command(target, inputs, options | ({"dtype": dtypes} if len(dtypes) == 1 else {}))
@@ -172,6 +162,18 @@ def _wanted(probes: Iterable[str] | None) -> frozenset[str]:
     return names
 
 
+def _adapted(
+    target: Any, inputs: Any, params: Any, loss: Loss | None, watch: Watch, rng: np.random.Generator
+) -> list[Subject]:
+    """Return the readings of a target, the likeliest first."""
+    try:
+        return watch.call(lambda: adapt(target, inputs=inputs, params=params, loss=loss, rng=rng))
+    except TargetError:
+        raise
+    except Exception as error:
+        raise TargetError(f"verify: the target cannot be called: {told(error)}; see inputs=") from error
+
+
 def _restricted(subject: Subject, wrt: Iterable[str] | None) -> Subject:
     if wrt is None:
         return subject
@@ -180,112 +182,6 @@ def _restricted(subject: Subject, wrt: Iterable[str] | None) -> Subject:
     if unknown:
         raise TargetError(f"verify: wrt names {unknown[0]!r}; {subject.name} has {', '.join(subject.wrt)}")
     return subject.judged_for(names)
-
-
-def _settled(subjects: list[Subject], settings: Settings, rng: np.random.Generator) -> Subject:
-    """Return the reading of a target under which it is right at two draws; else the one that is least wrong."""
-    scored = []
-    for i, subject in enumerate(subjects):
-        if len(subjects) == 1 and subject.settle is None:
-            return subject
-        try:
-            subject, wrong = _score(subject, settings, rng)
-        except (Exception, Hang, SystemExit):
-            wrong = 1e6 + (0 if _runs(subject, settings) else 1e6)
-        if wrong == 0:
-            return subject
-        scored.append((wrong, i, subject))
-    return min(scored, key=lambda s: s[:2])[2]
-
-
-def _with_updates(subject: Subject, settings: Settings, rng: np.random.Generator) -> Subject:
-    """Return a subject that may write into the arguments that have no gradient and do not move y."""
-    first = execute(subject, subject.args, None, settings.watch)
-    outputs = _outputs(first)
-    if not first.mutated or not outputs or subject.contract:
-        return subject
-    run = execute(subject, subject.args, cotangent(outputs, rng), settings.watch)
-    lacking = [n for n in subject.inputs if (g := run.grads.get(n)) is None or g is MISSING]
-    written = [n for n in run.mutated if n in lacking]
-    moved = {n: a + rng.random(a.shape) if n in written and a.dtype.kind == "f" else a for n, a in subject.args.items()}
-    others = _outputs(execute(subject, moved, None, settings.watch))
-    if run.error is not None or not others or not written:
-        return subject
-    return subject.that_updates(written) if all(map(np.array_equal, outputs, others)) else subject
-
-
-def _is_single(subject: Subject, settings: Settings, inputs: Any, rng: np.random.Generator) -> bool:
-    """Return whether a target computes in float32: its forward pass, or its backward pass where it is given float32."""
-    if subject.contract or subject.library == "torch":
-        return False
-    first, near, far = (_moved(subject, settings, size, rng) for size in (0.0, 1e-12, 1e-5))
-    if not first or not near or not far or any(y.dtype != np.float64 for y in first):
-        return False  # a float32 result is judged as one
-    if all(map(np.array_equal, first, near)) and not any(map(np.array_equal, first, far)):
-        return True
-    given = [a.dtype for a in jax.tree.leaves(inputs) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
-    if not given or any(dtype != np.float32 for dtype in given):
-        return False
-    grads = execute(subject, subject.args, cotangent(first, rng), settings.watch).grads.values()
-    return any(getattr(g, "dtype", None) == np.float32 for g in grads)
-
-
-def _moved(subject: Subject, settings: Settings, size: float, rng: np.random.Generator) -> tuple[Array, ...]:
-    """Return y with the inputs moved by a share of their size; nothing where there is none."""
-    floats = [n for n in subject.inputs if subject.args[n].dtype.kind == "f"]
-    args = {n: a * (1 + size * rng.random(a.shape)) if n in floats else a for n, a in subject.args.items()}
-    run = execute(subject, args, None, settings.watch)
-    return _outputs(run) if floats else ()
-
-
-def _outputs(run: Run) -> tuple[Array, ...]:
-    """Return the arrays that a forward pass gave; nothing where it gave anything else."""
-    try:
-        leaves = leaves_of(run.y) if run.error is None else ()
-    except Exception:
-        return ()
-    return leaves if all(leaf.dtype.kind == "f" for leaf in leaves) else ()
-
-
-def _runs(subject: Subject, settings: Settings) -> bool:
-    run = execute(subject, subject.args, None, settings.watch)
-    if run.error is not None:
-        return False
-    try:
-        return all(leaf.dtype.kind in "fV" for leaf in leaves_of(run.y))
-    except Exception:
-        return False
-
-
-def _score(subject: Subject, settings: Settings, rng: np.random.Generator) -> tuple[Subject, float]:
-    """Return a subject that has settled where its gradients are, and how many of them are wrong at two draws."""
-    first = execute(subject, subject.args, None, settings.watch)
-    if first.error is not None:
-        raise first.error
-    outputs = leaves_of(first.y)
-    if any(leaf.dtype.kind not in "fV" for leaf in outputs):
-        raise TypeError("an output is no array of floating-point numbers")
-    oracle, draws = None, []
-    for _ in range(2):
-        dy = cotangent(outputs, rng)
-        if oracle is None:
-            if (tried := execute(subject, subject.args, dy, settings.watch)).error is not None:
-                raise tried.error  # before an oracle is made for a reading that does not even run
-            oracle = find_oracle(subject, settings.watch, dy)
-        draws.append((subject.args, dy, oracle(subject.args, dy)))
-    if subject.settle is not None:
-        subject = subject.settle(draws)
-    wrong = 0.0
-    for args, dy, exact in draws:
-        run = execute(subject, args, dy, settings.watch)
-        if run.error is not None:
-            raise run.error
-        for name, g in exact.grads.items():
-            got = run.grads.get(name)
-            fits = isinstance(got, (np.ndarray, np.generic, float)) and np.shape(got) == g.shape
-            size = float(np.max(np.abs(g), initial=0.0))
-            wrong += 2.0 if not fits else float(distance(np.asarray(got, np.float64), g) > CHOICE * size)
-    return subject, wrong
 
 
 def _with_claims(j: Judgement, target: Any, loss: Loss | None, settings: Settings) -> Judgement:
@@ -359,8 +255,6 @@ def _hung(target: Any, where: str, more: str, seed: int) -> Report:
 
 
 def _of_faults(target: Any, faults: list[Fault], seed: int) -> Report:
-    from tinynet.verification.adapters.subject import short
-
     nothing = Subject(name=short(target), args={}, wrt=(), inputs=(), start=lambda: None)  # type: ignore[arg-type, return-value]
     settings = Settings(None, (), frozenset(), seed, Watch(HANG_SECONDS))
     return _report(Judgement(nothing, faults=tuple(faults)), settings, 0.0, seed)

@@ -138,6 +138,10 @@ class Subject:
         """Return the same subject with other arrays."""
         return replace(self, args=args)
 
+    def shapes(self) -> str:
+        """Return the shapes of the inputs in a line: `x (2, 5, 4)`."""
+        return ", ".join(f"{n} {tuple(self.args[n].shape)}" for n in self.inputs)
+
     def judged_for(self, names: Collection[str]) -> Subject:
         """Return the same subject, and its variants, judged only for these of its gradients."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,8 +19,19 @@ import numpy as np
 from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array, Subject
-from tinynet.verification.examples import is_special, keeps_its_sign
+from tinynet.verification.bench import Bench
+from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
+from tinynet.verification.execution import Hang
 from tinynet.verification.jaxpr import bind, inner_jaxprs, line_of, user_frame
+from tinynet.verification.observed import Observed
+from tinynet.verification.oracle import JaxOracle
+from tinynet.verification.probes.compiled import backward_function
+from tinynet.verification.probes.lines import numbers_in
+from tinynet.verification.probes.values import run, run_all
+from tinynet.verification.report import Probe
+
+_NUMBERS = 8
+"""How many of the numbers that stand in the target's code are tried."""
 
 _SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e6, 0.1, 1e-2, 1e-4)
 
@@ -168,3 +180,69 @@ def look_for(
         if new.any():
             seen |= new
             yield dict(subject.args), larger, f"dy {scale:g} ×"
+
+
+def probe_branches(b: Bench, seen: Observed) -> Observed:
+    """Look for branches that no example took, compare there, and tell those that stay untaken."""
+    if seen.failed:
+        return Observed()
+    new = Observed(coverage=(Probe("branches"),))
+    if isinstance(b.oracle, JaxOracle) and not b.oracle.eager and b.may_grow:
+        new += _of_arrays(b, b.oracle, seen)
+    if not new.stopped:
+        new += run_all(b, _at_numbers(b), seen + new)
+    return new + Observed(unreached=tuple(f"{place}: {text}" for place, text in b.lines.missed()))
+
+
+def _of_arrays(b: Bench, oracle: JaxOracle, seen: Observed) -> Observed:
+    """Compare on sides of comparisons between arrays that no example took."""
+    new, sides = _sides_of_target(b, oracle)
+    if not sides.places:
+        return new
+    taken = sides.taken(b.subject.args, b.dy)
+    base = {n: a.shape for n, a in b.subject.args.items()}
+    for c in seen.comparisons:
+        if (
+            c.dtype == "float64"
+            and c.probe != "zeros and ties"  # where equal numbers take sides that they do not test
+            and {n: a.shape for n, a in c.args.items()} == base
+            and c.subject.pure is b.subject.pure
+        ):
+            taken = taken | sides.taken(c.args, c.dy)
+    for args, dy, label in look_for(sides, taken, b.subject, b.dy):
+        new += run(b, Example("branches", b.subject.at(args), dy, label), seen + new)
+    left = [f"{place}: {text}" for (place, text), both in zip(sides.places, taken, strict=True) if not both.all()]
+    return new + Observed(unreached=tuple(left))
+
+
+def _sides_of_target(b: Bench, oracle: JaxOracle) -> tuple[Observed, Sides]:
+    """Return the comparisons in forward and backward; of the forward alone where the backward cannot be traced."""
+    for manners in dict.fromkeys((oracle.manners, True)):
+        try:
+            traced = partial(sides_of, backward_function(b.subject, manners), b.subject.args, b.dy)
+            return Observed(), b.watch.call(traced)
+        except (Exception, Hang):
+            continue
+    program = oracle.program(b.subject.args)
+    note = "branches of the backward pass were followed by line only: it cannot be traced"
+    return Observed(notes=(note,)), sides_of(lambda args, dy: program(args), b.subject.args, b.dy)
+
+
+def _at_numbers(b: Bench) -> Iterator[Example]:
+    """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each."""
+    for number in sorted(numbers_in(b.subject))[:_NUMBERS]:
+        if b.batch is not None and b.may_grow and number == int(number) and 2 < number <= 512:
+            m = int(number) + 1
+            other = b.subject.at(with_batch(b.subject.args, b.batch, m, b.rng))
+            if (dy := b.draw(other)) is not None:
+                yield Example("branches", other, dy, f"batch {m}", ours=True)
+        for name in b.subject.wrt if b.lines.missed() else ():
+            a = b.subject.args[name]
+            size = float(np.max(np.abs(a), initial=0.0))
+            if not size or (not number and keeps_its_sign(b.subject, name)):
+                continue
+            for factor in (2 * number / size, -2 * number / size) if number else (-1.0,):
+                if b.lines.missed():
+                    other = b.subject.at({**b.subject.args, name: a * factor})
+                    dy = cotangent(b.shapes.of(other, other.args), b.rng)
+                    yield Example("branches", other, dy, f"{name} {factor:.3g} ×")

@@ -1,0 +1,85 @@
+"""What is right though it differs: another slope at a kink, and digits that rounding takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinynet.verification.adapters.subject import Array, Oracle
+from tinynet.verification.comparison import Comparison, without
+from tinynet.verification.execution import Hang, Run, Watch, execute
+from tinynet.verification.kinks import accept_kinks
+from tinynet.verification.probes.compiled import own_rounding
+from tinynet.verification.tolerance import ROUNDED, ROUNDS_ALIKE, ROUNDS_AWAY, SATURATES, bound, distance, unit_of
+
+Reader = Callable[[Run], Mapping[str, Any]]
+"""Where a run has the gradients that are judged: those of `backward`, or of `param_grads`."""
+
+
+def at_kinks(c: Comparison, oracle: Oracle, read: Reader, rng: np.random.Generator, watch: Watch) -> Comparison:
+    """Return the comparison without the gradients that are right at a kink."""
+    if not c.wrong:
+        return c
+
+    def pull(one: tuple[Array, ...]) -> Mapping[str, Any]:
+        return read(execute(c.subject, c.args, one, watch))
+
+    try:
+        return accept_kinks(c, oracle, pull, rng)
+    except Exception:
+        return c
+
+
+def without_own_rounding(c: Comparison, rng: np.random.Generator, watch: Watch) -> Comparison:
+    """Return the comparison without the errors that the target's own operations make, as in p − y where p is nearly 1.
+
+    JAX may add up the same terms in an order in which fewer digits are lost.
+    """
+    unit = unit_of(c.dtype)
+    errors = {n: _error(c, n) for n in c.wrong}
+    terms = [1.0, *(float(np.max(np.abs(a), initial=0.0)) for a in c.args.values() if a.dtype.kind == "f")]
+    sizes = max(float(np.max(np.abs(d), initial=0.0)) for d in c.dy) * max(terms)
+    if not c.wrong or not c.subject.contract or min(errors.values()) > ROUNDED * unit * sizes:
+        return c
+    try:
+        moves = own_rounding(c.subject, c.dy, unit, rng, watch)
+    except (Exception, Hang):
+        return c
+    allowed = {n: bound(c.exact.grads[n], unit=unit, spread=moves.get(n, 0.0), depth=c.subject.depth) for n in c.wrong}
+    lost = frozenset(n for n in c.wrong if errors[n] <= allowed[n])
+    return without(c, lost, f"{', '.join(sorted(lost))}: digits are lost where terms cancel" if lost else "")
+
+
+def without_rounding(c: Comparison, oracle: Oracle, read: Reader, watch: Watch) -> Comparison:
+    """Return the comparison without the errors that are rounding where the forward pass saturates and terms cancel.
+
+    Rounding is as much smaller in float64 as its spacing is; a wrong formula is as wrong in both. What saturates in
+    one number type is not yet saturated in the other, so smaller inputs are looked at too.
+    """
+    other, share = ("float32", ROUNDS_AWAY) if c.dtype == "float64" else ("float64", ROUNDS_ALIKE)
+    rounded: set[str] = set()
+    for fraction in SATURATES:
+        if rounded == c.wrong:
+            break
+        args = {
+            n: (a * fraction if n in c.subject.inputs else a).astype(other) if a.dtype.kind == "f" else a
+            for n, a in c.args.items()
+        }
+        dy = tuple(d.astype(other) for d in c.dy)
+        run = execute(c.subject.at(args), args, dy, watch)
+        if run.error is not None:
+            break
+        exact, there = oracle(args, dy).grads, read(run)
+        for name in c.wrong - rounded:
+            if isinstance(there.get(name), np.ndarray) and there[name].shape == exact[name].shape:
+                error = _error(c, name)
+                if np.isfinite(error) and error <= share * distance(there[name].astype(np.float64), exact[name]):
+                    rounded.add(name)
+    names = ", ".join(sorted(rounded))
+    return without(c, frozenset(rounded), f"{names}: digits are lost where terms cancel ({c.label})" if rounded else "")
+
+
+def _error(c: Comparison, name: str) -> float:
+    return distance(np.asarray(c.got[name], np.float64), c.exact.grads[name])

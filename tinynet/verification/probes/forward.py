@@ -1,0 +1,88 @@
+"""The forward pass beside itself as the oracle runs it, and beside `reference=`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinynet.verification.adapters.subject import Array, Exact, Subject
+from tinynet.verification.bench import Bench
+from tinynet.verification.examples import Example
+from tinynet.verification.execution import full_precision, told
+from tinynet.verification.observed import Fault, Observed
+from tinynet.verification.oracle import leaves_of, rounding, spread
+from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import bound, distance, unit_of
+
+
+@dataclass(frozen=True)
+class _Other:
+    """What y is compared with: its outputs, what it is called, and the fault where y differs."""
+
+    y: tuple[Array, ...]
+    name: str
+    fault: str
+
+
+def compare_forward(
+    b: Bench, e: Example, subject: Subject, dy: tuple[Array, ...], y: tuple[Array, ...], exact: Exact, dtype: str
+) -> Observed:
+    """Compare y at an example with the oracle's and the reference's.
+
+    Args:
+        subject: the target with the arrays of this example in `dtype`; dy: the cotangent.
+        y: what it gave; exact: what the oracle gives.
+    """
+    unit = unit_of("float32" if any(v.dtype == np.float32 for v in y) else dtype)
+    others, seen = _reference(b, e, subject)
+    ratios, moved = [0.0], list[float]()
+    for other in (_Other(exact.y, "the forward pass as the oracle runs it", "forward differs"), *others):
+        for mine, theirs in zip(y, other.y, strict=False):
+            if not np.isfinite(theirs).all():
+                seen += Observed(notes=(f"{other.name} has no finite value at: {e.label or e.probe}",))
+                continue
+            if mine.shape != theirs.shape:
+                text = f"y has shape {mine.shape}; {other.name} gives {theirs.shape}"
+                seen += Observed(faults=(Fault(("y",), other.fault, text, "forward"),))
+                continue
+            theirs = np.asarray(theirs, np.float64)
+            off, allowed = distance(mine.astype(np.float64), theirs), bound(theirs, unit=unit, depth=subject.depth)
+            if off > allowed and np.isfinite(off):
+                moved = moved or _movement(b, subject, dy, exact, unit)
+                allowed = bound(theirs, unit=unit, spread=max(moved), depth=subject.depth)
+                # What is far smaller than y usually is may be lost in rounding, or be zero.
+                allowed = max(allowed, bound(np.array(b.size_of_y), unit=unit))
+            if not off <= allowed:
+                text = f"y differs from {other.name} ({e.label or e.probe})"
+                seen += Observed(faults=(
+                    Fault(("y",), other.fault, text, "forward", got=mine, expected=theirs, tolerance=allowed,
+                          shapes=(subject.shapes(),)),
+                ))  # fmt: skip
+            ratios.append(off / allowed if allowed else 0.0)
+    return seen + Observed(coverage=(Probe("forward", dtype, ratios={"y": max(ratios)}),))
+
+
+def _reference(b: Bench, e: Example, subject: Subject) -> tuple[list[_Other], Observed]:
+    """Return what `reference=` gives at an example, if there is one; else why it was not compared."""
+    if b.settings.reference is None or subject.reference is None:
+        return [], Observed()
+    try:
+        with full_precision():  # for one that is written in JAX
+            out = subject.reference(b.settings.reference, {n: np.array(a) for n, a in subject.args.items()})
+        if out is None:
+            raise ValueError("it returns None; expected y")
+        y = tuple(np.asarray(leaf, np.float64) for leaf in leaves_of(out))
+    except Exception as error:
+        note = f"reference= was not compared at {e.label or e.probe}: {told(error)}"
+        reason = f"reference= raises {told(error)}" if e.probe == "rectangular" else ""
+        return [], Observed(notes=(note,), reason=reason)
+    return [_Other(y, "reference=", "forward differs from the reference")], Observed()
+
+
+def _movement(b: Bench, subject: Subject, dy: tuple[Array, ...], exact: Exact, unit: float) -> list[float]:
+    """Return how far rounding moves each output."""
+    oracle = b.oracles.of(subject)
+    rounded = rounding(oracle, subject.args, dy, exact, unit, b.rng)
+    shifted = spread(oracle, subject.args, dy, unit, b.rng)
+    return [max(float(np.max(m, initial=0)) for m in pair) for pair in zip(shifted.y, rounded.y, strict=True)]
