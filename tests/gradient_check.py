@@ -10,7 +10,7 @@ from tinynet.arrays import is_array
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
-from tinynet.verification.tolerance import UNIT, K, ulps
+from tinynet.verification.tolerance import UNIT, K, distance
 
 UNIT_32 = 2.0**-23
 
@@ -108,3 +108,10 @@ def _loss_by_jax(loss: Loss, y_hat: Any, y: Any) -> Any:
 
 def _as(a: Any, dtype: Any) -> Any:
     return a.astype(dtype) if is_array(a) and a.dtype.kind == "f" else a
+
+
+def ulps(got: Any, exact: Any) -> float:
+    """Return max|got − exact| in units of 2⁻⁵² · max|exact|."""
+    got, exact = np.asarray(got, np.float64), np.asarray(exact, np.float64)
+    worst = distance(got, exact)
+    return worst / (UNIT * float(np.max(np.abs(exact)))) if worst else 0.0

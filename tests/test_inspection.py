@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tests.gradient_check import ulps
 from tinynet.inspection import history_table
 from tinynet.trees import leaves
-from tinynet.verification.tolerance import K, ulps
+from tinynet.verification.tolerance import K
 
 # M. Mazur, A step by step backpropagation example, 2015: 2-2-2 sigmoid, one sample, E = ½ Σ (ŷ − y)².
 NET = tn.Sequential(tn.Linear(2, 2), tn.Sigmoid(), tn.Linear(2, 2), tn.Sigmoid())

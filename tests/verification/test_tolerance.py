@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet.verification.tolerance import UNIT, K, bound, distance, ulps
+from tests.gradient_check import ulps
+from tinynet.verification.tolerance import UNIT, K, bound, distance
 
 RNG = np.random.default_rng(6)
 

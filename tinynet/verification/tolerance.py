@@ -91,10 +91,3 @@ def distance(got: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
         difference = np.where(got == exact, 0.0, np.abs(got - exact))
     worst = float(np.max(difference))
     return worst if worst == worst else float("inf")
-
-
-def ulps(got: npt.ArrayLike, exact: npt.ArrayLike) -> float:
-    """Return max|got − exact| in units of 2⁻⁵² · max|exact|."""
-    got, exact = np.asarray(got, np.float64), np.asarray(exact, np.float64)
-    worst = distance(got, exact)
-    return worst / (UNIT * float(np.max(np.abs(exact)))) if worst else 0.0
