@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,13 +64,15 @@ def compare(
     rng: np.random.Generator,
     usual: Mapping[str, float],
     exact: Exact | None = None,
+    known: Collection[str] = (),
 ) -> Comparison:
     """Compare the gradients `grads` of a run with the oracle's.
 
     Args:
         usual: the largest exact entry of each gradient where nothing is saturated. A factor such as 1 − a is off by u,
             however small it is: there the error may be u of what the gradient usually is, and a note says so.
-        exact: what is exact, where it is known already.
+        exact: what is exact, where it is computed already.
+        known: the gradients that are known to be wrong, whose error is no rounding.
     """
     exact = oracle(subject.args, dy) if exact is None else exact
     single = is_single(subject, run, dtype)
@@ -86,29 +88,9 @@ def compare(
             notes.append(note)
         if array is not None:
             got[name] = array
-    tolerance = {n: bound(exact.grads[n], unit=unit, depth=subject.depth) for n in subject.wrt}
     errors = {n: distance(np.asarray(g, np.float64), exact.grads[n]) for n, g in got.items()}
-    uncertainty: Mapping[str, Array] = getattr(exact, "uncertainty", {})
-    suspect = [n for n, error in errors.items() if not error <= tolerance[n]]
-    if suspect and all(np.isfinite(errors[n]) for n in suspect):
-        moves = spread(oracle, subject.args, dy, unit, rng)
-        rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
-        for name in suspect:
-            moved = max(_without_ties(moves.grads[name], exact, name), float(np.max(rounded[name], initial=0.0)))
-            tolerance[name] = bound(exact.grads[name], unit=unit, spread=moved, depth=subject.depth)
-            terms = max(largest_of(exact), *usual.values(), 0.0)
-            if largest_of(exact, name) <= CANCELLED * terms:
-                tolerance[name] = max(tolerance[name], bound(np.array(terms), unit=unit, depth=subject.depth))
-            tolerance[name] = max(tolerance[name], float(np.max(uncertainty.get(name, 0.0), initial=0.0)))
-            excused = 2 * bound(np.array(usual.get(name, 0.0)), unit=unit, depth=subject.depth)
-            if tolerance[name] < errors[name] <= excused:
-                digits = -np.log10(
-                    max(errors[name] / max(float(np.max(np.abs(exact.grads[name]), initial=0)), 1e-300), 1e-17)
-                )
-                notes.append(
-                    f"{name} keeps {max(0, digits):.0f} digits where the forward pass saturates ({label or probe})"
-                )
-                tolerance[name] = excused
+    tolerance, excuses = _tolerances(subject, oracle, dy, exact, errors, unit, usual, known, rng)
+    notes += [f"{excuse} ({label or probe})" for excuse in excuses]
     misshapen = {
         n: np.asarray(grads[n]) for n, (fault, _) in form.items() if fault in ("wrong shape", "kept a dimension")
     }
@@ -116,6 +98,53 @@ def compare(
     wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
     told = tuple(dict.fromkeys(notes))
     return Comparison(probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen)
+
+
+def _tolerances(
+    subject: Subject,
+    oracle: Oracle,
+    dy: tuple[Array, ...],
+    exact: Exact,
+    errors: Mapping[str, float],
+    unit: float,
+    usual: Mapping[str, float],
+    known: Collection[str],
+    rng: np.random.Generator,
+) -> tuple[dict[str, float], list[str]]:
+    """Return how far each gradient may be off, and what more than the rule was allowed.
+
+    What moves when the inputs or the operations are rounded is looked at only for gradients that are farther off.
+    """
+    depth = subject.depth
+    tolerance = {n: bound(exact.grads[n], unit=unit, depth=depth) for n in subject.wrt}
+    suspect = [n for n, error in errors.items() if not error <= tolerance[n]]
+    if not all(np.isfinite(errors[n]) for n in suspect):
+        return tolerance, []
+
+    def raise_for(moved: Mapping[str, float]) -> list[str]:
+        for n, far in moved.items():
+            tolerance[n] = max(tolerance[n], bound(exact.grads[n], unit=unit, spread=far, depth=depth))
+        return [n for n in moved if not errors[n] <= tolerance[n]]
+
+    if suspect:
+        moves = spread(oracle, subject.args, dy, unit, rng).grads
+        suspect = raise_for({n: _without_ties(moves[n], exact, n) for n in suspect})
+    if not set(suspect) <= set(known):
+        rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
+        suspect = raise_for({n: float(np.max(rounded[n], initial=0.0)) for n in suspect})
+    uncertainty: Mapping[str, Array] = getattr(exact, "uncertainty", {})
+    terms = max(largest_of(exact), *usual.values(), 0.0)
+    excuses = []
+    for n in suspect:
+        if largest_of(exact, n) <= CANCELLED * terms:
+            tolerance[n] = max(tolerance[n], bound(np.array(terms), unit=unit, depth=depth))
+        tolerance[n] = max(tolerance[n], float(np.max(uncertainty.get(n, 0.0), initial=0.0)))
+        excused = 2 * bound(np.array(usual.get(n, 0.0)), unit=unit, depth=depth)
+        if tolerance[n] < errors[n] <= excused:
+            digits = -np.log10(max(errors[n] / max(largest_of(exact, n), 1e-300), 1e-17))
+            excuses.append(f"{n} keeps {max(0, digits):.0f} digits where the forward pass saturates")
+            tolerance[n] = excused
+    return tolerance, excuses
 
 
 def is_single(subject: Subject, run: Run, dtype: str) -> bool:
@@ -194,6 +223,11 @@ def largest_of(exact: Exact, name: str | None = None) -> float:
     """Return the largest entry of one exact gradient, or of all of them."""
     names = exact.grads if name is None else (name,)
     return max((float(np.max(np.abs(exact.grads[n]), initial=0.0)) for n in names), default=0.0)
+
+
+def tells(c: Comparison, name: str) -> bool:
+    """Return whether a comparison tells a right gradient from zero: one that is smaller than its tolerance does not."""
+    return largest_of(c.exact, name) > c.tolerance[name]
 
 
 def _without_ties(moves: Array, exact: Exact, name: str) -> float:

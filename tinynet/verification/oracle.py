@@ -21,7 +21,7 @@ from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
-from tinynet.verification.tolerance import JUMP, ROUNDINGS
+from tinynet.verification.tolerance import JUMP, LOST, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
 
 ERRORS = 4093
@@ -177,7 +177,8 @@ def rounding(
     """Return how far rounding inside the forward pass and its derivative moves y and the gradients.
 
     Where terms cancel, their rounding stays, which no movement of the inputs shows. What moves no further under an
-    error 64 times as large jumps from one side of a tie to the other, and is none of it.
+    error 64 times as large jumps from one side of a tie to the other, and is none of it, unless y has lost its digits
+    too, as log(1 − a) has where a is nearly 1.
     """
 
     def largest(center: Exact, runs: list[Exact]) -> Exact:
@@ -200,6 +201,10 @@ def rounding(
         far = largest(center, [oracle.with_rounding(args, dy, 64 * unit, rng)])
     except Exception:
         return nothing
+
+    moved = zip(near.y, exact.y, strict=True)
+    if any(float(np.max(m, initial=0.0)) > LOST * unit * float(np.max(np.abs(y), initial=0.0)) for m, y in moved):
+        return near
 
     def smooth(at: Array, nominal: Array, further: Array) -> Array:
         jumps = (at > JUMP * np.max(np.abs(nominal), initial=0.0)) & (further < 8 * at)

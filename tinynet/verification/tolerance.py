@@ -45,6 +45,9 @@ ROUNDS_ALIKE = 2.0**32
 ROUNDED = 2.0**16
 """Beyond so many units of the numbers that go in, an error is no rounding of the target's own operations."""
 
+LOST = 2.0**20
+"""An output has lost its digits if it moves by more units than this when each operation is off by one."""
+
 SATURATES = (1.0, 0.8, 0.65, 0.5)
 """At which shares of the inputs rounding is compared between number types, one of which saturates before the other."""
 

@@ -49,10 +49,11 @@ def compare_forward(
             theirs = np.asarray(theirs, np.float64)
             off, allowed = distance(mine.astype(np.float64), theirs), bound(theirs, unit=unit, depth=subject.depth)
             if off > allowed and np.isfinite(off):
-                moved = moved or _movement(b, subject, dy, exact, unit)
-                allowed = bound(theirs, unit=unit, spread=max(moved), depth=subject.depth)
                 # What is far smaller than y usually is may be lost in rounding, or be zero.
                 allowed = max(allowed, bound(np.array(b.size_of_y), unit=unit))
+            if off > allowed and np.isfinite(off):
+                moved = moved or _movement(b, subject, dy, exact, unit)
+                allowed = max(allowed, bound(theirs, unit=unit, spread=max(moved), depth=subject.depth))
             if not off <= allowed:
                 text = f"y differs from {other.name} ({e.label or e.probe})"
                 seen += Observed(faults=(

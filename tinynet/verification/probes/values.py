@@ -86,7 +86,7 @@ def compared(
     larger = _growth(b.subject.args, subject.args)
     options: dict[str, Any] = {
         "label": e.label, "dtype": dtype, "rng": b.rng, "usual": {n: size * larger for n, size in usual.items()},
-        "exact": exact,
+        "exact": exact, "known": known_wrong(seen),
     }  # fmt: skip
     c = compare(subject, oracle, dy, ran, ran.grads, probe=e.probe, **options)
     c = _excused(b, e, c, oracle, _grads, seen)
@@ -116,6 +116,11 @@ def usual_sizes(seen: Observed) -> dict[str, float]:
     """Return the largest entry of each exact gradient where nothing is saturated."""
     plain = [c for c in seen.comparisons if c.probe in ("rectangular", "tiny")]
     return {n: max(largest_of(c.exact, n) for c in plain if n in c.subject.wrt) for c in plain for n in c.subject.wrt}
+
+
+def known_wrong(seen: Observed) -> set[str]:
+    """Return the gradients that are wrong at the plain examples: nothing is looked for that could excuse them."""
+    return {n for c in seen.comparisons if c.probe == "rectangular" for n in c.wrong}
 
 
 def raised(b: Bench, e: Example, ran: Run, seen: Observed, dtype: str) -> Observed:
@@ -169,13 +174,10 @@ def _short_grads(ran: Run) -> Mapping[str, Any]:
 
 
 def _excused(b: Bench, e: Example, c: Comparison, oracle: Oracle, read: Reader, seen: Observed) -> Comparison:
-    """Return the comparison without what is right at a kink, or lost in rounding far out.
-
-    Of gradients that are wrong at the plain examples already nothing is looked for that could excuse them far out.
-    """
+    """Return the comparison without what is right at a kink, or lost in rounding far out."""
     if isinstance(oracle, NumericalOracle):
         return c
-    if e.probe not in SHAPES and c.wrong <= {n for d in seen.comparisons if d.probe == "rectangular" for n in d.wrong}:
+    if c.wrong <= known_wrong(seen):
         return c
     c = at_kinks(c, oracle, read, b.rng, b.watch)
     if e.probe in (*SHAPES, "cotangents"):
