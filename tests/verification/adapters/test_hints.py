@@ -115,3 +115,21 @@ def test_the_command_line_says_it_in_one_line(arguments, message, capsys):
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+class OfFlax:
+    """As a module of Flax's or Haiku's: its parameters are no part of it."""
+
+    def init(self, key, x):
+        return {"W": np.ones((x.shape[-1], 2))}
+
+    def apply(self, params, x):
+        return x @ params["W"]
+
+    def __call__(self, x):
+        raise RuntimeError("call this through apply")
+
+
+def test_a_module_whose_parameters_stand_apart_is_told_to_be_given_as_a_function_of_both():
+    with pytest.raises(tn.TargetError, match=r"lambda params, x: module\.apply\(params, x\)"):
+        tn.verify(OfFlax(), inputs=(5, 3))

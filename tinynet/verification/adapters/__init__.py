@@ -82,7 +82,12 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
     except Exception as error:
         if (found := adapt_jax(target, inputs, rng)) is not None:
             return found
-        raise TargetError(f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}") from error
+        hint = (
+            "; its parameters stand apart: give the function of both, lambda params, x: module.apply(params, x), and "
+        )
+        hint = f"{hint}inputs=(params, x)" if hasattr(target, "apply") and hasattr(target, "init") else ""
+        text = f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}"
+        raise TargetError(text + hint) from error
     if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):
         return adapt_closure(target, out[-1], inputs, rng)
     if value_and_gradient(out) is not None:
