@@ -133,7 +133,9 @@ def signature_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return []
+        count = getattr(function, "nin", 0)  # of a ufunc, which has had a signature since NumPy 2.4
+        names = ["x"] if count == 1 else [f"x{i + 1}" for i in range(count)]
+        return [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names]
 
 
 def as_array(value: Any, name: str) -> Array:
