@@ -97,9 +97,14 @@ class Bench:
         return isinstance(self.oracle, NumericalOracle)
 
     @property
+    def is_large(self) -> bool:
+        """Whether each run of the target takes long."""
+        return sum(a.size for a in self.subject.args.values()) > LARGE
+
+    @property
     def may_grow(self) -> bool:
         """Whether larger arrays than given cost little more."""
-        if sum(a.size for a in self.subject.args.values()) > LARGE:
+        if self.is_large:
             return False
         oracle = self.oracle
         return not isinstance(oracle, JaxOracle) or oracle.eager or not is_long(oracle.program(self.subject.args))

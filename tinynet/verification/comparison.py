@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ class Comparison:
     label: str = ""
     notes: tuple[str, ...] = ()
     misshapen: Mapping[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def sizes(self) -> Mapping[str, float]:
+        """The largest entry of each exact gradient that is judged."""
+        return {n: largest_of(self.exact, n) for n in self.subject.wrt}
 
     @property
     def args(self) -> Args:
@@ -127,7 +133,7 @@ def _tolerances(
         return [n for n in moved if not errors[n] <= tolerance[n]]
 
     if suspect:
-        moves = spread(oracle, subject.args, dy, unit, rng).grads
+        moves = spread(oracle, subject.args, dy, exact, unit, rng).grads
         suspect = raise_for({n: _without_ties(moves[n], exact, n) for n in suspect})
     if not set(suspect) <= set(known):
         rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
@@ -227,7 +233,7 @@ def largest_of(exact: Exact, name: str | None = None) -> float:
 
 def tells(c: Comparison, name: str) -> bool:
     """Return whether a comparison tells a right gradient from zero: one that is smaller than its tolerance does not."""
-    return largest_of(c.exact, name) > c.tolerance[name]
+    return c.sizes[name] > c.tolerance[name]
 
 
 def _without_ties(moves: Array, exact: Exact, name: str) -> float:

@@ -338,11 +338,13 @@ def _snapshot(y: Any) -> Any:
 
 
 def _changed(given: Mapping[str, Any], pristine: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        n
-        for n, a in given.items()
-        if isinstance(a, np.ndarray) and n in pristine and a.tobytes() != np.asarray(pristine[n], a.dtype).tobytes()
-    )
+    """Return the names of the arrays that are not as they were."""
+
+    def same(a: Array, b: Array) -> bool:
+        return np.array_equal(a, b) or (a.dtype.kind == "f" and np.array_equal(a, b, equal_nan=True))
+
+    arrays = {n: a for n, a in given.items() if isinstance(a, np.ndarray) and n in pristine}
+    return tuple(n for n, a in arrays.items() if not same(a, np.asarray(pristine[n], a.dtype)))
 
 
 @contextlib.contextmanager

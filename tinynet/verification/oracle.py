@@ -158,16 +158,17 @@ def leaves_of(y: Any) -> tuple[Array, ...]:
     return tuple(np.asarray(leaf) for leaf in jax.tree.leaves(y))
 
 
-def spread(oracle: Oracle, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
+def spread(
+    oracle: Oracle, args: Args, dy: tuple[Array, ...], exact: Exact, unit: float, rng: np.random.Generator
+) -> Exact:
     """Return how far y and each gradient move, at most, when every input moves by ±1 unit in its last place."""
-    at = oracle(args, dy)
     moved = [
         oracle(nudged(args, unit, rng), tuple(d * (1 + unit * _signs(np.shape(d), rng)) for d in dy))
         for _ in range(ROUNDINGS)
     ]
     return Exact(
-        tuple(np.max([np.abs(m.y[i] - y) for m in moved], axis=0) for i, y in enumerate(at.y)),
-        {name: np.max([np.abs(m.grads[name] - g) for m in moved], axis=0) for name, g in at.grads.items()},
+        tuple(np.max([np.abs(m.y[i] - y) for m in moved], axis=0) for i, y in enumerate(exact.y)),
+        {name: np.max([np.abs(m.grads[name] - g) for m in moved], axis=0) for name, g in exact.grads.items()},
     )
 
 
@@ -223,7 +224,7 @@ def nudged(args: Args, unit: float, rng: np.random.Generator) -> dict[str, Array
 
 def as_float64(args: Args) -> dict[str, Array]:
     """Return the arrays with the floating-point ones in float64."""
-    return {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in args.items()}
+    return {n: a.astype(np.float64, copy=False) if a.dtype.kind == "f" else a for n, a in args.items()}
 
 
 def loss_grads(net: Layer, loss: Loss, params: Params, x: Any, y: Any) -> tuple[Params, Any]:

@@ -85,5 +85,5 @@ def _movement(b: Bench, subject: Subject, dy: tuple[Array, ...], exact: Exact, u
     """Return how far rounding moves each output."""
     oracle = b.oracles.of(subject)
     rounded = rounding(oracle, subject.args, dy, exact, unit, b.rng)
-    shifted = spread(oracle, subject.args, dy, unit, b.rng)
+    shifted = spread(oracle, subject.args, dy, exact, unit, b.rng)
     return [max(float(np.max(m, initial=0)) for m in pair) for pair in zip(shifted.y, rounded.y, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Malformed, Oracle, Subject
 from tinynet.verification.bench import Bench
-from tinynet.verification.comparison import Comparison, compare, largest_of
+from tinynet.verification.comparison import Comparison, compare
 from tinynet.verification.examples import SHAPES, Example, Refused
 from tinynet.verification.excuses import Reader, at_kinks, without_own_rounding, without_rounding
 from tinynet.verification.execution import Hang, Run, Watch, execute, line_of_error, told
@@ -115,7 +115,7 @@ def recorded(b: Bench, c: Comparison) -> Observed:
 def usual_sizes(seen: Observed) -> dict[str, float]:
     """Return the largest entry of each exact gradient where nothing is saturated."""
     plain = [c for c in seen.comparisons if c.probe in ("rectangular", "tiny")]
-    return {n: max(largest_of(c.exact, n) for c in plain if n in c.subject.wrt) for c in plain for n in c.subject.wrt}
+    return {n: max(c.sizes[n] for c in plain if n in c.sizes) for n in {n for c in plain for n in c.sizes}}
 
 
 def known_wrong(seen: Observed) -> set[str]:
