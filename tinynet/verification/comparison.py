@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ class Comparison:
         wrong: the names of those beyond it.
         notes: what is worth knowing though it is not wrong.
         misshapen: the gradients of another shape than their array.
+        sizes: the largest entry of each exact gradient.
     """
 
     probe: str
@@ -46,11 +46,7 @@ class Comparison:
     label: str = ""
     notes: tuple[str, ...] = ()
     misshapen: Mapping[str, Array] = field(default_factory=dict)
-
-    @cached_property
-    def sizes(self) -> Mapping[str, float]:
-        """The largest entry of each exact gradient that is judged."""
-        return {n: largest_of(self.exact, n) for n in self.subject.wrt}
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def args(self) -> Args:
@@ -103,7 +99,10 @@ def compare(
     ratios = {n: _ratio(errors[n], tolerance[n]) for n in got}
     wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
     told = tuple(dict.fromkeys(notes))
-    return Comparison(probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen)
+    sizes = {n: largest_of(exact, n) for n in subject.wrt}
+    return Comparison(
+        probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen, sizes
+    )
 
 
 def _tolerances(
@@ -251,3 +250,9 @@ def without(comparison: Comparison, names: frozenset[str], note: str) -> Compari
     ratios = {n: (min(r, 1.0) if n in names else r) for n, r in comparison.ratios.items()}
     notes = (*comparison.notes, *([note] if note else []))
     return replace(comparison, wrong=comparison.wrong - names, ratios=ratios, notes=notes)
+
+
+def slim(comparison: Comparison) -> Comparison:
+    """Return a comparison without its gradients, for one that was right and whose arrays are large."""
+    got = dict.fromkeys(comparison.got, np.zeros(0))
+    return replace(comparison, got=got, exact=Exact((), dict.fromkeys(comparison.exact.grads, np.zeros(0))))

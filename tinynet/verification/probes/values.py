@@ -11,7 +11,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Malformed, Oracle, Subject
 from tinynet.verification.bench import Bench
-from tinynet.verification.comparison import Comparison, compare
+from tinynet.verification.comparison import Comparison, compare, slim
 from tinynet.verification.examples import SHAPES, Example, Refused
 from tinynet.verification.excuses import Reader, at_kinks, without_own_rounding, without_rounding
 from tinynet.verification.execution import Hang, Run, Watch, execute, line_of_error, told
@@ -41,7 +41,8 @@ def run_all(b: Bench, examples: Iterable[Example | Refused], seen: Observed, dty
 def run(b: Bench, e: Example, seen: Observed, dtype: str = "float64") -> Observed:
     """Run forward and backward on one example and compare; what there is nothing to compare of, the coverage says."""
     dtype = dtype if dtype in b.settings.dtypes else "float32"
-    subject = e.subject.at({n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in e.subject.args.items()})
+    args = {n: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a for n, a in e.subject.args.items()}
+    subject = e.subject.at(args)
     dy = tuple(d.astype(dtype) for d in e.dy)
     with b.lines if e.probe != "empty batch" else contextlib.nullcontext():  # which takes a side and compares nothing
         ran = execute(subject, subject.args, dy, b.watch)
@@ -109,6 +110,7 @@ def compared(
 def recorded(b: Bench, c: Comparison) -> Observed:
     """Return a comparison with its notes and its line in the coverage."""
     name = c.probe if c.dtype == "float64" or "float64" not in b.settings.dtypes else "float32"
+    c = slim(c) if b.is_large and not c.wrong and not c.form and c.probe not in SHAPES else c
     return Observed((c,), coverage=(Probe(name, c.dtype, ratios=dict(c.ratios), note=c.label),), notes=c.notes)
 
 
