@@ -169,6 +169,11 @@ from tinynet.inspection import history_table
 from tests.test_inspection import NET, PARAMS, X, Y
 print(tn.trace(NET, tn.SquaredError(), PARAMS, X, Y))
 print(tn.summary(NET, X))
+print(tn.fit(NET, tn.SquaredError(), X, Y, optimizer=tn.SGD(0.5), epochs=2))
+report = tn.verify(tn.Sigmoid(), probes=["rectangular", "saturated"])
+print(report, *report.coverage, sep="\\n")
+report = tn.verify((lambda x: x * x, lambda args, dy: (dy * args[0],)), inputs=((2, 3),))
+print(report, *report.findings, sep="\\n")
 """
 
 

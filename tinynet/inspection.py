@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -26,24 +28,40 @@ _ASCII = {"delta": "δ", "dE/da": "∂E/∂a", "f'": "f′"}
 
 # Text for any terminal
 
-_SPELLED = {"δ": "delta", "∂": "d", "ŷ": "y_hat", "Σ": "sum", "½": "1/2", "ᵀ": "^T", "′": "'", "⊗": "(*)", "−": "-"}
-_SPELLED |= {"·": "*", "×": "x", "─": "-", "…": "...", "η": "eta", "→": "->", "←": "<-"}
+_SPELLED = {"∂": "d", "ŷ": "y_hat", "Σ": "sum", "∑": "sum", "½": "1/2", "′": "'", "⊗": "(*)", "−": "-", "∇": "grad "}
+_SPELLED |= {"·": "*", "×": "x", "─": "-", "–": "-", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≈": "~", "±": "+-"}
+_SPELLED |= {"√": "sqrt ", "‖": "||", "∞": "inf", "§": "section ", "†": "+", "⟨": "<", "⟩": ">", "’": "'"}
+_RAISED = {"<super>": "^", "<sub>": "_"}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Return in ASCII the sign that an encoding lacks, and where to go on: an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    at = error.start
+    sign, before = error.object[at], error.object[max(at - 1, 0) : at]
+    kind, *_ = unicodedata.decomposition(sign).split() or [""]
+    is_first = kind != unicodedata.decomposition(before or " ").partition(" ")[0]
+    greek = re.fullmatch(r"GREEK \w+ LETTER (\w+)", unicodedata.name(sign, ""))
+    if sign in _SPELLED:
+        text = _SPELLED[sign]
+    elif greek:
+        text = greek[1].lower()
+    elif unicodedata.combining(sign):
+        text = ""
+    else:
+        plain = "".join(_SPELLED.get(part, part) for part in unicodedata.normalize("NFKD", sign))
+        text = _RAISED.get(kind, "") * is_first + (plain.encode("ascii", "ignore").decode() or "?")
+    return text, at + 1
+
+
+codecs.register_error("tinynet.spelled", _spell)
 
 
 def for_terminal(text: str) -> str:
     """Spell out the signs of `text` that the encoding of `sys.stdout` lacks, so that `print` does not fail on GBK."""
-
-    def has(sign: str) -> bool:
-        try:
-            sign.encode(sys.stdout.encoding or "utf-8")
-        except (UnicodeEncodeError, AttributeError, LookupError):
-            return not hasattr(sys.stdout, "encoding")
-        return True
-
-    if has(text):
-        return text
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda run: "^" + "".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(c)) for c in run.group()), text)
-    return "".join(sign if has(sign) else _SPELLED.get(sign, "?") for sign in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "tinynet.spelled").decode(encoding)
 
 
 # What a network consists of
