@@ -229,7 +229,8 @@ def html_table(table: list[tuple[str, ...]]) -> str:
     """Return a table as HTML, its first row the head."""
 
     def row(tag: str, cells: tuple[str, ...]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        tags = [tag if cell else "td" for cell in cells]  # a head that is empty is none
+        return f"<tr>{''.join(f'<{t}>{escape(cell)}</{t}>' for t, cell in zip(tags, cells, strict=True))}</tr>"
 
     body = "".join(row("td", cells) for cells in table[1:])
     return f"<table><thead>{row('th', table[0])}</thead><tbody>{body}</tbody></table>"
@@ -341,13 +342,10 @@ class Trace:
         write_atomically(path, trace_page(self, lr, steps).encode())
 
     def _repr_html_(self) -> str:
+        from tinynet.pages import in_notebook
         from tinynet.pages.trace import trace_page
 
-        page, style = escape(trace_page(self, 0.5, 2)), "width: 100%; height: 820px; border: 0"
-        return (
-            f'<iframe title="Back-propagation" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
-            f"<details><summary>As text</summary><pre>{escape(str(self))}</pre></details>"
-        )
+        return in_notebook("Back-propagation", trace_page(self, 0.5, 2), str(self))
 
 
 def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: State = None) -> Trace:

@@ -43,7 +43,7 @@ def write_page(
         y_hat = tn.predict(net, result.params, data.x_test)
         names = [str(name) for name in data.classes]
         sections["Held-out rows by class"] = _svg(tn.plot.confusion(y_hat, data.y_test, labels=names), on="light")
-    sections["Layers"] = f'<div class="scroll layers">{tn.summary(net, data.x_train)._repr_html_()}</div>'
+    sections["Layers"] = f'<div class="scroll layers" tabindex="0">{tn.summary(net, data.x_train)._repr_html_()}</div>'
     if weights := _weights(result.params, table):
         sections["Weights of the first layer"] = weights
     write_atomically(
@@ -79,7 +79,7 @@ def _weights(params: Params, table: Table) -> str:
         return _svg(tn.plot.weights(W), on="light")
     if not 0 < len(table.columns) <= _SHOWN:
         return ""
-    return f'<div class="scroll">{_matrix(W, table.columns)}</div>'
+    return f'<div class="scroll" tabindex="0">{_matrix(W, table.columns)}</div>'
 
 
 def _matrix(W: Array, columns: Sequence[Any]) -> str:

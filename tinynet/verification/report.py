@@ -221,10 +221,16 @@ class Report:
         return text
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one page, whole or not at all; needs `pip install "tinynet-grad[html]"`."""
+        """Write the report as one page that needs nothing else, whole or not at all."""
         from tinynet.verification.html import write_html
 
         write_html([self], path)
+
+    def _repr_html_(self) -> str:
+        from tinynet.pages import in_notebook
+        from tinynet.verification.html import report_page
+
+        return in_notebook("Gradients", report_page([self]), str(self))
 
 
 def _plain(value: Any) -> Any:
