@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.cli.model import Model, load_model
+from tinynet.cli.model import Model, check_writable, load_model
 from tinynet.cli.tables import read_cells, read_features, read_targets
 from tinynet.files.atomic import write_atomically
 
@@ -33,13 +33,15 @@ def add_parser(subparsers: Any) -> None:
         parser.add_argument("model", type=Path, help="a file that tinynet train --save wrote")
         parser.add_argument("data", type=Path, help="a .csv file with the columns it was trained on, in any order")
         parser.add_argument("--encoding", default="utf-8-sig", help="of the CSV file (default: utf-8)")
-    predicting.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here rather than print")
+    predicting.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here, in the same encoding")
     predicting.set_defaults(run=run_predict)
     testing.set_defaults(run=run_evaluate)
 
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predict, and write the rows with their predictions."""
+    if args.output is not None:
+        check_writable("-o", args.output)
     model = load_model(args.model)
     header, rows, x = _read(args.data, args.encoding, model)
     text = io.StringIO()
@@ -50,7 +52,7 @@ def run_predict(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(text.getvalue())
     else:
-        write_atomically(args.output, text.getvalue().encode())
+        write_atomically(args.output, text.getvalue().encode(args.encoding.removesuffix("-sig")))
     return 0
 
 
