@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -77,7 +78,9 @@ def _svg(figure: Figure, label: str, *, on: str = "paper") -> str:
         if legend := axes.get_legend():
             legend.get_frame().set_facecolor("none")
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tinynet"}):
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "tinynet"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: the browser has other fonts
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     _, tag, svg = file.getvalue().replace("#000000", "currentColor").partition("<svg")
     return f'<figure class="{on}">{tag} role="img" aria-label="{label}"{svg}</figure>'
