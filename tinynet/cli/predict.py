@@ -59,13 +59,9 @@ def run_predict(args: argparse.Namespace) -> int:
 def run_evaluate(args: argparse.Namespace) -> int:
     """Compare the predictions with the targets of the table."""
     model = load_model(args.model)
-    header, rows, x = _read(args.data, args.encoding, model)
-    if model.target not in header if header else len(rows[0]) == len(model.x_mean):
-        raise ValueError(f"{args.data}: no column {model.target!r} to compare predictions with")
-    column = header.index(model.target) if header else model.position
-    target, known = read_targets(args.data, model.target, [row[column] for row in rows])
-    left_out = f" ({int((~known).sum())} without a target left out)" if not known.all() else ""
-    print(f"{score(model, x[known], target)} on {len(target)} rows of {args.data.name}{left_out}")
+    x, target, missing = read_samples(args.data, args.encoding, model)
+    left_out = f" ({missing} without a target left out)" if missing else ""
+    print(f"{score(model, x, target)} on {len(target)} rows of {args.data.name}{left_out}")
     return 0
 
 
@@ -88,6 +84,20 @@ def score(model: Model, x: npt.NDArray[np.float64], target: npt.NDArray[Any]) ->
 def shown(value: float | int | str) -> str:
     """Return a class or a number as text: of a number, what float32 tells apart."""
     return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def read_samples(path: Path, encoding: str, model: Model) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any], int]:
+    """Return features and targets of a CSV file, and how many rows were left out because they have no target.
+
+    Raises:
+        ValueError: as `read_cells`; a column is not there, the target too, or there is none.
+    """
+    header, rows, x = _read(path, encoding, model)
+    if model.target not in header if header else len(rows[0]) == len(model.x_mean):
+        raise ValueError(f"{path}: no column {model.target!r} to compare predictions with")
+    column = header.index(model.target) if header else model.position
+    target, known = read_targets(path, model.target, [row[column] for row in rows])
+    return x[known], target, int((~known).sum())
 
 
 def _read(path: Path, encoding: str, model: Model) -> tuple[list[str] | None, list[list[str]], npt.NDArray[np.float64]]:

@@ -232,11 +232,11 @@ function arrow({at, counts, side, vertical}, c) {
   const from = at(c - 1, (counts[c - 1] - 1) / 2), to = at(c, (counts[c] - 1) / 2), off = side + 6;
   return svg("path", {class: "arrow", d: vertical ? `M${from.x} ${from.y + off}L${to.x} ${to.y - off}` : `M${from.x + off} ${from.y}L${to.x - off} ${to.y}`});
 }
-function edges({at, font, vertical, width}, c, step) {
+function edges({at, font, between, vertical, width}, c, step) {
   const [W] = columns[c].factors, t = tensor(W), source = tensor(columns[c - 1].names[0]), target = tensor(columns[c].names[0]);
   const now = isKnown(`${W}+`) ? `${W}+` : W, pairs = t.rows.flatMap((_, i) => t.columns.map((_, j) => [i, j]));
   const largest = Math.max(...pairs.map(([i, j]) => Math.abs(valueOf(now, i, j)) || 0)) || 1;
-  const isActive = [step.name, ...step.factors].some(name => plain(name) === W), roomy = pairs.length <= 6, crowded = pairs.length > 16;
+  const isActive = [step.name, ...step.factors].some(name => plain(name) === W), roomy = pairs.length <= (vertical ? 4 : 6), crowded = pairs.length > (vertical || between < 8 * font ? 6 : 16);
   return pairs.flatMap(([i, j]) => {
     const from = at(c - 1, slot(source, j)), to = at(c, slot(target, i)), w = valueOf(now, i, j), key = `${W} ${i} ${j}`;
     const d = `M${from.x} ${from.y}L${to.x} ${to.y}`, thick = 1.2 + 4.5 * Math.min(1, Math.abs(w) / largest || 0);
