@@ -17,7 +17,7 @@ import numpy as np
 from tinynet.arrays import Array, Params, State, is_array
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
-from tinynet.layers import Layer, Linear, Sequential, Sigmoid
+from tinynet.layers import Layer, Linear, MultiHeadAttention, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
@@ -287,12 +287,14 @@ class Trace:
         quantities: in the order of their computation.
         parameters: W1, b1, … by name.
         slopes: f′(z1), … of each layer that is a function of each entry.
+        attention: P1, … of each MultiHeadAttention (m, heads, t, t): how much each place takes from each.
         net, loss, params, x, y, state: what was traced.
     """
 
     quantities: tuple[Quantity, ...]
     parameters: dict[str, Array] = field(repr=False)
     slopes: dict[str, Array] = field(repr=False)
+    attention: dict[str, Array] = field(repr=False)
     net: Layer
     loss: Loss
     params: Params = field(repr=False)
@@ -309,7 +311,7 @@ class Trace:
         wanted = name
         for ascii_name, symbol in _ASCII.items():
             wanted = wanted.replace(ascii_name, symbol)
-        named = {q.name: q.value for q in self.quantities} | self.parameters | self.slopes
+        named = {q.name: q.value for q in self.quantities} | self.parameters | self.slopes | self.attention
         if wanted not in named:
             raise KeyError(f"trace: {name!r} is not a quantity; expected one of {', '.join(named)}")
         return named[wanted]
@@ -377,7 +379,7 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
         Quantity("E", _loss_equation(loss), E, -1, "loss", factors),
         Quantity(left, _first_error_equation(loss, names[-1]), error, -1, "residual", factors),
     ]
-    parameters, slopes, kinds = {}, {}, {}
+    parameters, slopes, attention, kinds = {}, {}, {}, {}
     for i in reversed(range(len(chain))):
         layer, layer_params = chain[i]
         output, source, above = names[i + 1], names[i], error
@@ -388,13 +390,15 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
             name = parameter_name(path, output)
             parameters[name] = p
             steps.append(_gradient(kind, name, dp, output, source, i))
+        if isinstance(layer, MultiHeadAttention):
+            attention[f"P{output[1:]}"] = caches[i][4]
         if i > 0:
             if slope is not None:
                 slopes[f"f′({source})"] = slope
             steps.append(_passed_error(layer, kind, error, output, source, i))
     inputs = [Quantity("a0", f"{superscript('a0')} = x", x, -1, "input")]
     outputs = [_output(chain[i][0], kinds[i], values[i + 1], names[i + 1], names[i], i) for i in range(len(chain))]
-    return Trace((*inputs, *outputs, *steps), parameters, slopes, net, loss, params, x, y, state)
+    return Trace((*inputs, *outputs, *steps), parameters, slopes, attention, net, loss, params, x, y, state)
 
 
 def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:
@@ -462,7 +466,8 @@ def _output(layer: Layer, kind: str, value: Array, name: str, source: str, i: in
     if kind == "affine":
         return Quantity(name, f"{left} = {superscript(W)} {a} + {superscript(b)}  (18)", value, i, kind, (W, source, b))
     number = "  (19)" if kind == "entrywise" else ""
-    return Quantity(name, f"{left} = {_symbol(layer)}({a}){number}", value, i, kind, (source,))
+    weights = (f"P{name[1:]}",) if isinstance(layer, MultiHeadAttention) else ()
+    return Quantity(name, f"{left} = {_symbol(layer)}({a}){number}", value, i, kind, (source, *weights))
 
 
 def _loss_equation(loss: Loss) -> str:

@@ -184,7 +184,8 @@ function heatMap(name, map) {
   });
   context.putImageData(image, 0, 0);
   const shape = tensor(name).learned ? tensor(name).shape : tensor(name).shape.slice(1);
-  const told = `${shape.join(" × ")}, from ${short(-map.limit)} (red) to ${short(map.limit)} (blue)`;
+  const told = data.attention.includes(name) ? `${shape.join(" × ")}: by each head, how much a place (row) takes from each (column), at most ${short(map.limit)}`
+    : `${shape.join(" × ")}, from ${short(-map.limit)} (red) to ${short(map.limit)} (blue)`;
   canvas.setAttribute("aria-label", `${name}, heat map: ${told}`);
   return html("div", {class: "heat"}, canvas, html("p", {class: "dim"}, told));
 }
