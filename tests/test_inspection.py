@@ -164,12 +164,30 @@ def test_every_rule_and_its_factors_reproduce_the_value():
             np.testing.assert_allclose(q.value, rules[q.rule](*map(trace.__getitem__, q.factors)), rtol=1e-12)
 
 
+def test_the_weights_of_attention_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    net, x = tn.MultiHeadAttention(6, 2, causal=True), np.random.default_rng(0).normal(size=(3, 5, 6))
+    params = net.init(np.random.default_rng(1), np.float64)
+    trace = tn.trace(net, tn.SquaredError(), params, x, np.zeros_like(x))
+    theirs = torch.nn.MultiheadAttention(6, 2, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.from_numpy(params["W_in"]))
+        mask, given = torch.ones(5, 5).triu(1).bool(), torch.from_numpy(x)
+        _, weights = theirs(given, given, given, attn_mask=mask, average_attn_weights=False)
+    np.testing.assert_allclose(trace["P1"], weights.numpy(), rtol=1e-12, atol=1e-15)
+
+
 PRINT = """
 import tinynet as tn
 from tinynet.inspection import history_table
 from tests.test_inspection import NET, PARAMS, X, Y
 print(tn.trace(NET, tn.SquaredError(), PARAMS, X, Y))
 print(tn.summary(NET, X))
+print(tn.fit(NET, tn.SquaredError(), X, Y, optimizer=tn.SGD(0.5), epochs=2))
+report = tn.verify(tn.Sigmoid(), probes=["rectangular", "saturated"])
+print(report, *report.coverage, sep="\\n")
+report = tn.verify((lambda x: x * x, lambda args, dy: (dy * args[0],)), inputs=((2, 3),))
+print(report, *report.findings, sep="\\n")
 """
 
 

@@ -133,6 +133,15 @@ def test_confusion_names_what_does_not_fit():
         tn.plot.confusion(np.array([0, 1]), np.array([0, 1]), labels="a")
 
 
+def test_confusion_of_one_output_asks_which_side_is_which_class():
+    """The largest of one output is always the first: all samples would be right."""
+    y_hat, y = np.array([[0.2], [0.9]]), np.array([[1.0], [0.0]])
+    for given in ((y_hat, y), (y_hat[:, 0] > 0.5, y), (y_hat, y[:, 0])):
+        with pytest.raises(ValueError, match=r"for one output give the classes, \(y_hat\[:, 0\] > 0\.5\)"):
+            tn.plot.confusion(*given)
+    assert tn.plot.confusion(y_hat[:, 0] > 0.5, y[:, 0]).axes[0].get_title() == "0 of 2 right (0.0%)"
+
+
 def test_a_figure_shows_itself_in_a_notebook():
     figure = tn.plot.learning_curves({"loss": np.ones(3)})
     assert figure._repr_png_().startswith(b"\x89PNG")
@@ -147,6 +156,18 @@ def test_two_kinds_of_target_have_two_markers_and_the_border_between_them():
     np.testing.assert_allclose(np.concatenate([path.vertices for path in border.get_paths()])[:, 0], 0, atol=1e-3)
     assert [d.get_label() for d in dots] == ["y = 0.0", "y = 1.0"]
     assert [len(d.get_offsets()) for d in dots] == [(y == 0).sum(), (y == 1).sum()]
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_decision_surface_takes_labels_as_it_takes_columns(outputs):
+    labels = np.arange(30) % max(outputs, 2)
+    columns = labels[:, None].astype(float) if outputs == 1 else np.eye(3)[labels]
+    net, x = tn.Linear(2, outputs), RNG.normal(size=(30, 2))
+    params = net.init(RNG, np.float64)
+    one, other = (tn.plot.decision_surface(net, params, x, y, points=20).axes[0] for y in (labels, columns))
+    assert len(one.collections) == len(other.collections)
+    for a, b in zip(one.collections[-2:], other.collections[-2:], strict=True):
+        np.testing.assert_array_equal(a.get_offsets(), b.get_offsets())
 
 
 def test_weights_draw_an_image_a_unit_on_one_scale():

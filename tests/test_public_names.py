@@ -9,7 +9,7 @@ import pytest
 
 import tinynet
 
-EXTRAS = ("hypothesis", "jinja2", "matplotlib", "sklearn", "torch", "tqdm")
+EXTRAS = ("hypothesis", "matplotlib", "sklearn", "torch", "tqdm")
 FIT = "tinynet.fit(tinynet.Linear(1, 1), tinynet.Huber(), [[1.0]], [[1.0]], optimizer=tinynet.SGD(1.0), epochs=1"
 
 
@@ -72,7 +72,6 @@ def test_every_name_is_there_whichever_extras_are_missing():
         ("sklearn", "tinynet.sklearn", "sklearn"),
         ("tqdm", f"{FIT}, progress=True)", "train"),
         ("hypothesis", "from tinynet.testing import strategies; strategies.networks()", "verify"),
-        ("jinja2", "tinynet.verify(tinynet.Sigmoid()).to_html('page.html')", "html"),
     ],
 )
 def test_a_missing_extra_is_a_message_with_the_command_that_installs_it(module, use, extra):

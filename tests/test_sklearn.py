@@ -258,6 +258,13 @@ def test_a_refused_first_partial_fit_leaves_nothing_behind(options, y, error):
     assert vars(labels) == vars(Classifier())
 
 
+def test_every_attribute_that_is_listed_can_be_read(digits):
+    """As completion in a notebook does; scikit-learn's MLP too has no best validation score without early stopping."""
+    for model in (Classifier(), Classifier(epochs=1).fit(*digits)):
+        assert all(hasattr(model, name) for name in dir(model))
+    assert model.best_validation_score_ is None
+
+
 def test_unknown_names_are_refused(digits):
     for name in ("activation", "loss", "solver", "batch_size"):
         with pytest.raises(ValueError, match=f"Classifier: {name} is 'x'; expected"):

@@ -89,6 +89,58 @@ FAULTS: Mapping[str, str] = MappingProxyType(
 """For each fault a sentence: what was computed, and what belongs there."""
 
 
+_OF_SAMPLES = "Σ_i ∂E_i/∂p"
+_CHAIN = "∂E/∂y · ∂y/∂u · ∂u/∂p"
+_HIDDEN = "Wᵀ δ^(l+1) ⊗ f′(z^l)"
+_ACTIVATION = "∂E/∂a ⊗ f′(z)"
+
+_FORMULAS: Mapping[str, tuple[str, str, int]] = MappingProxyType(
+    {
+        "sign": ("−∂E/∂p", "∂E/∂p", 0),
+        "scaled": ("c · ∂E/∂p", "∂E/∂p", 0),
+        "zero": ("0", "∂E/∂p", 0),
+        "transpose": ("(∂E/∂W)ᵀ", "∂E/∂W", 24),
+        "absolute value": ("|∂E/∂p|", "∂E/∂p", 0),
+        "constant offset": ("∂E/∂p + c", "∂E/∂p", 0),
+        "weight decay": ("∂E/∂W + λ W", "∂E/∂W", 24),
+        "shifted": ("∂E/∂p_(i+k)", "∂E/∂p_i", 0),
+        "reversed": ("∂E/∂p_(n−i)", "∂E/∂p_i", 0),
+        "exchanged gradients": ("∂E/∂q", "∂E/∂p", 0),
+        "not summed over the batch": ("∂E_i/∂p", _OF_SAMPLES, 17),
+        "not summed over an axis": ("∂E/∂p_ij", "Σ_j ∂E/∂p_ij", 0),
+        "summed over an axis": ("Σ_j ∂E/∂p_ij", "∂E/∂p_ij", 0),
+        "summed over the wrong axis": ("Σ_i ∂E/∂p_ij", "Σ_j ∂E/∂p_ij", 0),
+        "summed over everything": ("Σ_j ∂E/∂p_j", "∂E/∂p_i", 0),
+        "one sample left out": ("Σ_(i≠k) ∂E_i/∂p", _OF_SAMPLES, 17),
+        "only one sample used": ("∂E_k/∂p", _OF_SAMPLES, 17),
+        "rows left out": ("Σ_(i<k) ∂E_i/∂p", _OF_SAMPLES, 17),
+        "overwritten": ("t_n", "Σ_k t_k", 0),
+        "missing path": ("∂E/∂u · ∂u/∂p", "∂E/∂u · ∂u/∂p + ∂E/∂v · ∂v/∂p", 10),
+        "off-diagonal terms missing": ("∂E/∂y_i · ∂y_i/∂x_i", "Σ_k ∂E/∂y_k · ∂y_k/∂x_i", 10),
+        "factor left out": ("∂E/∂y · ∂u/∂p", _CHAIN, 6),
+        "factor taken twice": ("∂E/∂y · ∂y/∂u · ∂y/∂u · ∂u/∂p", _CHAIN, 6),
+        "another value": ("∂E/∂y · g · ∂u/∂p", _CHAIN, 6),
+        "operands swapped": ("B A", "A B", 0),
+        "W for Wᵀ": ("W δ^(l+1) ⊗ f′(z^l)", _HIDDEN, 22),
+        "already updated W": ("(W − η ∂E/∂W)ᵀ δ^(l+1) ⊗ f′(z^l)", _HIDDEN, 22),
+        "σ′ missing": ("∂E/∂a", _ACTIVATION, 20),
+        "σ′ of the output": ("∂E/∂a ⊗ f′(a)", _ACTIVATION, 20),
+        "another activation's derivative": ("∂E/∂a ⊗ g′(z)", _ACTIVATION, 20),
+        "ignores dy": ("∂y/∂p", "∂E/∂y · ∂y/∂p", 6),
+        "not linear in dy": ("g(2 dy) ≠ 2 g(dy)", "g(2 dy) = 2 g(dy)", 20),
+        "accumulates": ("∂E/∂p + ∂E/∂p", "∂E/∂p", 0),
+    }
+)
+"""What was computed, what belongs there, and the equation of the derivation about it; 0 where there is none."""
+
+
+def formulas(fault: str, factor: str = "") -> tuple[str, str, int] | None:
+    """Return what was computed, what belongs there, and the equation about it or 0; None where no formula says it."""
+    if fault == "scaled" and factor:
+        return f"{factor} · ∂E/∂p", "∂E/∂p", 17 if "m" in factor else 0
+    return _FORMULAS.get(fault)
+
+
 def name(fault: str, factor: str = "") -> str:
     """Return the fault as it is printed: "transpose", "scaled by 1/m".
 

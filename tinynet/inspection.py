@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -15,7 +17,7 @@ import numpy as np
 from tinynet.arrays import Array, Params, State, is_array
 from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
-from tinynet.layers import Layer, Linear, Sequential, Sigmoid
+from tinynet.layers import Layer, Linear, MultiHeadAttention, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
@@ -26,24 +28,40 @@ _ASCII = {"delta": "δ", "dE/da": "∂E/∂a", "f'": "f′"}
 
 # Text for any terminal
 
-_SPELLED = {"δ": "delta", "∂": "d", "ŷ": "y_hat", "Σ": "sum", "½": "1/2", "ᵀ": "^T", "′": "'", "⊗": "(*)", "−": "-"}
-_SPELLED |= {"·": "*", "×": "x", "─": "-", "…": "...", "η": "eta", "→": "->", "←": "<-"}
+_SPELLED = {"∂": "d", "ŷ": "y_hat", "Σ": "sum", "∑": "sum", "½": "1/2", "′": "'", "⊗": "(*)", "−": "-", "∇": "grad "}
+_SPELLED |= {"·": "*", "×": "x", "─": "-", "–": "-", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≈": "~", "±": "+-"}
+_SPELLED |= {"√": "sqrt ", "‖": "||", "∞": "inf", "§": "section ", "†": "+", "⟨": "<", "⟩": ">", "’": "'"}
+_RAISED = {"<super>": "^", "<sub>": "_"}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Return in ASCII the sign that an encoding lacks, and where to go on: an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    at = error.start
+    sign, before = error.object[at], error.object[max(at - 1, 0) : at]
+    kind, *_ = unicodedata.decomposition(sign).split() or [""]
+    is_first = kind != unicodedata.decomposition(before or " ").partition(" ")[0]
+    greek = re.fullmatch(r"GREEK \w+ LETTER (\w+)", unicodedata.name(sign, ""))
+    if sign in _SPELLED:
+        text = _SPELLED[sign]
+    elif greek:
+        text = greek[1].lower()
+    elif unicodedata.combining(sign):
+        text = ""
+    else:
+        plain = "".join(_SPELLED.get(part, part) for part in unicodedata.normalize("NFKD", sign))
+        text = _RAISED.get(kind, "") * is_first + (plain.encode("ascii", "ignore").decode() or "?")
+    return text, at + 1
+
+
+codecs.register_error("tinynet.spelled", _spell)
 
 
 def for_terminal(text: str) -> str:
     """Spell out the signs of `text` that the encoding of `sys.stdout` lacks, so that `print` does not fail on GBK."""
-
-    def has(sign: str) -> bool:
-        try:
-            sign.encode(sys.stdout.encoding or "utf-8")
-        except (UnicodeEncodeError, AttributeError, LookupError):
-            return not hasattr(sys.stdout, "encoding")
-        return True
-
-    if has(text):
-        return text
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda run: "^" + "".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(c)) for c in run.group()), text)
-    return "".join(sign if has(sign) else _SPELLED.get(sign, "?") for sign in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "tinynet.spelled").decode(encoding)
 
 
 # What a network consists of
@@ -211,7 +229,8 @@ def html_table(table: list[tuple[str, ...]]) -> str:
     """Return a table as HTML, its first row the head."""
 
     def row(tag: str, cells: tuple[str, ...]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        tags = [tag if cell else "td" for cell in cells]  # a head that is empty is none
+        return f"<tr>{''.join(f'<{t}>{escape(cell)}</{t}>' for t, cell in zip(tags, cells, strict=True))}</tr>"
 
     body = "".join(row("td", cells) for cells in table[1:])
     return f"<table><thead>{row('th', table[0])}</thead><tbody>{body}</tbody></table>"
@@ -268,12 +287,14 @@ class Trace:
         quantities: in the order of their computation.
         parameters: W1, b1, … by name.
         slopes: f′(z1), … of each layer that is a function of each entry.
+        attention: P1, … of each MultiHeadAttention (m, heads, t, t): how much each place takes from each.
         net, loss, params, x, y, state: what was traced.
     """
 
     quantities: tuple[Quantity, ...]
     parameters: dict[str, Array] = field(repr=False)
     slopes: dict[str, Array] = field(repr=False)
+    attention: dict[str, Array] = field(repr=False)
     net: Layer
     loss: Loss
     params: Params = field(repr=False)
@@ -290,7 +311,7 @@ class Trace:
         wanted = name
         for ascii_name, symbol in _ASCII.items():
             wanted = wanted.replace(ascii_name, symbol)
-        named = {q.name: q.value for q in self.quantities} | self.parameters | self.slopes
+        named = {q.name: q.value for q in self.quantities} | self.parameters | self.slopes | self.attention
         if wanted not in named:
             raise KeyError(f"trace: {name!r} is not a quantity; expected one of {', '.join(named)}")
         return named[wanted]
@@ -323,13 +344,10 @@ class Trace:
         write_atomically(path, trace_page(self, lr, steps).encode())
 
     def _repr_html_(self) -> str:
+        from tinynet.pages import in_notebook
         from tinynet.pages.trace import trace_page
 
-        page, style = escape(trace_page(self, 0.5, 2)), "width: 100%; height: 820px; border: 0"
-        return (
-            f'<iframe title="Back-propagation" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
-            f"<details><summary>As text</summary><pre>{escape(str(self))}</pre></details>"
-        )
+        return in_notebook("Back-propagation", trace_page(self, 0.5, 2), str(self))
 
 
 def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: State = None) -> Trace:
@@ -361,7 +379,7 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
         Quantity("E", _loss_equation(loss), E, -1, "loss", factors),
         Quantity(left, _first_error_equation(loss, names[-1]), error, -1, "residual", factors),
     ]
-    parameters, slopes, kinds = {}, {}, {}
+    parameters, slopes, attention, kinds = {}, {}, {}, {}
     for i in reversed(range(len(chain))):
         layer, layer_params = chain[i]
         output, source, above = names[i + 1], names[i], error
@@ -372,13 +390,15 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
             name = parameter_name(path, output)
             parameters[name] = p
             steps.append(_gradient(kind, name, dp, output, source, i))
+        if isinstance(layer, MultiHeadAttention):
+            attention[f"P{output[1:]}"] = caches[i][4]
         if i > 0:
             if slope is not None:
                 slopes[f"f′({source})"] = slope
             steps.append(_passed_error(layer, kind, error, output, source, i))
     inputs = [Quantity("a0", f"{superscript('a0')} = x", x, -1, "input")]
     outputs = [_output(chain[i][0], kinds[i], values[i + 1], names[i + 1], names[i], i) for i in range(len(chain))]
-    return Trace((*inputs, *outputs, *steps), parameters, slopes, net, loss, params, x, y, state)
+    return Trace((*inputs, *outputs, *steps), parameters, slopes, attention, net, loss, params, x, y, state)
 
 
 def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:
@@ -446,7 +466,8 @@ def _output(layer: Layer, kind: str, value: Array, name: str, source: str, i: in
     if kind == "affine":
         return Quantity(name, f"{left} = {superscript(W)} {a} + {superscript(b)}  (18)", value, i, kind, (W, source, b))
     number = "  (19)" if kind == "entrywise" else ""
-    return Quantity(name, f"{left} = {_symbol(layer)}({a}){number}", value, i, kind, (source,))
+    weights = (f"P{name[1:]}",) if isinstance(layer, MultiHeadAttention) else ()
+    return Quantity(name, f"{left} = {_symbol(layer)}({a}){number}", value, i, kind, (source, *weights))
 
 
 def _loss_equation(loss: Loss) -> str:

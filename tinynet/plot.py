@@ -51,7 +51,7 @@ def learning_curves(result: Any, *, log: bool | None = None) -> Figure:
             epochs = np.arange(1, len(values) + 1)
             axes.plot(epochs, values, label=label, marker="o" if len(values) < 15 else None, markersize=4)
         if best is not None:
-            axes.axvline(best, color="0.3", linestyle=":", label=f"best: epoch {best}")
+            axes.axvline(best, color="black", linestyle=":", label=f"best: epoch {best}")
         _finish(axes, name, curves.values(), log)
     return figure
 
@@ -110,7 +110,7 @@ def _finish(axes: Any, name: str, curves: Iterable[Array], log: bool | None) -> 
 
 
 def network(trace: Trace, *, sample: int = 0) -> Figure:
-    """Draw a network of dense layers: a in each node, w as each edge's colour and width; red positive, blue negative.
+    """Draw a network of dense layers: a in each node, w as each edge's colour and width; blue positive, red negative.
 
     Of a layer of more than 12 units the first 8 and the last 3 are drawn.
 
@@ -140,7 +140,7 @@ def network(trace: Trace, *, sample: int = 0) -> Figure:
     for c, ((name, W), a, units, ys) in enumerate(zip(columns, values, shown, places, strict=True)):
         if W is not None:
             _edges(axes, c, np.asarray(W)[np.ix_(units, shown[c - 1])], places[c - 1], ys)
-        fill = _colours("RdBu_r", 0.5 + 0.25 * a[units] / (np.abs(a).max() or 1))
+        fill = _colours("RdBu", 0.5 + 0.25 * a[units] / (np.abs(a).max() or 1))
         axes.scatter(np.full(len(ys), c), ys, s=1300, c=fill, edgecolors="black", linewidths=0.8, zorder=3)
         for y, value in zip(ys, a[units], strict=True):
             axes.text(c, y, f"{value:.3g}", ha="center", va="center", fontsize=9, zorder=4)
@@ -153,7 +153,7 @@ def network(trace: Trace, *, sample: int = 0) -> Figure:
 def _edges(axes: Any, c: int, W: npt.NDArray[Any], sources: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
     """Draw the weights between the columns c − 1 and c, with their numbers where there are few."""
     size = np.abs(W) / (np.abs(W).max() or 1)
-    colours = _colours("RdBu_r", 0.5 + 0.45 * np.sign(W) * np.maximum(size, 0.3))
+    colours = _colours("RdBu", 0.5 + 0.45 * np.sign(W) * np.maximum(size, 0.3))
     for i, j in np.ndindex(W.shape):
         axes.plot([c - 1, c], [sources[j], targets[i]], color=colours[i, j], linewidth=0.4 + 2.6 * size[i, j], zorder=1)
         if W.size <= 12:
@@ -181,8 +181,14 @@ def confusion(y_hat: Array, y: Array, *, labels: Sequence[Any] | None = None) ->
         labels: the names of the K classes; 0, 1, 2, … if None.
 
     Raises:
-        ValueError: y_hat and y are of different length or of other shapes, or labels are too few.
+        ValueError: y_hat and y are of different length or of other shapes, K is 1, or labels are too few.
     """
+    if any(np.ndim(a) == 2 and np.shape(a)[1] == 1 for a in (y_hat, y)):
+        shapes = f"{np.shape(y_hat)} and {np.shape(y)}"
+        raise ValueError(
+            f"confusion: y_hat and y have shapes {shapes}; for one output give the classes, (y_hat[:, 0] > 0.5) and "
+            "y[:, 0]; of a logit, > 0"
+        )
     predicted, true = (a.argmax(axis=1) if a.ndim == 2 else a for a in map(np.asarray, (y_hat, y)))
     if predicted.shape != true.shape or true.ndim != 1 or len(true) == 0:
         shapes = f"{np.shape(y_hat)} and {np.shape(y)}"
@@ -210,7 +216,7 @@ def confusion(y_hat: Array, y: Array, *, labels: Sequence[Any] | None = None) ->
 
 
 def weights(W: Array, *, shape: tuple[int, int] | None = None, columns: int | None = None) -> Figure:
-    """Draw weights as images: for each unit what it looks for, red for positive, blue for negative, white for 0.
+    """Draw weights as images: for each unit what it looks for, blue for positive, red for negative, white for 0.
 
     Args:
         W: (n_out, n_in) of a Linear layer, one image per unit; or (n_out, n_in, K, K) of a Conv2d, one image per pair
@@ -241,7 +247,7 @@ def weights(W: Array, *, shape: tuple[int, int] | None = None, columns: int | No
     for axes in grid.flat:
         axes.axis("off")
     for axes, image in zip(grid.flat, images, strict=False):
-        shown = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        shown = axes.imshow(image, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
     figure.colorbar(shown, ax=grid, fraction=0.05, pad=0.02, label="weight")
     return figure
 
@@ -295,20 +301,23 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
     Args:
         net, params: the network.
         x: (m, 2), the samples.
-        y: (m, K), the targets: one column of values, or one-hot rows.
+        y: (m, K), the targets: one column of values, or one-hot rows; or (m,), values or classes from 0 on.
         points: grid points per axis.
 
     Raises:
-        ValueError: x is not (m, 2) or y not (m, K).
+        ValueError: x is not (m, 2) or y neither (m, K) nor (m,).
     """
     x, y = np.asarray(x), np.asarray(y)
-    if x.ndim != 2 or x.shape[1] != 2 or y.ndim != 2 or len(y) != len(x):
-        raise ValueError(f"decision_surface: x and y have shapes {x.shape} and {y.shape}; expected (m, 2) and (m, K)")
+    if x.ndim != 2 or x.shape[1] != 2 or y.ndim not in (1, 2) or len(y) != len(x):
+        shapes = f"{x.shape} and {y.shape}"
+        raise ValueError(f"decision_surface: x and y have shapes {shapes}; expected (m, 2) and (m, K) or (m,)")
     low, high = x.min(axis=0), x.max(axis=0)
     margin = 0.1 * np.where(high > low, high - low, 1)
     axis = [np.linspace(a, b, points) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = np.stack(np.meshgrid(*axis), axis=-1)
     value = np.asarray(net.forward(params, grid.reshape(-1, 2).astype(x.dtype))[0]).reshape(points, points, -1)
+    if y.ndim == 1:
+        y = y[:, None] if value.shape[2] == 1 else np.eye(value.shape[2])[y]
     extent = (axis[0][0], axis[0][-1], axis[1][0], axis[1][-1])
     figure = _figure((5.4, 4.4))
     axes: Any = figure.subplots()

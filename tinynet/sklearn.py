@@ -99,9 +99,9 @@ class _Network(BaseEstimator):
         return min(self.loss_curve_)
 
     @property
-    def best_validation_score_(self) -> float:
-        """Return the largest of `validation_scores_`."""
-        return max(self.validation_scores_)
+    def best_validation_score_(self) -> float | None:
+        """Return the largest of `validation_scores_`; None where there is none."""
+        return max(self.validation_scores_, default=None)
 
     @property
     def n_layers_(self) -> int:

@@ -21,12 +21,6 @@ def tinynet(*args, cwd, stdout=subprocess.PIPE, **env):
     return subprocess.run(command, cwd=cwd, env=env, stdout=stdout, stderr=subprocess.PIPE, timeout=120)
 
 
-def test_an_encoding_without_the_letters_of_the_mathematics_is_no_error(tmp_path):
-    done = tinynet("equations", cwd=tmp_path, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
-    assert b"(1)  f(x) = 1 / (1 + e^?x)" in done.stdout
-
-
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
@@ -49,6 +43,19 @@ def forward(x):
 def backward(args, dy):
     return (dy * args[0],)
 """
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk"])
+def test_an_encoding_without_the_signs_of_the_mathematics_spells_them_out(encoding, tmp_path):
+    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "table.csv").write_text("a,b\n" + "".join(f"{k},{k / 8}\n" for k in range(16)))
+    commands = ["equations", "trace", "train table.csv --epochs 2", "--help"]
+    commands += [f"{name} --help" for name in ("train", "predict", "evaluate", "verify", "trace", "equations")]
+    for command in (*commands, "verify wrong:forward,backward --inputs 2,3"):
+        done = tinynet(*command.split(), cwd=tmp_path, PYTHONIOENCODING=encoding)
+        assert done.returncode == command.startswith("verify w"), done.stderr
+        assert "?" not in done.stdout.decode(encoding), command
+    assert "|mine - exact|" in done.stdout.decode(encoding)
 
 
 def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path):

@@ -142,6 +142,23 @@ def test_a_table_that_the_model_cannot_take_is_refused(capsys, model, text, mess
         assert re.fullmatch(rf"tinynet: .*new\.csv: .*{re.escape(message)}.*\n", err)
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_table_in_another_encoding_comes_back_in_it(encoding, capsys, tmp_path):
+    rows = [f"{k},{k % 5},{'甲乙'[k > 20]}" for k in range(40)]
+    (tmp_path / "old.csv").write_text("\n".join(["面积,房间,类别", *rows]), encoding=encoding)
+    for command in (
+        ["train", "old.csv", "--save", "m"],
+        ["evaluate", "m", "old.csv"],
+        ["predict", "m", "old.csv", "-o", "new.csv"],
+    ):
+        given = [str(tmp_path / arg) if "." in arg or arg == "m" else arg for arg in command]
+        code, _, err = run(capsys, *given, "--encoding", encoding)
+        assert code == 0, err
+    header, *predicted = rows_of((tmp_path / "new.csv").read_text(encoding=encoding))
+    assert header == ["面积", "房间", "类别", "predicted 类别"]
+    assert np.mean([row[2] == row[3] for row in predicted]) > 0.8
+
+
 def test_a_table_without_targets_cannot_be_evaluated(capsys, model):
     path = model.with_name("new.csv")
     for text in ("a,b\n1,2\n", "1,2\n3,4\n"):

@@ -8,6 +8,7 @@ import pytest
 
 import tinynet as tn
 from tinynet.cli import main
+from tinynet.cli.model import load_model
 from tinynet.pages import examples
 
 
@@ -66,6 +67,38 @@ def test_traces_a_saved_network_with_state(tmp_path, capsys):
     tn.save(path, net, params)
     assert main(arguments) == 2
     assert "holds no state; it was saved without state=" in capsys.readouterr().err
+
+
+def test_traces_what_train_saved_in_the_units_of_its_own_table(tmp_path, capsys):
+    """The one row of another table, whose columns stand in another order, and the same sample by hand."""
+    rng = np.random.default_rng(0)
+    rows = [f"{a:.2f},{b:.2f},{3000 * a - 900 * b:.0f}" for a, b in rng.uniform(10, 200, (60, 2))]
+    (tmp_path / "old.csv").write_text("\n".join(["area,age,price", *rows]))
+    (tmp_path / "new.csv").write_text("age,price,area\n20,270000,100\n")
+    path = tmp_path / "model.safetensors"
+    assert main(["train", str(tmp_path / "old.csv"), "--epochs", "3", "--hidden", "4", "--save", str(path)]) == 0
+    model = load_model(path)
+    x = ((np.array([[100.0, 20.0]]) - model.x_mean) / model.x_scale).astype(np.float32).astype(float)
+    y = (np.array([[270_000.0]]) - model.y_mean) / model.y_scale
+    params = tn.map_leaves(lambda p: p.astype(float), model.params)
+    expected = f"{tn.trace(model.net, tn.SquaredError('mean'), params, x, y)}\n"
+    for sample in ([str(tmp_path / "new.csv")], ["--x", "100,20", "--y", "270000"]):
+        capsys.readouterr()
+        assert main(["trace", "--checkpoint", str(path), *sample]) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_traces_a_classifier_though_a_table_lacks_one_of_its_classes(table, tmp_path, capsys):
+    path = str(tmp_path / "model.safetensors")
+    assert main(["train", str(table), "--epochs", "2", "--hidden", "3", "--save", path]) == 0
+    (tmp_path / "one.csv").write_text("a,b,class\n1,0,yes\n")
+    capsys.readouterr()
+    assert main(["trace", str(tmp_path / "one.csv"), "--checkpoint", path, "--html", str(tmp_path / "page.html")]) == 0
+    data = record(tmp_path / "page.html")
+    assert data["frames"][0]["values"]["y"] == [[0.0, 1.0]]
+    (tmp_path / "one.csv").write_text("a,b,class\n1,0,maybe\n")
+    assert main(["trace", str(tmp_path / "one.csv"), "--checkpoint", path]) == 2
+    assert "the model knows no class 'maybe'; expected one of no, yes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,37 @@ async function readEquations(window) {
   return {violations: seen, overflow: Math.max(...widths), shown, checks, math: document.querySelectorAll("article math").length};
 }
 
+async function readPage(window) {
+  const {document} = window;
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  return {violations: await violations(window), overflow: overflow(window), contrast: contrast(window)};
+}
+
+// The smallest contrast of a number on its coloured cell, by the formula of WCAG 2.
+function contrast(window) {
+  const canvas = window.document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const luminance = colour => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = window.getComputedStyle(window.document.body).backgroundColor;
+    canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return Math.min(Infinity, ...[...window.document.querySelectorAll("td")].filter(td => td.textContent).map(td => {
+    const style = window.getComputedStyle(td), [low, high] = [luminance(style.color), luminance(style.backgroundColor)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  }));
+}
+
 addEventListener("load", async () => {
   const read = {};
   for (const frame of document.querySelectorAll("iframe")) {
     const window = frame.contentWindow;
     try {
-      read[frame.width] = await (window.document.getElementById("controls") ? readTrace : readEquations)(window);
+      const has = id => window.document.getElementById(id);
+      read[frame.width] = await (has("controls") ? readTrace : has("zh") ? readEquations : readPage)(window);
       read[frame.width].paper = window.getComputedStyle(window.document.body).backgroundColor;
     } catch (error) {
       read[frame.width] = {error: String(error.stack)};

@@ -19,6 +19,7 @@ SHOWN = {
     "tn.summary(net, x)": "text/html",
     "tn.trace(net, loss, params, x, y)": "text/html",
     "result": "text/html",
+    "tn.verify(net, loss=loss)": "text/html",
     "tn.plot.learning_curves(result)": "image/png",
     "tn.plot.network(tn.trace(net, loss, params, x, y))": "image/png",
 }

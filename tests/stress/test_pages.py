@@ -16,9 +16,11 @@ import pytest
 
 import tinynet as tn
 from scripts.example_pages import images, sequences
+from tinynet.cli import main
 from tinynet.pages import examples
 from tinynet.pages.equations import equations_page
 from tinynet.pages.trace import trace_page
+from tinynet.verification.html import report_page
 
 BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 NPM = shutil.which("npm")
@@ -41,7 +43,8 @@ def axe(tmp_path_factory):
 
 
 def read(page, axe, scheme, folder):
-    """Return what the driver read at each width."""
+    """Return what the driver read at each width; that the page allows no script would keep axe out."""
+    page = re.sub('<meta http-equiv="Content-Security-Policy".*?>', "", page)
     frames = "".join(f'<iframe width="{w}" height="1000" srcdoc="{html.escape(page)}"></iframe>' for w in WIDTHS)
     with open(DRIVER, encoding="utf-8") as file:
         driver = file.read()
@@ -193,3 +196,51 @@ def test_the_derivation_reads_in_both_languages(scheme, axe, tmp_path):
         for value, exact in result["checks"]:
             assert value == pytest.approx(exact, rel=1e-13)
         assert result["math"] >= 2 * 26
+
+
+class Doubled(tn.Linear):
+    """A Linear whose dW is twice too large, and whose bias is not summed."""
+
+    def param_grads(self, params, a, dz):
+        return {"W": 2 * dz.T @ a, "b": dz}
+
+
+def one_report():
+    return report_page([tn.verify(Doubled(4, 3))])
+
+
+def all_reports():
+    wrong = (lambda x: x * x, lambda args, dy: (-dy * args[0],))
+    targets = [(tn.Linear(4, 3), None), (Doubled(70, 40), None), (tn.Softmax(), None), (wrong, ((2, 3),))]
+    return report_page([tn.verify(target, inputs=inputs) for target, inputs in targets])
+
+
+def classes(folder):
+    """Return the page of a training on a table of classes."""
+    x = np.random.default_rng(0).normal(size=(120, 9))
+    rows = [",".join([*map("{:.3f}".format, row), "low mid high".split()[int(row[0] > 0) + (row[0] > 1)]]) for row in x]
+    (folder / "table.csv").write_text("\n".join([",".join([*"abcdefghi", "kind"]), *rows]))
+    return trained_page(folder, "table.csv")
+
+
+def images_of_numbers(folder):
+    """Return the page of a training on images, whose target is a quantity."""
+    x = np.random.default_rng(0).random((60, 16))
+    np.savez(folder / "images.npz", x=x, y=x.sum(axis=1))
+    return trained_page(folder, "images.npz")
+
+
+def trained_page(folder, table):
+    assert main(["train", str(folder / table), "--epochs", "5", "--html", str(folder / "training.html")]) == 0
+    return (folder / "training.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", PAPER)
+@pytest.mark.parametrize("make", [one_report, all_reports, classes, images_of_numbers], ids=lambda make: make.__name__)
+def test_a_report_and_a_training_can_be_read_by_everyone(make, scheme, axe, tmp_path):
+    page = make(*[tmp_path] * bool(make.__code__.co_argcount))
+    for result in read(page, axe, scheme, tmp_path).values():
+        assert result["violations"] == []
+        assert result["overflow"] <= 0
+        assert result["paper"] == PAPER[scheme][1]
+        assert result["contrast"] >= 4.5

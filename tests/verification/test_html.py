@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import tinynet as tn
-from tinynet.verification.html import _pooled, write_html
+from tinynet.equations import EQUATIONS
+from tinynet.pages.mathml import mathml
+from tinynet.verification.html import _pooled, report_page, write_html
+from tinynet.verification.tolerance import rule
 
 BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 
@@ -52,11 +55,11 @@ def page(reports, tmp_path_factory):
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, and the text of the cells of tables and of SVG."""
+    """Every tag with its attributes, and every text."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.texts, self._open = [], [], []
+        self.tags, self.texts = [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -77,16 +80,54 @@ def test_it_shows_verdict_findings_probes_and_why_one_was_skipped(page):
     assert "skipped: not asked for" in texts
 
 
-def test_every_entry_of_a_small_tensor_is_a_square_with_its_number(reports, tmp_path):
+def test_of_several_reports_each_is_there_once_and_what_failed_comes_first(reports, page):
+    text = page.read_text()
+    rows = re.findall(r'<details><summary><span class="verdict (\w+)">.*?<h2>(.*?)</h2>', text)
+    assert len(rows) == len(reports) == text.count("</details>")
+    assert [verdict for verdict, _ in rows] == ["FAIL"] * 4 + ["PASS"]
+    shares = [float(share) for share in re.findall(r'<i style="width: ([\d.]+)%">', text)]
+    worst = max(ratio for probe in reports[-1].coverage for ratio in probe.ratios.values())
+    np.testing.assert_allclose(shares, [100] * 4 + [100 * worst], rtol=1e-2)
+
+
+def test_the_gradient_that_failed_stands_in_the_first_column(reports, tmp_path):
+    reports[2].to_html(tmp_path / "report.html")
+    columns = re.findall('<th scope="col">(.*?)</th>', (tmp_path / "report.html").read_text())
+    assert columns == ["probe", "params.b", "y", "x", "params.W"]
+
+
+def test_a_fault_is_explained_by_two_formulas_and_the_equation_of_the_derivation(tmp_path):
+    def slope(x):
+        return 1 / (1 + np.exp(-x))
+
+    report = tn.verify((slope, lambda args, dy: (dy,)), inputs=((4, 3),))
+    assert report.findings[0].fault == "σ′ missing"
+    report.to_html(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    computed, expected = re.search("<dt>computed</dt><dd>(.*?)</dd><dt>instead of</dt><dd>(.*?)</dd>", text).groups()
+    assert mathml("∂E/∂a") in computed
+    assert mathml("∂E/∂a ⊗ f′(z)") in expected
+    assert f'(20) <span class="formula">{mathml(EQUATIONS[19].formula)}</span>' in expected
+
+
+def test_every_probe_that_ran_is_explained(reports, tmp_path):
     reports[0].to_html(tmp_path / "report.html")
-    parsed = Tags((tmp_path / "report.html").read_text())
-    maps = sum(tag == "svg" for tag, _ in parsed.tags)
-    squares = sum(tag == "rect" and "fill" in attrs for tag, attrs in parsed.tags)
-    assert (maps, squares) == (3, 3 * 12)
-    tips = [text for text in parsed.texts if text.startswith("[1, 2] ")]
+    text = (tmp_path / "report.html").read_text()
+    linked, explained = (set(re.findall(pattern, text)) for pattern in ('href="#(.*?)"', '<dt id="(.*?)"'))
+    assert linked == explained == {f"probe-{p.name.replace(' ', '-')}" for p in reports[0].coverage if not p.skipped}
+    assert rule(1) in html.unescape(text)
+
+
+def test_every_entry_of_a_small_tensor_is_a_cell_with_its_number(reports, tmp_path):
+    reports[0].to_html(tmp_path / "report.html")
+    maps = re.findall('<table class="map written">(.*?)</table>', (tmp_path / "report.html").read_text())
+    assert [cells.count("<td") for cells in maps] == [12, 12, 12]
     finding = next(f for f in reports[0].findings if f.got_array is not None)
-    expected = [finding.got_array[1, 2], finding.expected_array[1, 2]]
-    np.testing.assert_allclose([float(tip.rpartition(" ")[2]) for tip in tips[:2]], expected, rtol=1e-8)
+    for cells, array in zip(maps, (finding.got_array, finding.expected_array), strict=False):
+        shown = [float(tip) for tip in re.findall(r'title="\[.*?\] (.*?)"', cells)]
+        np.testing.assert_allclose(shown, np.ravel(array), rtol=1e-8)
+        texts = [float(text.replace("−", "-")) for text in re.findall(">([^<>]+)</td>", cells)]
+        np.testing.assert_allclose(texts, np.ravel(array), rtol=6e-2)
 
 
 @pytest.mark.parametrize("shape", [(100, 70), (33, 1), (1, 4000), (32, 32)])
@@ -113,9 +154,9 @@ def backward(args, dy):
 
 def test_it_marks_the_lines_of_the_forward_and_of_the_backward_that_are_to_blame(tmp_path):
     write_html([tn.verify((forward, backward), inputs=(np.linspace(-1, 1, 6).reshape(2, 3),))], tmp_path / "page.html")
-    shown = re.findall(r'<pre class="source">(.*?)</pre>', (tmp_path / "page.html").read_text(), re.DOTALL)
+    shown = re.findall(r"<pre.*?>(.*?)</pre>", (tmp_path / "page.html").read_text(), re.DOTALL)
     assert ["def forward(x):" in text for text in shown] == [True, False]
-    marked = [re.findall(r'<span class="marked">\s*\d+ ▸ \s*(.*)</span>', text) for text in shown]
+    marked = [re.findall(r"<mark>\s*\d+ ▸ \s*(.*?)</mark>", text) for text in shown]
     assert marked == [["return h * h"], ["dh = 2 * dy"]]
 
 
@@ -144,10 +185,10 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_and_nothing_else(repor
     assert path.read_text() == "old"
 
 
-def test_without_jinja_it_says_what_to_install(reports, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ImportError, match=r'jinja2; use pip install "tinynet-grad\[html\]"'):
-        reports[0].to_html(tmp_path / "report.html")
+def test_the_page_needs_nothing_installed_but_what_verify_needs(reports, monkeypatch):
+    for name in ("jinja2", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert report_page(reports).startswith("<!doctype html>")
 
 
 def browse(folder, *args):
@@ -162,7 +203,7 @@ def test_in_a_browser_nothing_overflows_at_any_width(page, tmp_path):
     source = html.escape(page.read_text())
     frames = "".join(f'<iframe style="width:{w}px;height:900px" srcdoc="{source}"></iframe>' for w in (1400, 420, 320))
     script = """onload = () => document.body.append(...[...document.querySelectorAll("iframe")].map(f => {
-        const d = f.contentDocument, open = [...d.querySelectorAll("svg, dd, h1, h2, li, figure")];
+        const d = f.contentDocument, open = [...d.querySelectorAll("dd, h1, h2, summary, figure")];
         const right = Math.max(...open.map(e => e.getBoundingClientRect().right));
         return `[${d.documentElement.scrollWidth} ${Math.ceil(right)} ${d.documentElement.clientWidth}]`; }))"""
     (tmp_path / "frames.html").write_text(f"<body>{frames}<script>{script}</script>")

@@ -56,11 +56,28 @@ class Model:
         if x.shape[1:] != self.x_mean.shape:
             raise ValueError(f"{x.shape[1]} features; the network was trained on {len(self.x_mean)}")
         starts = [*range(0, len(x), AT_ONCE), len(x)]
-        parts = [scaled(x[i:j], self.x_mean, self.x_scale) for i, j in itertools.pairwise(starts)]
+        parts = [self.features(x[i:j]) for i, j in itertools.pairwise(starts)]
         y_hat = np.concatenate([self.net.forward(self.params, part)[0] for part in parts])
         if self.task == "classify":
             return np.asarray(np.asarray(self.classes)[y_hat.argmax(axis=1)])
         return np.asarray(y_hat[:, 0].astype(np.float64) * self.y_scale + self.y_mean)
+
+    def features(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Return what the network takes for features x (m, n) in the units of the table."""
+        return scaled(x, self.x_mean, self.x_scale)
+
+    def targets(self, target: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return what the network was trained to give for targets (m,): one-hot rows, or (m, 1) numbers.
+
+        Raises:
+            ValueError: a class is not one of the model's.
+        """
+        if self.task == "regress":
+            return np.asarray((target[:, None] - self.y_mean) / self.y_scale)
+        classes = [str(c) for c in self.classes]
+        if strange := [str(t) for t in target.tolist() if str(t) not in classes]:
+            raise ValueError(f"the model knows no class {strange[0]!r:.60}; expected one of {', '.join(classes):.200}")
+        return np.array([[float(str(t) == c) for c in classes] for t in target.tolist()])
 
 
 def check_writable(option: str, path: Path) -> None:

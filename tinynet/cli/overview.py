@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -38,12 +39,14 @@ def write_page(
         ImportError: matplotlib is not installed.
         OSError: the file could not be written.
     """
-    sections = {"Learning curves": _svg(tn.plot.learning_curves(result))}
+    sections = {"Learning curves": f'<div class="curves">{"".join(map(_curve, _panels(result.history)))}</div>'}
     if data.task == "classify":
         y_hat = tn.predict(net, result.params, data.x_test)
         names = [str(name) for name in data.classes]
-        sections["Held-out rows by class"] = _svg(tn.plot.confusion(y_hat, data.y_test, labels=names), on="light")
-    sections["Layers"] = f'<div class="scroll layers">{tn.summary(net, data.x_train)._repr_html_()}</div>'
+        sections["Held-out rows by class"] = _svg(
+            tn.plot.confusion(y_hat, data.y_test, labels=names), "true classes by predicted ones", on="light"
+        )
+    sections["Layers"] = f'<div class="scroll layers" tabindex="0">{tn.summary(net, data.x_train)._repr_html_()}</div>'
     if weights := _weights(result.params, table):
         sections["Weights of the first layer"] = weights
     write_atomically(
@@ -57,7 +60,17 @@ def write_page(
     )
 
 
-def _svg(figure: Figure, *, on: str = "paper") -> str:
+def _panels(history: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Return the history of each quantity by itself, with that by which the best epoch is found."""
+    names = [name for name in history if not name.startswith("validation_") and name != "seconds"]
+    return [{n: history[n] for n in (name, f"validation_{name}", "validation_loss") if n in history} for name in names]
+
+
+def _curve(panel: Mapping[str, Array]) -> str:
+    return _svg(tn.plot.learning_curves(panel), f"{next(iter(panel))} after each epoch")
+
+
+def _svg(figure: Figure, label: str, *, on: str = "paper") -> str:
     """Return a figure as SVG whose black is the colour of the text, on the page's paper or on light ground."""
     import matplotlib
 
@@ -65,10 +78,12 @@ def _svg(figure: Figure, *, on: str = "paper") -> str:
         if legend := axes.get_legend():
             legend.get_frame().set_facecolor("none")
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tinynet"}):
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "tinynet"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: the browser has other fonts
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     _, tag, svg = file.getvalue().replace("#000000", "currentColor").partition("<svg")
-    return f'<figure class="{on}">{tag}{svg}</figure>'
+    return f'<figure class="{on}">{tag} role="img" aria-label="{label}"{svg}</figure>'
 
 
 def _weights(params: Params, table: Table) -> str:
@@ -76,10 +91,10 @@ def _weights(params: Params, table: Table) -> str:
     W = params[0]["W"]
     side = math.isqrt(W.shape[1])
     if not table.columns and side * side == W.shape[1]:
-        return _svg(tn.plot.weights(W), on="light")
+        return _svg(tn.plot.weights(W), "weights of each unit", on="light")
     if not 0 < len(table.columns) <= _SHOWN:
         return ""
-    return f'<div class="scroll">{_matrix(W, table.columns)}</div>'
+    return f'<div class="scroll" tabindex="0">{_matrix(W, table.columns)}</div>'
 
 
 def _matrix(W: Array, columns: Sequence[Any]) -> str:

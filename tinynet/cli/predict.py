@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.cli.model import Model, load_model
+from tinynet.cli.model import Model, check_writable, load_model
 from tinynet.cli.tables import read_cells, read_features, read_targets
 from tinynet.files.atomic import write_atomically
 
@@ -33,13 +33,15 @@ def add_parser(subparsers: Any) -> None:
         parser.add_argument("model", type=Path, help="a file that tinynet train --save wrote")
         parser.add_argument("data", type=Path, help="a .csv file with the columns it was trained on, in any order")
         parser.add_argument("--encoding", default="utf-8-sig", help="of the CSV file (default: utf-8)")
-    predicting.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here rather than print")
+    predicting.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here, in the same encoding")
     predicting.set_defaults(run=run_predict)
     testing.set_defaults(run=run_evaluate)
 
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predict, and write the rows with their predictions."""
+    if args.output is not None:
+        check_writable("-o", args.output)
     model = load_model(args.model)
     header, rows, x = _read(args.data, args.encoding, model)
     text = io.StringIO()
@@ -50,20 +52,16 @@ def run_predict(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(text.getvalue())
     else:
-        write_atomically(args.output, text.getvalue().encode())
+        write_atomically(args.output, text.getvalue().encode(args.encoding.removesuffix("-sig")))
     return 0
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Compare the predictions with the targets of the table."""
     model = load_model(args.model)
-    header, rows, x = _read(args.data, args.encoding, model)
-    if model.target not in header if header else len(rows[0]) == len(model.x_mean):
-        raise ValueError(f"{args.data}: no column {model.target!r} to compare predictions with")
-    column = header.index(model.target) if header else model.position
-    target, known = read_targets(args.data, model.target, [row[column] for row in rows])
-    left_out = f" ({int((~known).sum())} without a target left out)" if not known.all() else ""
-    print(f"{score(model, x[known], target)} on {len(target)} rows of {args.data.name}{left_out}")
+    x, target, missing = read_samples(args.data, args.encoding, model)
+    left_out = f" ({missing} without a target left out)" if missing else ""
+    print(f"{score(model, x, target)} on {len(target)} rows of {args.data.name}{left_out}")
     return 0
 
 
@@ -86,6 +84,20 @@ def score(model: Model, x: npt.NDArray[np.float64], target: npt.NDArray[Any]) ->
 def shown(value: float | int | str) -> str:
     """Return a class or a number as text: of a number, what float32 tells apart."""
     return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def read_samples(path: Path, encoding: str, model: Model) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any], int]:
+    """Return features and targets of a CSV file, and how many rows were left out because they have no target.
+
+    Raises:
+        ValueError: as `read_cells`; a column is not there, the target too, or there is none.
+    """
+    header, rows, x = _read(path, encoding, model)
+    if model.target not in header if header else len(rows[0]) == len(model.x_mean):
+        raise ValueError(f"{path}: no column {model.target!r} to compare predictions with")
+    column = header.index(model.target) if header else model.position
+    target, known = read_targets(path, model.target, [row[column] for row in rows])
+    return x[known], target, int((~known).sum())
 
 
 def _read(path: Path, encoding: str, model: Model) -> tuple[list[str] | None, list[list[str]], npt.NDArray[np.float64]]:

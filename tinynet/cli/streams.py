@@ -52,7 +52,7 @@ def to_nowhere(stream: Any) -> None:
 def prepared_streams() -> Iterator[None]:
     """Set up standard output and error, and at the end put back what was there before.
 
-    A closed standard error takes what is written to it, silently. An encoding without a letter writes a "?" for it.
+    A closed standard error takes what is written to it, silently. A sign that the encoding lacks is spelled out.
 
     Raises:
         OSError: standard output is closed or cannot be written.
@@ -64,7 +64,7 @@ def prepared_streams() -> Iterator[None]:
             raise OSError("standard output is closed; send it to a file, or to /dev/null")
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
+                stream.reconfigure(errors="tinynet.spelled")  # registered by `tinynet.inspection`
         output = Output(sys.stdout)
         stack.enter_context(contextlib.redirect_stdout(output))
         try:

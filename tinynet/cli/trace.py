@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 
 import tinynet as tn
-from tinynet.cli.tables import read_csv, read_npz, split
+from tinynet.cli.model import Model, load_model
+from tinynet.cli.predict import read_samples
+from tinynet.cli.tables import Task, read_csv, read_npz, split
+from tinynet.files.container import FileError
 from tinynet.inspection import Trace
 from tinynet.pages.examples import EXAMPLES
 from tinynet.trees import leaves
+
+LOSS = tn.SquaredError("mean")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("data", nargs="?", type=Path, help="a .csv or .npz file (default: the example)")
     parser.add_argument("--example", choices=sorted(EXAMPLES), help="default: mazur, a published one, 2-2-2")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="a saved network, on rows of DATA or on --x, --y"
+        "--checkpoint", type=Path, metavar="FILE", help="a saved network, on the first rows of DATA or on --x, --y"
     )
     parser.add_argument("--x", type=_numbers, metavar="N,N,…", help="the sample, instead of DATA")
     parser.add_argument("--y", type=_numbers, metavar="N,N,…", help="its target")
@@ -60,30 +65,50 @@ def run(args: argparse.Namespace) -> int:
 def _trace(args: argparse.Namespace) -> Trace:
     if args.example is not None and (args.data is not None or args.checkpoint is not None):
         raise ValueError("--example has its own network and samples; leave out DATA and --checkpoint")
-    if args.data is None and args.checkpoint is None:
-        return tn.trace(*EXAMPLES[args.example or "mazur"]())
-    loss = tn.SquaredError("mean")
-    if args.data is None:
-        if args.x is None or args.y is None:
-            raise ValueError("--checkpoint needs a sample: a table DATA, or --x and --y with its numbers")
-        x, y = np.array([args.x]), np.array([args.y])
-    else:
-        data = split(
-            read_npz(args.data) if args.data.suffix == ".npz" else read_csv(args.data, args.target),
-            task=None,
-            test_fraction=0.2,
-            seed=args.seed,
-        )
-        x, y = data.x_train[: args.rows].astype(float), data.y_train[: args.rows].astype(float)
     if args.checkpoint is not None:
-        net, params = tn.load(args.checkpoint)
-        state = tn.load_state(args.checkpoint).layers if leaves(net.init_state()) else None
-        return tn.trace(net, loss, tn.map_leaves(lambda p: np.asarray(p, float), params), x, y, state=state)
+        return _of_saved(args)
+    if args.data is None:
+        return tn.trace(*EXAMPLES[args.example or "mazur"]())
+    x, y, task = _standardised(args)
     widths = [x.shape[1], *args.hidden, y.shape[1]]
     layers = [part for n_in, n_out in itertools.pairwise(widths) for part in (tn.Linear(n_in, n_out), tn.Sigmoid())]
     # A sigmoid cannot leave (0, 1); a standardised target does.
-    net = tn.Sequential(*(layers if args.data is None or data.task == "classify" else layers[:-1]))
-    return tn.trace(net, loss, net.init(np.random.default_rng(args.seed), float), x, y)
+    net = tn.Sequential(*(layers if task == "classify" else layers[:-1]))
+    return tn.trace(net, LOSS, net.init(np.random.default_rng(args.seed), float), x, y)
+
+
+def _of_saved(args: argparse.Namespace) -> Trace:
+    """Trace a saved network; what `tinynet train` saved takes samples in the units of its table."""
+    if args.data is None and (args.x is None or args.y is None):
+        raise ValueError("--checkpoint needs a sample: a table DATA, or --x and --y with its numbers")
+    net, params = tn.load(args.checkpoint)
+    state = tn.load_state(args.checkpoint).layers if leaves(net.init_state()) else None
+    model = _model(args.checkpoint)
+    if args.data is None:
+        x, y = np.array([args.x]), np.array([args.y])
+        if model is not None:
+            x, y = model.features(x), model.targets(y[:, 0]) if model.task == "regress" else y
+    elif model is not None and args.data.suffix != ".npz":
+        x, target, _ = read_samples(args.data, "utf-8-sig", model)
+        x, y = model.features(x[: args.rows]), model.targets(target[: args.rows])
+    else:
+        x, y, _ = _standardised(args)
+    return tn.trace(net, LOSS, tn.map_leaves(lambda p: np.asarray(p, float), params), x.astype(float), y, state=state)
+
+
+def _standardised(args: argparse.Namespace) -> tuple[Any, Any, Task]:
+    """Return rows of DATA as `tinynet train` takes them: shuffled, scaled by what they show, classes one-hot."""
+    table = read_npz(args.data) if args.data.suffix == ".npz" else read_csv(args.data, args.target)
+    data = split(table, task=None, test_fraction=0.2, seed=args.seed)
+    return data.x_train[: args.rows].astype(float), data.y_train[: args.rows].astype(float), data.task
+
+
+def _model(path: Path) -> Model | None:
+    """Return the model that `tinynet train` saved; None where a network was saved without its table."""
+    try:
+        return load_model(path)
+    except FileError:
+        return None
 
 
 def _positive(text: str) -> int:

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinynet.cli.model import check_writable
+
 if TYPE_CHECKING:
     from tinynet.verification import Report
     from tinynet.verification.cases import Case
@@ -29,9 +31,9 @@ def add_parser(subparsers: Any) -> None:
     """Add `verify` to the command line."""
     parser = subparsers.add_parser(
         "verify",
-        help="hold hand-derived gradients against the exact ones of their own forward pass",
-        description="Hold hand-derived gradients against the exact ones of their own forward pass, and name what is "
-        "wrong. Exit code 0: proven; 1: wrong; 2: inconclusive, or misused.",
+        help="compare gradients derived by hand with the exact ones of their own forward pass",
+        description="Compare gradients derived by hand with the exact ones of their own forward pass, and name what is "
+        "wrong. Exit code 0: right; 1: wrong; 2: inconclusive, or misused.",
     )
     parser.add_argument(
         "target",
@@ -70,7 +72,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify and print; return 0 if all is proven, 1 if something is wrong, 2 if nothing could be said."""
+    """Verify and print; return 0 if all is right, 1 if something is wrong, 2 if nothing could be said."""
     if (args.target is not None) == (args.all is not None or args.self_test):
         raise ValueError("verify: expected one of MODULE:TARGET, --all PACKAGE and --self-test")
     for option in ("inputs", "flag", "wrt"):
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if args.self_test and getattr(args, option):
             raise ValueError(f"verify: --{option} does not go with --self-test, which takes every probe and seed 0")
     if args.html is not None:
-        _check_page(args.html)
+        check_writable("--html", args.html)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if args.self_test:
@@ -292,19 +294,6 @@ def _say(args: argparse.Namespace, bar: Any, line: str) -> None:
         bar.write(line, file=sys.stdout)
     else:
         print(line)
-
-
-def _check_page(path: Path) -> None:
-    """Refuse now, rather than after the work, a page that cannot be made."""
-    from tinynet.verification.html import check_available
-
-    check_available()
-    if path.is_dir():
-        raise ValueError(f"--html {path} is a folder; expected a file")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--html {path}: there is no folder {path.parent}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"--html {path}: the folder cannot be written to")
 
 
 def _shape(text: str) -> tuple[int, ...]:

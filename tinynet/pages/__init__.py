@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ def fill(template: str, **parts: str) -> str:
     for name, text in {"style": read("style.css"), **parts}.items():
         page = page.replace("{{" + name + "}}", text)
     return page
+
+
+def in_notebook(title: str, page: str, text: str) -> str:
+    """Return HTML for a notebook: the page in a frame of its own, and folded up the same as text."""
+    style = "width: 100%; height: 820px; border: 0"
+    return (
+        f'<iframe title="{title}" sandbox="allow-scripts" style="{style}" srcdoc="{escape(page)}"></iframe>'
+        f"<details><summary>As text</summary><pre>{escape(text)}</pre></details>"
+    )
 
 
 def read(name: str) -> str:

@@ -184,7 +184,8 @@ function heatMap(name, map) {
   });
   context.putImageData(image, 0, 0);
   const shape = tensor(name).learned ? tensor(name).shape : tensor(name).shape.slice(1);
-  const told = `${shape.join(" × ")}, from ${short(-map.limit)} (red) to ${short(map.limit)} (blue)`;
+  const told = data.attention.includes(name) ? `${shape.join(" × ")}: by each head, how much a place (row) takes from each (column), at most ${short(map.limit)}`
+    : `${shape.join(" × ")}, from ${short(-map.limit)} (red) to ${short(map.limit)} (blue)`;
   canvas.setAttribute("aria-label", `${name}, heat map: ${told}`);
   return html("div", {class: "heat"}, canvas, html("p", {class: "dim"}, told));
 }
@@ -232,24 +233,26 @@ function arrow({at, counts, side, vertical}, c) {
   const from = at(c - 1, (counts[c - 1] - 1) / 2), to = at(c, (counts[c] - 1) / 2), off = side + 6;
   return svg("path", {class: "arrow", d: vertical ? `M${from.x} ${from.y + off}L${to.x} ${to.y - off}` : `M${from.x + off} ${from.y}L${to.x - off} ${to.y}`});
 }
-function edges({at, font, vertical, width}, c, step) {
+function edges({at, font, between, vertical, width}, c, step) {
   const [W] = columns[c].factors, t = tensor(W), source = tensor(columns[c - 1].names[0]), target = tensor(columns[c].names[0]);
   const now = isKnown(`${W}+`) ? `${W}+` : W, pairs = t.rows.flatMap((_, i) => t.columns.map((_, j) => [i, j]));
   const largest = Math.max(...pairs.map(([i, j]) => Math.abs(valueOf(now, i, j)) || 0)) || 1;
-  const isActive = [step.name, ...step.factors].some(name => plain(name) === W), roomy = pairs.length <= 6, crowded = pairs.length > 16;
+  const isActive = [step.name, ...step.factors].some(name => plain(name) === W), roomy = pairs.length <= (vertical ? 4 : 6), crowded = pairs.length > (vertical || between < 8 * font ? 6 : 16);
   return pairs.flatMap(([i, j]) => {
     const from = at(c - 1, slot(source, j)), to = at(c, slot(target, i)), w = valueOf(now, i, j), key = `${W} ${i} ${j}`;
     const d = `M${from.x} ${from.y}L${to.x} ${to.y}`, thick = 1.2 + 4.5 * Math.min(1, Math.abs(w) / largest || 0);
     const texts = [{name: now, text: brief(w, 4), kind: now === W ? "" : "update"}];
     if (isKnown(`d${W}`) && now === W) texts.push({name: `d${W}`, text: `∂ ${brief(valueOf(`d${W}`, i, j), 3)}`, kind: "backward"});
-    const share = vertical ? 0.3 + 0.14 * ((i + 2 * j) % 4) : t.rows.length > t.columns.length ? 0.61 : 0.39;
-    const x = Math.max(32, Math.min(width - 32, from.x + share * (to.x - from.x))), y = from.y + share * (to.y - from.y);
-    const shown = roomy && !vertical ? texts : [texts.find(({name}) => [step.name, ...step.factors].includes(name)) ?? texts.at(-1)], size = vertical ? font : 0.85 * font;
+    const share = vertical ? 0.37 + 0.11 * ((i + 2 * j) % 4) : t.rows.length > t.columns.length ? 0.61 : 0.39;
+    const shown = roomy ? texts : [texts.find(({name}) => [step.name, ...step.factors].includes(name)) ?? texts.at(-1)], size = vertical ? font : 0.85 * font;
+    const margin = shown.length > 1 ? 64 : 32, x = Math.max(margin, Math.min(width - margin, from.x + share * (to.x - from.x))), y = from.y + share * (to.y - from.y);
+    // Both w and ∂: side by side where edges run down, else one below the other.
+    const spot = k => shown.length < 2 ? {x, y} : vertical ? {x: x + 6 * k - 3, y, style: `text-anchor: ${k ? "start" : "end"}`} : {x, y: y + (k - 0.5) * 1.15 * size};
     return [
       svg("path", {class: "under", d, "stroke-width": thick + 3, "data-edge": key}),
       svg("path", {class: `edge${w < 0 ? " minus" : ""}${isActive ? " active" : ""}`, d, "stroke-width": thick, "data-edge": key},
         svg("title", {}, `${W} [${t.rows[i] + 1},${t.columns[j] + 1}] = ${signed(w)}`)),
-      ...shown.map(({name, text, kind}, k) => svg("text", {x, y: y + (k - (shown.length - 1) / 2) * 1.15 * size, class: `label ${kind}`, "font-size": size,
+      ...shown.map(({name, text, kind}, k) => svg("text", {...spot(k), class: `label ${kind}`, "font-size": size,
         "data-label": key, "data-name": name, "data-value": valueOf(name, i, j), "data-crowded": crowded, visibility: crowded ? "hidden" : null}, text)),
     ];
   });

@@ -71,6 +71,7 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
         "lr": optimizer.lr,
         "columns": _columns(first),
         "tensors": tensors,
+        "attention": list(first.attention),
         "steps": shown,
         "document": {e.number: [mathml(e.formula), with_formulas(e.erratum)] for e in EQUATIONS if e.number in used},
         "frames": [_frame(now, later, by_jax(now.params), tensors) for now, later in pairwise(traces)],
@@ -82,7 +83,7 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
 def _values(at: Trace) -> dict[str, Values]:
     """Return everything that the page shows of one training step, by name."""
     targets = {"y": at.y} if is_array(at.y) and at.y.shape == at[output_names(at)[-1]].shape else {}
-    values = {q.name: q.value for q in at} | at.parameters | at.slopes | targets
+    values = {q.name: q.value for q in at} | at.parameters | at.slopes | at.attention | targets
     return {name: np.asarray(leaves(value)[0]) for name, value in values.items()}  # of several inputs the first
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,31 +19,36 @@ from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.execution import Watch, execute, told
 from tinynet.verification.oracle import leaves_of, shapes_of
 
-PROBES = (
-    "forward",
-    "rectangular",
-    "batch 1",
-    "batch 2",
-    "batch 33",
-    "square",
-    "width 1",
-    "larger",
-    "empty batch",
-    "saturated",
-    "huge",
-    "tiny",
-    "zeros and ties",
-    "parameters",
-    "cotangents",
-    "branches",
-    "state",
-    "layout",
-    "param_grads",
-    "training",
-    "compiled",
-    "float32",
+TRIED: Mapping[str, str] = MappingProxyType(
+    {
+        "forward": "the forward pass gives the same values under JAX as without, and as a reference where there is one",
+        "rectangular": "a batch and widths that all differ, so that no transposed matrix fits by chance: (24)",
+        "batch 1": "one sample, of which the mean is the sum",
+        "batch 2": "two samples, of which the mean is half the sum: (17)",
+        "batch 33": "many samples, more than any width",
+        "square": "a batch and widths that are all alike: no shape gives a transposed matrix away: (22)",
+        "width 1": "widths of 1, which NumPy stretches without a word",
+        "larger": "larger arrays, whose sums round more",
+        "empty batch": "no sample at all: a sum over none is zero, a mean of none is not a number",
+        "saturated": "inputs 6 and 20 times as large, where f′ is nearly zero: (2)",
+        "huge": "inputs 100 and 1000 times as large: no exponential may overflow: (1)",
+        "tiny": "inputs a thousandth as large: what cancels must not lose its digits",
+        "zeros and ties": "zeros and equal values, where a maximum has several places and a ReLU its kink",
+        "parameters": "parameters moved, negated, enlarged and zero: no special start may hide a term",
+        "cotangents": "dy large, small and with zeros: a gradient is linear in it: (20)",
+        "branches": "inputs that take the other branches of the code",
+        "state": "several calls in another order: nothing may be left over from one to the next, or be written into",
+        "layout": "arrays that are transposed, reversed or spread out in memory",
+        "param_grads": "param_grads gives what backward gives",
+        "training": "the layer of one training step, as `sample` draws it",
+        "compiled": "the backward pass under jax.jit",
+        "float32": "float32 arrays: the result is float32, and right within its rounding",
+    }
 )
-"""Every probe, in the order of the report; purity and types are looked at in each."""
+"""Every probe in the order of the report, and what it tries; purity and types are looked at in each."""
+
+PROBES = tuple(TRIED)
+"""The name of every probe."""
 
 SHAPES = ("rectangular", "batch 1", "batch 2", "batch 33", "square", "width 1", "larger")
 """The probes at which nothing is special but the shape."""

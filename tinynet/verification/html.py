@@ -1,22 +1,26 @@
-"""Reports as one self-contained page: the verdict, gradients × probes, and heat maps of what is wrong."""
+"""Reports as one page that needs nothing else: the verdict, what is wrong and where, gradients × probes, heat maps."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tinynet.equations import EQUATIONS
+from tinynet.faults import formulas
 from tinynet.files.atomic import write_atomically
-from tinynet.verification.report import Finding, Probe, Report
-from tinynet.verification.tolerance import RULE
+from tinynet.pages import fill
+from tinynet.pages.mathml import mathml
+from tinynet.verification.examples import TRIED
+from tinynet.verification.report import Finding, Probe, Report, Verdict
+from tinynet.verification.tolerance import RULE, rule
 
-__all__ = ["check_available", "write_html"]
+__all__ = ["report_page", "write_html"]
 
 Array = npt.NDArray[Any]
 
@@ -26,108 +30,172 @@ LARGEST = 32
 ANNOTATED = (12, 8)
 """Up to this many rows and columns, each cell shows its number."""
 
-WITHIN, UNKNOWN = "var(--within)", "var(--unknown)"
+DEEPEST = 55
+"""The per cent of colour in the deepest cell of a map: text is still read on it, on either paper."""
+
+ORDER: tuple[Verdict, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
 def write_html(reports: Sequence[Report], path: str | Path) -> None:
-    """Write the reports as one page, whole or not at all. It needs nothing but itself: no script, no network.
+    """Write the reports as one page, whole or not at all.
 
     Raises:
-        ImportError: Jinja2 or matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    check_available()
-    import jinja2
+    write_atomically(path, report_page(reports).encode())
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tinynet.verification", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+
+def report_page(reports: Sequence[Report]) -> str:
+    """Return the page: of one report all of it, of several a table that opens at each."""
+    alone, ordered = len(reports) == 1, sorted(reports, key=lambda report: ORDER.index(report.verdict))
+    counts = [(v, sum(report.verdict == v for report in reports)) for v in ORDER]
+    tried = [name for name in TRIED if any(p.name == name and not p.skipped for r in reports for p in r.coverage)]
+    return fill(
+        "report.html",
+        title=", ".join(f"{n} {v}" for v, n in counts if n),
+        verdicts=" ".join(_verdict(v, "" if alone else f"{n} ") for v, n in counts if n),
+        rule=escape(rule(reports[0].depth) if alone else RULE.format(depth="layers · ")),
+        reports="".join(map(_alone if alone else _row_of_all, ordered)),
+        probes=_list(((name, _with_equations(TRIED[name])) for name in tried), "probe-"),
     )
-    page = environment.get_template("report.html.j2").render(
-        sections=[_section(report) for report in reports],
-        counts={v: n for v in ("PASS", "FAIL", "INCONCLUSIVE") if (n := sum(r.verdict == v for r in reports))},
-        rule=RULE,
-    )
-    write_atomically(path, page.encode())
 
 
-def check_available() -> None:
-    """Raise ImportError, which says what to do, unless the page can be made."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ImportError(f'an HTML report needs {" and ".join(missing)}; use pip install "tinynet-grad[html]"')
+def _alone(report: Report) -> str:
+    return f"<section><h2>{escape(report.target)}</h2>{_section(report)}</section>"
 
 
-# the table
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One gradient at one probe: the error in units of the tolerance."""
-
-    text: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One probe: a cell for each gradient, or one remark over all of them."""
-
-    probe: str
-    cells: tuple[Cell, ...] = ()
-    remark: str = ""
-    kind: str = ""
-    note: str = ""
-
-
-def _section(report: Report) -> dict[str, Any]:
-    gradients = list(dict.fromkeys(n for p in report.coverage if not _is_layer(p) for n in p.ratios))
-    gradients += [g for f in report.findings for g in (f.gradient, *f.also) if g not in gradients]
+def _row_of_all(report: Report) -> str:
     worst = max((ratio for p in report.coverage for ratio in p.ratios.values()), default=0.0)
     found = dict.fromkeys(f"{', '.join((f.gradient, *f.also))}: {f.name}" for f in report.findings)
-    return {
-        "report": report,
-        "gradients": list(dict.fromkeys(gradients)),
-        "rows": [_row(p, gradients, report.findings) for p in report.coverage],
-        "findings": [{"finding": f, "lines": _lines(f), "maps": _maps(f)} for f in report.findings],
-        "outcome": "; ".join(found) or report.reason or f"at most {_short(worst)} of the tolerance",
-        "run": sum(not p.skipped for p in report.coverage),
-    }
+    outcome = "; ".join(found) or report.reason or f"{_short(worst)} of the tolerance"
+    share = 100.0 if report.findings else 100 * min(worst, 1.0)
+    return (
+        f"<details><summary>{_verdict(report.verdict)} <h2>{escape(report.target)}</h2> "
+        f'<span class="bar {report.verdict}"><i style="width: {share:.3g}%"></i></span> '
+        f'<span class="outcome">{escape(outcome)}</span></summary>{_section(report)}</details>'
+    )
 
 
-def _lines(finding: Finding) -> list[tuple[str, str]]:
-    """Split the finding's own text, below its first line, into labels and what they label."""
-    parts = (line.strip().partition(" ") for line in str(finding).splitlines()[1:])
-    return [(label, text.strip()) for label, _, text in parts]
+def _verdict(verdict: str, count: str = "") -> str:
+    return f'<span class="verdict {verdict}">{count}{verdict}</span>'
+
+
+def _section(report: Report) -> str:
+    run = sum(not p.skipped for p in report.coverage)
+    head = f"compared with {report.oracle}; {run} of {len(report.coverage)} probes run; seed {report.seed}"
+    parts = [f'<p class="dim">{escape(head)}; {report.seconds:.1f} s</p>']
+    parts += [f"<p>{escape(report.reason)}</p>"] if report.reason else []
+    parts += [_finding(i, f) for i, f in enumerate(report.findings, 1)]
+    parts += [f'<p class="dim">{escape(note)}</p>' for note in report.notes]
+    return "".join(parts) + (_coverage(report) if report.coverage else "")
+
+
+# What is wrong
+
+
+def _finding(number: int, finding: Finding) -> str:
+    labelled = [(label, escape(text)) for label, text in finding.details()]
+    labelled[1:1] = _meaning(finding)
+    sources = "".join(f'<pre class="scroll" tabindex="0">{_source(lines)}</pre>' for lines in finding.sources)
+    title = escape(f"{', '.join((finding.gradient, *finding.also))}, {finding.name}")
+    maps = f'<div class="maps">{"".join(_maps(finding))}</div>'
+    return f"<h3>Finding {number}: {title}</h3>{_list(labelled)}{sources}{maps}"
+
+
+def _meaning(finding: Finding) -> list[tuple[str, str]]:
+    """Return what was computed and what belongs there as formulas, and the equation of the derivation about it."""
+    found = formulas(finding.fault, finding.factor)
+    if found is None:
+        return []
+    computed, expected, number = found
+    equation = _with_equations(f", see ({number})") if number else ""
+    return [("computed", _formula(computed)), ("instead of", _formula(expected) + equation)]
+
+
+def _formula(text: str) -> str:
+    return f'<span class="formula">{mathml(text)}</span>'
+
+
+def _with_equations(text: str) -> str:
+    """Return HTML of a sentence, each number of an equation with the equation."""
+
+    def equation(found: re.Match[str]) -> str:
+        e = EQUATIONS[int(found[1]) - 1]
+        return f"({e.number}) {_formula(e.formula)}"
+
+    return re.sub(r"\((\d+)\)", equation, escape(text))
+
+
+def _list(items: Iterable[tuple[str, str]], prefix: str = "") -> str:
+    """Return a list of terms, each with HTML that describes it; with a prefix each is the target of a link."""
+
+    def term(name: str) -> str:
+        return f'<dt id="{prefix}{_id(name)}">{name}</dt>' if prefix else f"<dt>{name}</dt>"
+
+    return f"<dl>{''.join(f'{term(name)}<dd>{text}</dd>' for name, text in items)}</dl>"
+
+
+def _id(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _source(lines: Sequence[tuple[int, str, bool]]) -> str:
+    return "".join(
+        f"<mark>{n:4d} ▸ {escape(text)}</mark>" if marked else f"<span>{n:4d}   {escape(text)}</span>"
+        for n, text, marked in lines
+    )
+
+
+# Gradients × probes
+
+
+def _coverage(report: Report) -> str:
+    """Return the table of errors; what failed stands in the first columns."""
+    wrong = [g for f in report.findings for g in (f.gradient, *f.also)]
+    compared = [name for p in report.coverage if not _is_layer(p) for name in p.ratios]
+    gradients = list(dict.fromkeys([*wrong, *compared]))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("probe", *gradients))
+    rows = "".join(_row(p, gradients, report.findings) for p in report.coverage)
+    key = {"fine": "up to 0.3", "near": "up to 1", "wrong": "above 1: wrong", "none": "– not compared here"}
+    legend = " ".join(f'<span class="{kind}">{text}</span>' for kind, text in key.items())
+    return (
+        "<h3>Error in units of the tolerance</h3>"
+        f'<p class="key">{legend}</p>'
+        '<div class="scroll" tabindex="0" role="group" aria-label="Error in units of the tolerance">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
 
 
 def _is_layer(probe: Probe) -> bool:
     return probe.name.startswith("layer ")
 
 
-def _row(probe: Probe, gradients: Sequence[str], findings: Sequence[Finding]) -> Row:
+def _row(probe: Probe, gradients: Sequence[str], findings: Sequence[Finding]) -> str:
     found = [f for f in findings if f.probe == probe.name]
-    if probe.skipped:
-        return Row(probe.name, remark=f"skipped: {probe.skipped}", kind="skipped")
-    if _is_layer(probe):
-        told = "; ".join(f"{name}: {_short(ratio)}" for name, ratio in probe.ratios.items())
-        kind = _kind(max(probe.ratios.values(), default=0.0))
-        return Row(probe.name, remark=told, kind=kind, note=probe.note)
-    if not probe.ratios:
-        told, kind = ("; ".join(f.name for f in found), "wrong") if found else ("nothing wrong", "fine")
-        return Row(probe.name, remark=told, kind=kind, note=probe.note)
     faulty = {g: f.name for f in found for g in (f.gradient, *f.also)}
-    cells = []
-    for name in gradients:
-        ratio = probe.ratios.get(name)
-        if ratio is not None and (ratio > 1 or name not in faulty):
-            cells.append(Cell(_short(ratio), _kind(ratio)))
-        else:
-            cells.append(Cell(faulty.get(name, "–"), "wrong" if name in faulty else "none"))
-    return Row(probe.name, tuple(cells), note=probe.note)
+    if probe.skipped:
+        cells = _remark("none", f"skipped: {probe.skipped}", gradients)
+    elif _is_layer(probe):
+        told = "; ".join(f"{name}: {_short(ratio)}" for name, ratio in probe.ratios.items())
+        cells = _remark(_kind(max(probe.ratios.values(), default=0.0)), told, gradients)
+    elif not probe.ratios:
+        cells = _remark("wrong" if found else "fine", "; ".join(faulty.values()) or "nothing wrong", gradients)
+    else:
+        cells = "".join(_cell(probe.ratios.get(name), faulty.get(name, "")) for name in gradients)
+    name = escape(probe.name)
+    link = f'<a href="#probe-{_id(name)}">{name}</a>' if probe.name in TRIED and not probe.skipped else name
+    note = f'<td class="note">{escape(probe.note)}</td>' if probe.note else ""
+    return f'<tr><th scope="row">{link}</th>{cells}{note}</tr>'
+
+
+def _cell(ratio: float | None, fault: str) -> str:
+    if ratio is not None and (ratio > 1 or not fault):
+        return f'<td class="{_kind(ratio)}">{_short(ratio)}</td>'
+    return f'<td class="wrong">{escape(fault)}</td>' if fault else '<td class="none">–</td>'
+
+
+def _remark(kind: str, text: str, gradients: Sequence[str]) -> str:
+    return f'<td class="remark {kind}" colspan="{max(len(gradients), 1)}">{escape(text)}</td>'
 
 
 def _kind(ratio: float) -> str:
@@ -143,55 +211,28 @@ def _short(value: float) -> str:
     return text.replace("e+0", "e").replace("e-0", "e−").replace("e+", "e").replace("-", "−")
 
 
-# the heat maps
+# Heat maps
 
 
-@dataclass(frozen=True)
-class Square:
-    """One cell of a map."""
-
-    row: int
-    column: int
-    colour: str
-    ink: str
-    text: str
-    tip: str
-    worst: bool
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """A tensor as a picture: a square an entry, or a block of entries."""
-
-    title: str
-    shape: str
-    rows: int
-    columns: int
-    last_row: int
-    last_column: int
-    squares: tuple[Square, ...]
-    annotated: bool
-    legend: tuple[tuple[str, str], ...]
-    caption: str
-
-
-def _maps(finding: Finding) -> list[HeatMap]:
-    got, expected = finding.got_array, finding.expected_array
-    if got is None and expected is None:
-        return []
-    name = finding.gradient
+def _maps(finding: Finding) -> list[str]:
+    """Return the array that came back, the exact one, and where they differ by more than the tolerance."""
+    got, expected, name = finding.got_array, finding.expected_array, finding.gradient
+    given = {title: a for title, a in ((f"{name}, got", got), (f"{name}, expected", expected)) if a is not None}
     if got is None or expected is None or got.shape != expected.shape:
-        alone = [(title, a) for title, a in (("got", got), ("expected", expected)) if a is not None]
-        scale = _common_limit([a for _, a in alone])
-        return [_map(f"{name}, {title}", a, np.abs(_plane(a)), scale, None) for title, a in alone]
+        return [_map(title, a, np.abs(_plane(a)), _limit(a), None) for title, a in given.items()]
     with np.errstate(all="ignore"):
         error = np.abs(_plane(got) - _plane(expected))
     error = np.where(_plane(got) == _plane(expected), 0.0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
-    scale = _common_limit([got, expected])
-    maps = [
-        _map(f"{name}, {title}", a, error, scale, finding.index) for title, a in (("got", got), ("expected", expected))
-    ]
-    return [*maps, _error_map(f"{name}, |error|", got.shape, error, finding)]
+    limits = {title: _limit(a) for title, a in given.items()}
+    if max(limits.values()) <= 30 * min(limits.values()):  # one scale for both, so that a missing factor shows
+        limits = dict.fromkeys(limits, max(limits.values()))
+    maps = [_map(title, a, error, limits[title], finding.index) for title, a in given.items()]
+    difference = np.where(error > finding.tolerance, error, 0.0).reshape(got.shape)
+    return [*maps, _map(f"{name}, |error|", difference, error, _limit(difference), finding.index)]
+
+
+def _limit(a: Array) -> float:
+    return float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
 
 
 def _plane(a: Array) -> Array:
@@ -215,107 +256,40 @@ def _pooled(error: Array) -> tuple[Array, int, int]:
     return chosen, high, wide
 
 
-def _common_limit(arrays: Sequence[Array]) -> float | None:
-    """Return the end of one scale for all, so that a missing factor shows; None if they are too far apart for one."""
-    limits = [_limit(a) for a in arrays]
-    return max(limits) if max(limits) <= 30 * min(limits) or min(limits) == 0 else None
-
-
-def _limit(a: Array) -> float:
-    finite = np.abs(a[np.isfinite(a)])
-    return float(finite.max(initial=0.0))
-
-
-def _map(title: str, a: Array, error: Array, common: float | None, index: tuple[int, ...] | None) -> HeatMap:
-    limit = _limit(a) if common is None else common
-
-    def colour(value: float) -> str:
-        return UNKNOWN if not np.isfinite(value) else _hex("RdBu_r", 0.5 + 0.5 * value / limit if limit else 0.5)
-
-    ends = ((-limit, 0.0), (-limit / 2, 0.25), (0.0, 0.5), (limit / 2, 0.75), (limit, 1.0)) if limit else ((0.0, 0.5),)
-    legend = tuple((_short(v), _hex("RdBu_r", at)) for v, at in ends)
-    remark = "scale of its own: got and expected are too far apart for one" if common is None else ""
-    return _draw(title, a.shape, _plane(a), error, colour, legend, remark, index)
-
-
-def _error_map(title: str, shape: tuple[int, ...], error: Array, finding: Finding) -> HeatMap:
-    """Draw what is above the tolerance on a logarithmic scale, from the smallest such error to the largest."""
-    wrong = error[np.isfinite(error) & (error > finding.tolerance)]
-    high = float(wrong.max(initial=np.finfo(float).tiny))
-    low = min(float(wrong.min(initial=high)), high / 10)
-
-    def share(value: float) -> float:
-        return 0.15 + 0.85 * math.log(value / low) / math.log(high / low)
-
-    def colour(value: float) -> str:
-        if not np.isfinite(value):
-            return UNKNOWN
-        return WITHIN if value <= finding.tolerance else _hex("YlOrBr", share(value))
-
-    marks = ((float(v), _hex("YlOrBr", share(float(v)))) for v in np.geomspace(low, high, 4))
-    legend = ((f"≤ {_short(finding.tolerance)}, the tolerance", WITHIN), *((_short(v), c) for v, c in marks))
-    return _draw(title, shape, error, error, colour, legend, "", finding.index)
-
-
-def _draw(
-    title: str,
-    shape: tuple[int, ...],
-    plane: Array,
-    error: Array,
-    colour: Any,
-    legend: tuple[tuple[str, str], ...],
-    remark: str,
-    index: tuple[int, ...] | None,
-) -> HeatMap:
-    if plane.size == 0:
-        return HeatMap(title, _shape_text(shape), 0, 0, 0, 0, (), False, (), "no entries")
+def _map(title: str, a: Array, error: Array, limit: float, index: tuple[int, ...] | None) -> str:
+    """Return a tensor as a table of coloured cells: a cell for an entry, or for a block of entries."""
+    shape = " × ".join(map(str, a.shape)) if a.shape else "a scalar"
+    caption = f'<figcaption><b>{escape(title)}</b> <span class="dim">{shape}</span></figcaption>'
+    if not a.size:
+        return f'<figure>{caption}<p class="dim">no entries</p></figure>'
+    plane = _plane(a)
     chosen, high, wide = _pooled(error)
-    annotated = chosen.shape[0] <= ANNOTATED[0] and chosen.shape[1] <= ANNOTATED[1]
-    worst = None if index is None else int(np.ravel_multi_index(index, shape)) if shape else 0
-    squares = []
-    for (i, j), flat in np.ndenumerate(chosen):
+    written = chosen.shape[0] <= ANNOTATED[0] and chosen.shape[1] <= ANNOTATED[1]
+    worst = None if index is None else int(np.ravel_multi_index(index, a.shape)) if a.shape else 0
+
+    def cell(flat: int) -> str:
         value = float(plane.flat[flat])
-        fill = colour(value)
-        at = ", ".join(str(int(k)) for k in np.unravel_index(int(flat), shape)) if shape else ""
-        squares.append(
-            Square(
-                i, j, fill, _ink(fill), _short(value) if annotated else "", f"[{at}] {value:.9g}", int(flat) == worst
-            )
-        )
-    remarks = [remark] if remark else []
+        at = f"[{', '.join(str(int(k)) for k in np.unravel_index(flat, a.shape))}] " if a.shape else ""
+        kind = ' class="worst"' if flat == worst else ""
+        text = _short(value) if written else ""
+        return f'<td{kind} title="{at}{value:.9g}" style="{_colour(value, limit)}">{text}</td>'
+
+    rows = "".join(f"<tr>{''.join(cell(int(flat)) for flat in row)}</tr>" for row in chosen)
+    remarks = [f"from {_short(-limit)} (red) to {_short(limit)} (blue)"] if plane.min() < 0 else []
     if high * wide > 1:
-        remarks.append(f"each square stands for {high} × {wide} entries and shows the one with the largest error")
-    if len(shape) > 2:
-        remarks.append(f"axes 0 to {len(shape) - 2} are folded into the rows")
-    return HeatMap(
-        title,
-        _shape_text(shape),
-        chosen.shape[0],
-        chosen.shape[1],
-        plane.shape[0] - 1,
-        plane.shape[1] - 1,
-        tuple(squares),
-        annotated,
-        legend,
-        "; ".join(remarks),
+        remarks.append(f"each cell stands for {high} × {wide} entries and shows the one with the largest error")
+    if a.ndim > 2:
+        remarks.append(f"axes 0 to {a.ndim - 2} are folded into the rows")
+    return (
+        f'<figure>{caption}<div class="scroll" tabindex="0" role="group" aria-label="{escape(title)}">'
+        f'<table class="map{" written" if written else ""}"><tbody>{rows}</tbody></table></div>'
+        f'<p class="dim">{escape("; ".join(remarks))}</p></figure>'
     )
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape)) if shape else "a scalar"
-
-
-def _hex(colours: str, at: float) -> str:
-    import matplotlib
-    from matplotlib.colors import to_hex
-
-    return to_hex(matplotlib.colormaps[colours](min(max(at, 0.0), 1.0)))
-
-
-def _ink(fill: str) -> str:
-    """Black or white, whichever is read better on the colour."""
-    if not fill.startswith("#"):
-        return "var(--ink)"
-    channels = [int(fill[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return "#000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#fff"
+def _colour(value: float, limit: float) -> str:
+    """Return the colour of a cell: red below zero, blue above, deeper the larger; a third one where it is no number."""
+    if not np.isfinite(value):
+        return f"--c: var(--backward); --p: {DEEPEST}%"
+    share = DEEPEST * abs(value) / limit if limit else 0.0
+    return f"--c: var(--{'minus' if value < 0 else 'plus'}); --p: {share:.0f}%"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tinynet import faults
 from tinynet.files.atomic import write_atomically
+from tinynet.inspection import for_terminal
 from tinynet.verification.tolerance import rule
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -43,7 +44,8 @@ class Probe:
         worst = (
             f", at most {max(self.ratios.values()):.2g} of the tolerance" if self.ratios and not self.skipped else ""
         )
-        return f"{self.name:<16} {self.dtype:<8} {state}{worst}{f'; {self.note}' if self.note else ''}"
+        note = f"; {self.note}" if self.note else ""
+        return for_terminal(f"{self.name:<16} {self.dtype:<8} {state}{worst}{note}")
 
 
 @dataclass(frozen=True)
@@ -102,26 +104,25 @@ class Finding:
         """The fault as it is printed: "scaled by 1/m"."""
         return faults.name(self.fault, self.factor) if self.fault == "scaled" else self.fault
 
-    def __str__(self) -> str:
-        fine = ", ".join(f"{name} ok" for name in self.right[:8]) + (", …" if len(self.right) > 8 else "")
-        lines = [f"FAIL  {self.target} → {', '.join((self.gradient, *self.also))}" + (f"    {fine}" if fine else "")]
-        lines.append(f"  fault      {self.name}: {self.explanation}")
-        if self.got is not None and self.expected is not None:
-            at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-            lines.append(
-                f"  worst      {self.gradient}{at}  got {self.got:.9g}  expected {self.expected:.9g}  "
-                f"(tolerance {self.tolerance:.2g})"
-            )
-        for label, value in (
+    def details(self) -> list[tuple[str, str]]:
+        """Return what is known of the fault, each with its label."""
+        at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        worst = "" if self.got is None or self.expected is None else f"{self.gradient}{at}  got {self.got:.9g}  "
+        lines = [
+            ("fault", f"{self.name}: {self.explanation}"),
+            ("worst", worst and f"{worst}expected {self.expected:.9g}  (tolerance {self.tolerance:.2g})"),
             ("extent", self.extent + (f", first {self.shapes[0]}" if self.shapes else "")),
             ("probe", self.probe),
             ("at", f"{self.at}   {self.text}".rstrip() if self.at else ""),
             ("where", f"{self.where}   {self.where_text}".rstrip() if self.where else ""),
             ("reproduce", self.reproduce),
-        ):
-            if value:
-                lines.append(f"  {label:<10} {value}")
-        return "\n".join(lines)
+        ]
+        return [(label, text) for label, text in lines if text]
+
+    def __str__(self) -> str:
+        fine = ", ".join(f"{name} ok" for name in self.right[:8]) + (", …" if len(self.right) > 8 else "")
+        head = f"FAIL  {self.target} → {', '.join((self.gradient, *self.also))}" + (f"    {fine}" if fine else "")
+        return for_terminal("\n".join([head, *(f"  {label:<10} {text}" for label, text in self.details())]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON types, without the arrays."""
@@ -203,7 +204,7 @@ class Report:
         lines.append(f"  rule       {rule(self.depth)}")
         lines += [f"  unreached  {place}" for place in self.unreached]
         lines += [f"  note       {note}" for note in self.notes]
-        return "\n".join([*lines, *(str(f) for f in self.findings)])
+        return for_terminal("\n".join([*lines, *map(str, self.findings)]))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the report as JSON text; also write it to `path`, whole or not at all, if one is given."""
@@ -220,10 +221,16 @@ class Report:
         return text
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one page, whole or not at all; needs `pip install "tinynet-grad[html]"`."""
+        """Write the report as one page that needs nothing else, whole or not at all."""
         from tinynet.verification.html import write_html
 
         write_html([self], path)
+
+    def _repr_html_(self) -> str:
+        from tinynet.pages import in_notebook
+        from tinynet.verification.html import report_page
+
+        return in_notebook("Gradients", report_page([self]), str(self))
 
 
 def _plain(value: Any) -> Any:
