@@ -39,16 +39,47 @@ _NEGATIVE = "NumPy infers every negative length; JAX refuses it, which is no gra
 _FOUR = "of four axes, -2 and 2 are the same"
 _KINK = "at z = 0 each slope between those of the two sides is right"
 _TOO_MANY = "the entries beyond kernel² are never read"
+_COPIED = "whether an array that has its dtype already is copied changes no number"
+_WIDE = "float32 and float64, which are verified, are wide enough already"
 _BLOCKS = "how samples are cut into blocks, for the processor's cache, changes no sum"
 
 EQUIVALENT: Mapping[type, Sequence[Equivalent]] = {
     tn.Linear: (Equivalent("'b': Δ.sum(axis=0).T}", _VECTOR),),
     tn.ReLU: (Equivalent("z >= 0)", _KINK),),
     tn.LeakyReLU: (Equivalent("z >= 0)", _KINK),),
+    tn.GELU: (
+        Equivalent("(da * self._slope(z))", _WIDE),
+        Equivalent("copy=True", _COPIED),
+        Equivalent("v, c = (_v(z), z)", "σ(v) (1 − σ(v)) is 0 where z is cut off"),
+        Equivalent("_v: (deleted)", "σ(v) (1 − σ(v)) is 0 where z is cut off"),
+        Equivalent("_v: z = z", "σ(v) (1 − σ(v)) is 0 where z is cut off"),
+        Equivalent("_cut_off: return namespace(z).clip(z, -", "f′ is 0 or 1 to rounding there", count=4),
+    ),
     tn.LayerNorm: (
-        Equivalent("{'gamma': rows(dy * x_hat).sum(axis=0).T,", _VECTOR),
+        Equivalent("g = dy * params['gamma']", _WIDE),
+        Equivalent("copy=True), dparams)", _COPIED),
+        Equivalent("copy=False).T, 'beta'", _VECTOR),
+        Equivalent("copy=True), 'beta'", _COPIED),
         Equivalent("'beta': rows(dy).sum(axis=0).T}", _VECTOR),
     ),
+    tn.RMSNorm: (
+        Equivalent("g = dy * params['gamma']", _WIDE),
+        Equivalent("copy=True), dparams)", _COPIED),
+        Equivalent("copy=False).T}", _VECTOR),
+        Equivalent("copy=True)}", _COPIED),
+    ),
+    tn.BatchNorm: (
+        Equivalent("dx = dy * self._along(params['gamma'], dy)", _WIDE),
+        Equivalent("max(0, dy.size // self.n)", "without samples every sum is 0"),
+        Equivalent("max(-1, dy.size // self.n)", "without samples every sum is 0"),
+        Equivalent("copy=True), dparams)", _COPIED),
+        Equivalent("copy=False).T, 'beta'", _VECTOR),
+        Equivalent("copy=True), 'beta'", _COPIED),
+        Equivalent("'beta': dy.sum(axis=axes).T}", _VECTOR),
+        Equivalent("v.reshape(-2, *(1,)", _NEGATIVE),
+        Equivalent("batch = {'mean': ", "what `update_state` reads is no gradient", count=3),
+    ),
+    tn.Flatten: (Equivalent("return (dy.reshape(x.shape), {})", "a view of dy is right, and a note"),),
     tn.Conv2d: (
         Equivalent("'b': Δ.sum(axis=(0, 2, 3)).T}", _VECTOR),
         Equivalent("'b': Δ.sum(axis=(0, -2, 3))}", _FOUR),

@@ -220,11 +220,13 @@ _sigmoid = _by_jax(lambda jax, params, x: jax.nn.sigmoid(x))
 _IMAGE = (3, 2, 7, 5)
 _SEQUENCE = (2, 5, 3)
 _CHAIN = tn.Sequential(tn.Linear(3, 3), tn.Tanh(), tn.Linear(3, 3))
+_OF_COUNTS = "SoftmaxCrossEntropy(), y counts"
 _OF_LABELS = "SoftmaxCrossEntropy(), y integers"
 _LENGTHS = (np.random.default_rng(0).normal(size=(3, 5, 3)), np.array([5, 2, 3]))
 _MASKED = (np.random.default_rng(0).normal(size=(2, 4, 6)), np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool))
 _PAIR = (np.random.default_rng(0).normal(size=(4, 3)), np.random.default_rng(1).normal(size=(4, 3)))
 _LABELS = (np.random.default_rng(0).normal(size=(5, 4)), np.array([0, 3, 1, 3, 2]))
+_COUNTS = (_LABELS[0], np.random.default_rng(2).uniform(0.2, 2.0, size=(5, 4)))
 
 CASES: tuple[Case, ...] = (
     Case(tn.Linear(4, 3), reference=_affine),
@@ -251,6 +253,7 @@ CASES: tuple[Case, ...] = (
     Case(tn.Conv2d(2, 3, kernel=2, stride=2, padding=3), inputs=(1, 2, 2, 3, 4), reference=_convolution(2, 3)),
     Case(tn.MaxPool2d(2), inputs=(3, 2, 6, 4), reference=_largest(2, 2)),
     Case(tn.MaxPool2d(3, stride=1), inputs=(2, 1, 2, 5, 4), reference=_largest(3, 1)),
+    Case(tn.MaxPool2d(3, stride=2), inputs=(2, 1, 6, 7), reference=_largest(3, 2)),
     Case(tn.AvgPool2d(2), inputs=(3, 2, 6, 4), reference=_mean(2, 2)),
     Case(tn.AvgPool2d(3, stride=1), inputs=(2, 1, 2, 5, 4), reference=_mean(3, 1)),
     Case(tn.Sequential(tn.Linear(4, 3), tn.Sigmoid(), tn.Linear(3, 2)), reference=_sigmoid_network),
@@ -278,7 +281,9 @@ CASES: tuple[Case, ...] = (
     Case(tn.Concatenate(tn.Linear(4, 3), tn.Tanh()), inputs=(5, 4), reference=_concatenated),
     Case(tn.Tied(_CHAIN, {"2.W": "0.W"}), inputs=(5, 3), reference=_tied),
     Case(tn.SoftmaxCrossEntropy(), inputs=_LABELS, reference=_by_jax(_cross_entropy_of_labels), name=_OF_LABELS),
+    Case(tn.SoftmaxCrossEntropy("sum"), inputs=_COUNTS, reference=_by_jax(_cross_entropy), name=_OF_COUNTS),
     Case(tn.GRU(3, 4), inputs=(_LENGTHS,), reference=_walk(_gru_cell), name="GRU(n_in=3, n_out=4), lengths"),
+    Case(tn.LSTM(3, 4), inputs=(_LENGTHS,), reference=_walk(_lstm_cell), name="LSTM(n_in=3, n_out=4), lengths"),
     Case(tn.MultiHeadAttention(6, 2), inputs=(_MASKED,), reference=_attention(2), name="MultiHeadAttention, mask"),
     Case(tn.Shared(tn.Linear(3, 2)), inputs=(_PAIR,), reference=lambda p, x: tuple(_affine(p, part) for part in x)),
     Case(tn.InfoNCE(temperature=0.5), inputs=(_PAIR, None), reference=_info_nce(0.5)),
