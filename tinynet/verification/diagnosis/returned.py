@@ -123,10 +123,10 @@ def _exactly(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
         ("zero", "zero", np.zeros_like),
         ("sign", "the negative of the exact array", np.negative),
     ]
+    every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
     if largest.ndim > 1:
         every.append(("transpose", "transposed and reshaped", lambda t: t.T.reshape(t.shape)))
         every += [("shifted", "shifted by one place", partial(np.roll, shift=s)) for s in (1, -1)]
-    every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
     every += [("absolute value", "made negative", lambda t: -np.abs(t))]
     for fault, words, change in every:
         if all(_holds(r, name, change) for r in failing):
@@ -148,7 +148,7 @@ def _shifts(exact: Array) -> Iterator[Array]:
             yield np.roll(exact, step, axis)
 
 
-def _scaled(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+def _scaled(name: str, failing: Sequence[Wrong], decimals: bool = False) -> Diagnosis | None:
     factors = []
     for r in failing:
         exact, got = r.exact[name], np.asarray(r.got[name], np.float64)
@@ -159,10 +159,22 @@ def _scaled(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     ignoring = [1 / float(r.dy[0]) if len(r.dy) == 1 and r.dy[0].ndim == 0 and r.dy[0] else math.nan for r in failing]
     if all(map(math.isclose, factors, ignoring)):
         return _said("ignores dy", name)
-    factor = express(factors, [names_for_factors(r) for r in failing])
+    sizes = [names_for_factors(r) for r in failing]
+    factor = express(factors, sizes, decimals=decimals, closeness=closeness(failing, [name]))
     if not factor or (len(failing) == 1 and failing[0].exact[name].size < 2):
         return None
     return _said("scaled", name, f"{name} is {factor} times the exact array", factor)
+
+
+def closeness(runs: Sequence[Wrong], names: Sequence[str]) -> float:
+    """Return how far a factor that was fitted to these gradients may be off, relative to itself."""
+    largest = [(r.tolerance[n], np.max(np.abs(r.exact[n]), initial=0.0)) for r in runs for n in names if n in r.wrong]
+    return min(1e-5, max([1e-8, *(4 * error / float(size) for error, size in largest if size)]))
+
+
+def of_any_multiple(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
+    """Return by which number a gradient is multiplied, whatever that number."""
+    return _scaled(name, [r for r in runs if name in r.wrong], decimals=True)
 
 
 def names_for_factors(r: Wrong) -> dict[str, float]:
