@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
 from tinynet.verification.diagnosis.place import Blame, Tracer, confirms, placed
 from tinynet.verification.diagnosis.returned import (
@@ -22,7 +21,7 @@ from tinynet.verification.diagnosis.returned import (
     of_some_entries,
     rounded_to_float32,
 )
-from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
+from tinynet.verification.diagnosis.search import Found, OutOfTime, Search, subsets
 
 __all__ = ["Blame", "Diagnosis", "Tracer", "Wrong", "confirms", "diagnose", "placed"]
 
@@ -86,16 +85,15 @@ def _of_several(
         free = _others(wrong, odd, [name])
         if (d := alone.get(name) or of_some_entries(name, runs) or rounded.get(name)) is not None:
             found.append(_placed(d, search))
-        elif (one := search.one_spot([name], free)) is not None:
-            found.append(one.diagnosis())
-        elif search.own_input_only(name):
-            sentence = f"{name}: {FAULTS['off-diagonal terms missing']}"
-            found.append(_placed(Diagnosis((name,), "off-diagonal terms missing", "", sentence), search))
-        elif (one := search.several([name], free) or search.one_spot([name], free, forked=True)) is not None:
+        elif (one := _inside(search, name, free)) is not None:
             found.append(one.diagnosis())
         elif (d := of_any_multiple(name, runs)) is not None:
             found.append(_placed(d, search))
     return found
+
+
+def _inside(search: Search, name: str, free: Sequence[str]) -> Found | None:
+    return search.one_spot([name], free) or search.several([name], free) or search.one_spot([name], free, forked=True)
 
 
 def _others(wrong: Sequence[str], odd: Sequence[str], names: Sequence[str]) -> list[str]:

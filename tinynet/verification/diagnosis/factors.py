@@ -7,6 +7,29 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
+
+from tinynet.verification.diagnosis.evidence import Wrong
+
+
+def express_in(
+    runs: Sequence[Wrong], factors: Sequence[float], gradients: Sequence[str], *, decimals: bool = False
+) -> str:
+    """Return what `express` gives for factors that were fitted to gradients of these runs, one a run."""
+    largest = [
+        (r.tolerance[n], np.max(np.abs(r.exact[n]), initial=0.0)) for r in runs for n in gradients if n in r.wrong
+    ]
+    closeness = min(1e-5, max([1e-8, *(4 * error / float(size) for error, size in largest if size)]))
+    return express(factors, [_names(r) for r in runs], decimals=decimals, closeness=closeness)
+
+
+def _names(r: Wrong) -> dict[str, float]:
+    """Return what a factor may be made of: named sizes, then configuration, then the lengths of axes."""
+    names: dict[str, float] = {**r.sizes, **r.constants}
+    for name, a in r.args.items():
+        names |= {f"{name}.shape[{axis}]": n for axis, n in enumerate(np.shape(a)) if n > 1}
+    return names
+
 
 def express(
     factors: Sequence[float],

@@ -182,6 +182,9 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
             "the derivative of `{text}` is taken at its output",
             lambda p, c: p.with_factors(*slopes(f(p.x), f(f(p.x)))),
         )
+    if p.x.shape == np.shape(p.ct[0]) and not p.factors() and p.x.size <= 64:
+        sentence = "each output of `{text}` passes what comes back to its own input alone"
+        yield Mistake("off-diagonal terms missing", sentence, lambda p, c: _own_input_only(p))
     if op.name == "gather" and p.k == 0:
         sentence = "of what comes back to one entry of `{text}` several times only the last is kept"
         yield Mistake("overwritten", sentence, lambda p, c: _overwritten(p))
@@ -209,6 +212,16 @@ _OF_A_FACTOR: Sequence[tuple[Callable[[Any], Any], str, str]] = (
     (np.reciprocal, "another value", "divided by where it belongs as it is"),
     (np.abs, "absolute value", "made positive"),
 )
+
+
+def _own_input_only(p: Passing) -> Array:
+    """Return what passes to each entry of the operand from the output's entry in the same place."""
+    above, own = np.asarray(p.ct[0]), np.zeros(p.x.shape)
+    for i in np.ndindex(*above.shape):
+        alone = np.zeros(above.shape)
+        alone[i] = above[i]
+        own[i] = np.asarray(p.by_rule(alone))[i]
+    return own
 
 
 def _of_one_step(kept: int) -> Change:

@@ -11,12 +11,12 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
-from tinynet.verification.diagnosis.factors import express
+from tinynet.verification.diagnosis.factors import express_in
 from tinynet.verification.diagnosis.mistakes import (
     CUT,
     SCALED,
@@ -30,7 +30,6 @@ from tinynet.verification.diagnosis.mistakes import (
     scale_mistakes,
 )
 from tinynet.verification.diagnosis.primitives import Array, disturbed
-from tinynet.verification.diagnosis.returned import closeness, names_for_factors
 from tinynet.verification.diagnosis.tape import FIRST, Change, Key, Passing, Site, Tape, record
 
 Gradients = dict[str, Array]
@@ -189,17 +188,6 @@ class Scene:
                     return False
         return True
 
-    def diagonal(self, name: str) -> Array:
-        """Return the gradient of x with what each entry of y has from its own entry of x; NaN where that is none."""
-        (dy, *others), found = self.tape.dy, np.full(self.exact[name].shape, np.nan)
-        if others or dy.shape != found.shape:
-            return found
-        for i in np.ndindex(*dy.shape):
-            alone = np.zeros(dy.shape)
-            alone[i] = dy[i]
-            found[i] = replace(self.tape, dy=(alone,), states={}).gradients()[name][i]
-        return found
-
     def passings(self, site: Site) -> list[Passing]:
         """Return what passes each edge of a site when nothing is wrong, the last first."""
         seen: list[Passing] = []
@@ -273,16 +261,13 @@ class Search:
 
     @staticmethod
     def of(runs: Sequence[Wrong], deadline: float) -> Search:
-        order = sorted(
-            runs,
-            key=lambda r: (
-                -len(r.wrong),
-                sum(n < 2 for a in (*r.args.values(), *r.dy) for n in np.shape(a)),
-                sum(a.size for a in r.args.values()),
-            ),
-        )
-        scenes = [s for r in order if (s := Scene.of(r, deadline))]
-        return Search(sorted(scenes, key=lambda s: not any(site.key[-1] == FIRST for site in s.sites.values())))
+        def telling(scene: Scene) -> tuple[float, ...]:
+            arrays = [*scene.run.args.values(), *scene.run.dy]
+            loops = any(site.key[-1] == FIRST for site in scene.sites.values())
+            short = sum(n < 2 for a in arrays for n in np.shape(a))
+            return -len(scene.run.wrong), short, not loops, sum(np.size(a) for a in arrays)
+
+        return Search(sorted((s for r in runs if (s := Scene.of(r, deadline))), key=telling))
 
     def allow(self, seconds: float) -> None:
         """Let it take some more seconds from now on."""
@@ -329,22 +314,21 @@ class Search:
         return None
 
     def _tried(self, spot: Spot, mistake: Mistake, names: Sequence[str], free: Sequence[str]) -> Found | None:
-        numbers = []
+        numbers, runs = [], [scene.run for scene in self.scenes if scene.run.wrong & set(names)]
         for scene in self.scenes:
             c: float | None = 0.0
             if mistake.fitted and scene.run.wrong & set(names):
                 c = self._fitted(scene, spot, mistake, names)
-                numbers.append((c, names_for_factors(scene.run)))
+                numbers.append(c)
             elif mistake.fitted:
                 continue
             if c is None or not scene.fits(scene.predict(spot, mistake, c), names, free, spot.only):
                 return None
         if not mistake.fitted:
             return Found(tuple(names), (spot,), mistake, self._left_out(spot, mistake, names))
-        known = [c for c, _ in numbers if c is not None]
+        known = [c for c in numbers if c is not None]
         if mistake.fitted in ("factor", "decimal"):
-            sizes, runs = [sizes for _, sizes in numbers], [scene.run for scene in self.scenes]
-            factor = express(known, sizes, decimals=mistake.fitted == "decimal", closeness=closeness(runs, names))
+            factor = express_in(runs, known, names, decimals=mistake.fitted == "decimal")
             one = all(math.isclose(c, 1.0, rel_tol=1e-9) for c in known) and mistake.fault != "scaled"
             if not factor and not one:
                 return None
@@ -357,7 +341,7 @@ class Search:
         """Return the multiple that a factor left out, or taken twice, amounts to; "" where that is no simple number."""
         if mistake.fault not in ("factor left out", "factor taken twice", "another value"):
             return ""
-        factors, known = [], []
+        factors, runs = [], []
         for scene in self.scenes:
             here = scene.here(spot.site.key)
             p = scene.passing(here) if here and scene.run.wrong & set(names) else None
@@ -368,8 +352,8 @@ class Search:
                 factors.append(float(np.vdot(p.right, wrong)) / scale)
                 if not np.allclose(wrong, factors[-1] * p.right, rtol=1e-9, atol=1e-12 * scale**0.5):
                     return ""
-                known.append(names_for_factors(scene.run))
-        return express(factors, known, decimals=False)
+                runs.append(scene.run)
+        return express_in(runs, factors, ())
 
     def _fitted(self, scene: Scene, spot: Spot, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
@@ -455,10 +439,9 @@ class Search:
         elif all(c is not None and abs(c + 1) < 1e-9 for c in numbers):
             mistake, factor = SIGN, ""
         else:
-            known, runs = [c for c in numbers if c is not None], [scene.run for scene in seen]
-            mistake, sizes = SCALED, [names_for_factors(run) for run in runs]
-            factor = express(known, sizes, decimals=False, closeness=closeness(runs, names))
-            if not factor or len(known) < len(seen):
+            mistake, known = SCALED, [c for c in numbers if c is not None]
+            factor = express_in([scene.run for scene in seen], known, names) if len(known) == len(seen) else ""
+            if not factor:
                 return None
         of = {id(scene): c for scene, c in zip(seen, numbers, strict=True)}
         fits = self._fit_together(sites, lambda scene: of.get(id(scene)), names, free)
@@ -476,11 +459,6 @@ class Search:
             for scene in self.scenes
             for c in [number(scene)]
         )
-
-    def own_input_only(self, name: str) -> bool:
-        """Return whether each entry of y passes what comes back to its own entry of x alone: ∂y/∂x, the diagonal."""
-        failing = [scene for scene in self.scenes if name in scene.run.wrong and scene.exact[name].size <= 64]
-        return bool(failing) and all(scene.run.reproduces(name, scene.diagonal(name)) for scene in failing)
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return where the fewest numbers pass that, whatever they are, may have made these gradients what they are.

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core
 
 from tinynet.verification.diagnosis.primitives import (
     ELEMENTWISE,
@@ -25,12 +24,12 @@ from tinynet.verification.diagnosis.primitives import (
     Rule,
     evaluate,
     factors,
-    library_roots,
     rule,
     shaped,
 )
 from tinynet.verification.diagnosis.source import HERE, Line
 from tinynet.verification.execution import is_targets_file
+from tinynet.verification.jaxpr import called, interpret, is_users_rule, opened
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
@@ -411,21 +410,14 @@ def _follow(
     tape: Tape, jaxpr: Any, consts: Sequence[Any], slots: Sequence[int], caller: Key, frames: Frames
 ) -> list[int]:
     """Run the operations of `jaxpr`, and return the slots of its outputs."""
-    env = dict(zip(jaxpr.invars, slots, strict=True))
-    env |= {var: tape.new(const, False) for var, const in zip(jaxpr.constvars, consts, strict=True)}
 
-    def read(atom: Any) -> int:
-        return tape.new(atom.val, False) if isinstance(atom, core.Literal) else env[atom]
-
-    for eqn in jaxpr.eqns:
-        operands = [read(v) for v in eqn.invars]
+    def step(eqn: Any, operands: list[int]) -> list[int]:
         own, inner = _origin(eqn)
         key, here = (*caller, *own), (*inner, *frames)
         outs = _into(tape, eqn, operands, key, here)
-        if outs is None:
-            outs = _append(tape, eqn, operands, key, here)
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+        return _append(tape, eqn, operands, key, here) if outs is None else outs
+
+    return interpret(jaxpr, [tape.new(c, False) for c in consts], slots, step, lambda value: tape.new(value, False))
 
 
 def _append(tape: Tape, eqn: Any, operands: Sequence[int], key: Key, frames: Frames) -> list[int]:
@@ -442,8 +434,7 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
     name, p = eqn.primitive.name, eqn.params
 
     def run(body: Any, slots: Sequence[int]) -> list[int]:
-        inner, consts = (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, ())
-        return _follow(tape, inner, consts, slots, key, frames)
+        return _follow(tape, *opened(body), slots, key, frames)
 
     if name == "scan":
         fixed, carried = p["num_consts"], p["num_carry"]
@@ -468,15 +459,10 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
         return carry
     if name == "cond":
         return run(p["branches"][int(tape.values[operands[0]])], operands[1:])
-    body = next((p[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in p), None)
-    if body is None or (name.startswith("custom_") and _is_library(body)):
+    inner = called(eqn)
+    if inner is None or (name.startswith("custom_") and not is_users_rule(eqn)):
         return None
-    return run(body, operands[: len((body.jaxpr if hasattr(body, "consts") else body).invars)])
-
-
-def _is_library(body: Any) -> bool:
-    info = (body.jaxpr if hasattr(body, "consts") else body).debug_info
-    return any(root in str(getattr(info, "func_src_info", "")) for root in library_roots())
+    return _follow(tape, *inner, operands[: len(inner[0].invars)], key, frames)
 
 
 class _Numpy:
