@@ -51,6 +51,12 @@ class Spot:
     only: bool = False
 
 
+def _along(step: Array, off: Array) -> float | None:
+    """Return what a step would have to be multiplied by to be off by that; None for a step of length 0."""
+    length = float(step @ step)
+    return 1 + float(step @ off) / length if length else None
+
+
 def _nothing(p: Passing) -> None:
     """Cut an edge."""
 
@@ -147,13 +153,20 @@ class Scene:
 
     def multiple(self, sites: Sequence[Site], names: Sequence[str]) -> float | None:
         """Return what these sites would have to be multiplied by to come nearest to what the target returned."""
-        wrong, none = [n for n in names if n in self.run.wrong], self.cut(sites)
-        if any(np.shape(self.run.got[n]) != self.exact[n].shape for n in wrong):
+        off = self.off(names)
+        return None if off is None else _along(self.flat(self.exact, names) - self.flat(self.cut(sites), names), off)
+
+    def flat(self, gradients: Mapping[str, Array], names: Sequence[str]) -> Array:
+        """Return those that are wrong as one array, each relative to the largest entry of the exact one."""
+        wrong = [n for n in names if n in self.run.wrong]
+        sizes = {n: float(np.max(np.abs(self.exact[n]), initial=0.0)) or 1.0 for n in wrong}
+        return np.concatenate([np.ravel(gradients[n]) / sizes[n] for n in wrong])
+
+    def off(self, names: Sequence[str]) -> Array | None:
+        """Return what the target's gradients are off by; None where one has another shape."""
+        if any(np.shape(self.run.got[n]) != self.exact[n].shape for n in names if n in self.run.wrong):
             return None
-        step = np.concatenate([(self.exact[n] - none[n]).ravel() for n in wrong])
-        off = np.concatenate([(np.asarray(self.run.got[n]) - self.exact[n]).ravel() for n in wrong])
-        scale = float(np.vdot(step, step))
-        return 1 + float(np.vdot(step, off)) / scale if scale else None
+        return self.flat(self.run.got, names) - self.flat(self.exact, names)
 
     def changed(self, spot: Spot) -> set[str]:
         """Return the gradients to which a spot contributes."""
@@ -208,18 +221,15 @@ class Scene:
 
         That says something only if they are fewer than the entries of these gradients.
         """
-        wrong = [name for name in names if name in self.run.wrong]
-        if any(np.shape(self.run.got[name]) != self.exact[name].shape for name in wrong):
-            return False
-        off = np.concatenate([(np.asarray(self.run.got[name]) - self.exact[name]).ravel() for name in wrong])
-        if not n < off.size / 2 or n > 64:
+        off = self.off(names)
+        if off is None or not n < off.size / 2 or n > 64:
             return False
         columns = []
         for place in range(n):
             moved = self._sweep({site: _one_more(place)})
             if moved is None:
                 return False
-            columns.append(np.concatenate([(moved[name] - self.exact[name]).ravel() for name in wrong]))
+            columns.append(self.flat(moved, names) - self.flat(self.exact, names))
         effect = np.stack(columns, axis=1)
         size = float(np.max(np.abs(effect), initial=0.0)) or 1.0
         numbers = np.linalg.lstsq(effect / size, off, rcond=1e-12)[0]
@@ -357,26 +367,28 @@ class Search:
 
     def _fitted(self, scene: Scene, spot: Spot, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
-        wrong = [n for n in names if n in scene.run.wrong]
-        got = np.concatenate([np.asarray(scene.run.got[n], np.float64).ravel() for n in wrong])
+        off = scene.off(names)
+        if off is None:
+            return None
+        exact = scene.flat(scene.exact, names)
+        got = exact + off
 
         def at(c: float) -> Array | None:
             predicted = scene.predict(spot, mistake, c)
-            return None if predicted is None else np.concatenate([predicted[n].ravel() for n in wrong])
+            return None if predicted is None else scene.flat(predicted, names)
 
         none = at(0.0)
-        if none is None or got.shape != none.shape:
+        if none is None:
             return None
         if mistake in (SCALED, SCALED_SOMEHOW):
-            exact = np.concatenate([scene.exact[n].ravel() for n in wrong])
             step = exact - none
             last = scene.sites.get((*spot.site.key, "step", -1)) if len(spot.site.at) > 1 else None
             if last is not None:
                 # Where only the last step of a loop contributes, c has not been raised to a power.
-                once = np.concatenate([scene.cut([last])[n].ravel() for n in wrong])
+                once = scene.flat(scene.cut([last]), names)
                 step = np.where(np.abs(once - none) <= 1e-12 * np.max(np.abs(exact)), step, 0.0)
-            if float(np.vdot(step, step)):
-                return 1 + float(np.vdot(step, got - exact)) / float(np.vdot(step, step))
+            if (c := _along(step, off)) is not None:
+                return c
         c0, g0, c1 = 0.0, none, 1.0
         for _ in range(1 if len(spot.site.at) == 1 else 12):
             g1 = at(c1)
@@ -398,24 +410,15 @@ class Search:
         """Return two paths that are multiplied by one number, or up to four that are missing, if that explains all."""
         if not self.scenes:
             return None
-        scene = self.scenes[0]
-        wrong = [n for n in names if n in scene.run.wrong]
-        if any(np.shape(scene.run.got[n]) != scene.exact[n].shape for n in wrong):
-            return None
-        sites = []
+        scene, sites = self.scenes[0], []
         for site in scene.sites.values():
             changed = scene.changed(Spot(site))
             if changed and changed <= {*names, *free} and site.whole and site.kind in ("use", "output"):
                 sites.append(site)
-        if not sites:
+        off, exact = scene.off(names), scene.flat(scene.exact, names)
+        if not sites or off is None:
             return None
-        off, *steps = (
-            np.concatenate([a[n].ravel() / (np.max(np.abs(scene.exact[n]), initial=0.0) or 1.0) for n in wrong])
-            for a in (
-                {n: np.asarray(scene.run.got[n]) - scene.exact[n] for n in wrong},
-                *({n: scene.exact[n] - scene.cut([site])[n] for n in wrong} for site in sites),
-            )
-        )
+        steps = [exact - scene.flat(scene.cut([site]), names) for site in sites]
         for i, j in _pairs_along(np.asarray(steps), off):
             if (found := self._scaled_alike([sites[i], sites[j]], names, free)) is not None:
                 return found
