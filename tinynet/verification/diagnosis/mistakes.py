@@ -318,9 +318,6 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
     if p.x.shape != factor.shape and op.name == "mul":
         sentence = "an operand of `{text}` stands where the other one belongs"
         yield Mistake("operands swapped", sentence, _with(other, partial(_own, other)))
-    for words, term in _TERMS if pool.makes_a_sum(slot) else ():
-        sentence = f"{words} the sum that is the other factor of `{{text}}`"
-        yield Mistake("another value", sentence, _with(other, partial(_term_of, pool, other, term)))
     if slot in p.tape.cotangents and p.tape.moving[slot]:
         sentence = "the other factor of `{text}` had already been updated"
         yield Mistake("already updated W", sentence, partial(_updated, other), "amount")
@@ -361,24 +358,10 @@ def _overwritten(p: Passing) -> Array:
     return overwritten(p.operation.primitive, p.operation.params, p.operands(), np.asarray(p.ct[0]))
 
 
-def _term_of(pool: Pool, other: int, term: Callable[[Any, Any], Any], p: Passing) -> Array:
-    assert p.operation is not None
-    return np.asarray(term(*pool.terms(p.tape, p.operation.operands[other])))
-
-
 def _updated(other: int, p: Passing, c: float) -> Array | None:
     assert p.operation is not None
     change = c * p.tape.cotangents[p.operation.operands[other]]
     return _with(other, lambda p: p.operands()[other] + change)(p, c)
-
-
-_TERMS: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
-    ("only the first term is left of", lambda a, b: a),
-    ("only the second term is left of", lambda a, b: b),
-    ("a sign is wrong in", lambda a, b: a - b),
-    ("the first term is missing from", lambda a, b: -b),
-    ("a sign is wrong in", lambda a, b: a + b),
-)
 
 
 def activation_mistakes(p: Passing) -> Iterator[Mistake]:
@@ -478,15 +461,6 @@ class Pool:
             slot = users[0].outs[0]
         return True
 
-    def makes_a_sum(self, slot: int) -> bool:
-        """Return whether a value is a sum or a difference."""
-        return slot in _sums(self._tape)
-
-    def terms(self, tape: Tape, slot: int) -> tuple[Array, Array]:
-        """Return the two terms of a sum or a difference, as large as it is."""
-        a, b = (tape.values[s] for s in _sums(tape)[slot])
-        return np.broadcast_to(a, tape.values[slot].shape), np.broadcast_to(b, tape.values[slot].shape)
-
     def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
         """Yield the values of this shape, as they were at the same step."""
         for slots, (place, name) in self._places.items():
@@ -516,12 +490,6 @@ class Pool:
                 if slots[0] in self._tape.cotangents:
                     yield f"∂E/∂({name})", partial(_cotangent, place)
                 yield name, partial(_value, place)
-
-
-def _sums(tape: Tape) -> dict[int, tuple[int, ...]]:
-    if tape.sums is None:
-        tape.sums = {op.outs[0]: op.operands for op in tape.operations if op.name in ("add", "sub", "add_any")}
-    return tape.sums
 
 
 def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:

@@ -165,7 +165,6 @@ class Tape:
     """What had been passed back to each slot when the exact sweep came to an operation: where other sweeps begin."""
     rules: dict[Edge, Rule] = field(default_factory=dict)
     _slopes: dict[tuple[int, int], Array] = field(default_factory=dict)
-    sums: dict[int, tuple[int, ...]] | None = None
     places: dict[Any, tuple[tuple[int, ...], str]] | None = None
 
     def rule(self, i: int, k: int) -> Rule:
