@@ -216,13 +216,13 @@ class Scene:
         """Return what passes the last edge of a site when nothing is wrong."""
         return next(iter(self.passings(site)), None)
 
-    def explains(self, site: Site, n: int, names: Sequence[str]) -> bool:
-        """Return whether other numbers than the right ones, n in all, would give the gradients that are wrong.
+    def explains(self, site: Site, names: Sequence[str], most: int = 64) -> bool:
+        """Return whether other numbers than the right ones could pass a site so that the wrong gradients come about.
 
-        That says something only if they are fewer than the entries of these gradients.
+        That says something only if they are fewer than the entries of these gradients; more than `most` are not tried.
         """
-        off = self.off(names)
-        if off is None or not n < off.size / 2 or n > 64:
+        off, n = self.off(names), self.numbers(site)
+        if off is None or not n < off.size / 2 or n > most:
             return False
         columns = []
         for place in range(n):
@@ -233,7 +233,15 @@ class Scene:
         effect = np.stack(columns, axis=1)
         size = float(np.max(np.abs(effect), initial=0.0)) or 1.0
         numbers = np.linalg.lstsq(effect / size, off, rcond=1e-12)[0]
-        return bool(np.max(np.abs(effect / size @ numbers - off)) <= 1e-8 * np.max(np.abs(off)))
+        allowed = (
+            1e-8 * np.max(np.abs(off))
+            + self.flat({n: np.asarray(4 * self.run.tolerance[n]) for n in names}, names).max()
+        )
+        return bool(np.max(np.abs(effect / size @ numbers - off)) <= allowed)
+
+    def numbers(self, site: Site) -> int:
+        """Return how many numbers pass a site in all its steps."""
+        return sum(np.size(p.right) for p in self.passings(site))
 
 
 @dataclass(frozen=True)
@@ -470,19 +478,13 @@ class Search:
         one pass.
         """
         sites = [spot.site for spot in next(self.spots(names, free, False))] if self.scenes else []
-        few = sorted((n, -site.order, i) for i, site in enumerate(sites) if (n := self._numbers(site)))
-        for n, _, i in few:
-            try:
-                if self.scenes[0].explains(sites[i], n, names):
-                    return sites[i]
-            except OutOfTime:
-                break
+        try:
+            for site in sorted(sites, key=lambda s: (self.scenes[0].numbers(s), -s.order)):
+                if self.scenes[0].explains(site, names):
+                    return site
+        except OutOfTime:
+            pass
         return min(sites, key=lambda s: s.order, default=None)
-
-    def _numbers(self, site: Site) -> int:
-        """Return how many numbers pass a site in all its steps."""
-        passing = self.scenes[0].passings(site)
-        return sum(np.size(p.right) for p in passing)
 
     def used_at(self, name: str) -> Site | None:
         """Return the use of an input that is nearest to the output."""
