@@ -155,6 +155,42 @@ def takes_another_factor(args, dy):
     return dy @ w.T / n + dn / n * z, x.T @ (dy / n)  # x
 
 
+def distances(a, b, c):
+    near = np.sqrt(((a - b) ** 2).sum(1) + 0.1)
+    far = np.sqrt(((a - c) ** 2).sum(1) + 0.1)
+    return np.tanh(near) - np.tanh(2 * far)
+
+
+def divides_by_the_other_distance(args, dy):
+    a, b, c = args
+    near = np.sqrt(((a - b) ** 2).sum(1) + 0.1)
+    far = np.sqrt(((a - c) ** 2).sum(1) + 0.1)
+    d_near = (dy * (1 - np.tanh(near) ** 2) / near)[:, None] * (a - b)
+    d_far = (-2 * dy * (1 - np.tanh(2 * far) ** 2) / near)[:, None] * (a - c)  # far
+    return d_near + d_far, -d_near, -d_far
+
+
+def summed_in_steps(x, w):
+    h, ys = np.zeros_like(x[:, 0]), []
+    for t in range(4):
+        h = np.tanh(x[:, t] + h)
+        ys.append(h @ w)
+    return np.stack(ys, axis=1)
+
+
+def takes_the_last_state(args, dy):
+    x, w = args
+    h, hs = np.zeros_like(x[:, 0]), []
+    for t in range(4):
+        h = np.tanh(x[:, t] + h)
+        hs.append(h)
+    dx, dw, dnext = np.zeros_like(x), np.zeros_like(w), np.zeros_like(h)
+    for t in reversed(range(4)):
+        dw += hs[-1].T @ dy[:, t]  # hs[t]
+        dx[:, t] = dnext = (dy[:, t] @ w.T + dnext) * (1 - hs[t] ** 2)
+    return dx, dw
+
+
 @pytest.mark.parametrize(
     ("fault", "at", "forward", "backward", "inputs"),
     [
@@ -167,6 +203,14 @@ def takes_another_factor(args, dy):
         ("overwritten", "y = y + np.sin", mixed, mixed_and_overwritten, (RNG.standard_normal((2, 4)), w[0])),
         ("exchanged gradients", "i, f, u, o", gated, gates_exchanged, (x, RNG.standard_normal((3, 8)))),
         ("missing path", "return c * w[0], c", cell, one_output_forgotten, (x, w)),
+        (
+            "another value",
+            "far = np.sqrt",
+            distances,
+            divides_by_the_other_distance,
+            (x, 0.5 * x[::-1], w[[0, 1, 2, 0]]),
+        ),
+        ("another value", "ys.append", summed_in_steps, takes_the_last_state, (RNG.standard_normal((2, 4, 3)), w)),
         ("another value", "n = np.sqrt", squares, takes_another_factor, (x, w)),
     ],
     ids=lambda value: getattr(value, "__name__", "") if callable(value) else "",

@@ -182,6 +182,9 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
             "the derivative of `{text}` is taken at its output",
             lambda p, c: p.with_factors(*slopes(f(p.x), f(f(p.x)))),
         )
+        for name, get in pool.values(p.site, p.x.shape) if op.name in ("sqrt", "rsqrt", "exp", "log") else ():
+            sentence = f"the derivative of `{{text}}` is that at {name}"
+            yield Mistake("another value", sentence, _slope_of(slopes, get))
     if p.x.shape == np.shape(p.ct[0]) and not p.factors() and p.x.size <= 64:
         sentence = "each output of `{text}` passes what comes back to its own input alone"
         yield Mistake("off-diagonal terms missing", sentence, lambda p, c: _own_input_only(p))
@@ -226,6 +229,10 @@ def _own_input_only(p: Passing) -> Array:
 
 def _of_one_step(kept: int) -> Change:
     return lambda p, c: p.right if p.step == kept % p.site.steps else None
+
+
+def _slope_of(slopes: Callable[[Array, Array], tuple[Any, ...]], get: Get) -> Change:
+    return lambda p, c: p.with_factors(*slopes(get(p), get(p)))
 
 
 def _short(factor: Any) -> str:

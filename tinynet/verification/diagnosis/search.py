@@ -359,18 +359,20 @@ class Search:
         """Return the multiple that a factor left out, or taken twice, amounts to; "" where that is no simple number."""
         if mistake.fault not in ("factor left out", "factor taken twice", "another value"):
             return ""
-        factors, runs = [], []
+        factors: list[float] = []
+        runs: list[Wrong] = []
         for scene in self.scenes:
             here = scene.here(spot.site.key)
-            p = scene.passing(here) if here and scene.run.wrong & set(names) else None
-            if p is not None:
+            for p in scene.passings(here) if here and scene.run.wrong & set(names) else ():
                 wrong, scale = mistake.change(p, 0.0), float(np.vdot(p.right, p.right))
-                if wrong is None or np.shape(wrong) != np.shape(p.right) or not scale:
+                if not scale:
+                    continue
+                if wrong is None or np.shape(wrong) != np.shape(p.right):
                     return ""
+                runs.append(scene.run)
                 factors.append(float(np.vdot(p.right, wrong)) / scale)
                 if not np.allclose(wrong, factors[-1] * p.right, rtol=1e-9, atol=1e-12 * scale**0.5):
                     return ""
-                runs.append(scene.run)
         return express_in(runs, factors, ())
 
     def _fitted(self, scene: Scene, spot: Spot, mistake: Mistake, names: Sequence[str]) -> float | None:
