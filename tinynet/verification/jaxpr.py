@@ -131,51 +131,68 @@ def user_frame(eqn: Any) -> Any:
     return None
 
 
+def interpret(
+    jaxpr: Any,
+    consts: Sequence[Any],
+    values: Sequence[Any],
+    step: Callable[[Any, list[Any]], Sequence[Any]],
+    literal: Callable[[Any], Any] = lambda value: value,
+) -> list[Any]:
+    """Return the outputs of a jaxpr by a meaning of one's own.
+
+    Args:
+        consts, values: what its constants and its inputs are.
+        step: what each equation gives, from what its operands are.
+        literal: what a number in its text is.
+    """
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
+
+    def read(atom: Any) -> Any:
+        return literal(atom.val) if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        env.update(zip(eqn.outvars, step(eqn, [read(v) for v in eqn.invars]), strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def opened(body: Any) -> tuple[Any, Sequence[Any]]:
+    """Return a jaxpr and its constants."""
+    return (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, ())
+
+
+def called(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
+    """Return what an equation calls once, and its constants; None for an operation, a loop and a branch."""
+    body = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
+    return None if body is None or eqn.primitive.name in ("scan", "while", "cond") else opened(body)
+
+
 def evaluate_until(closed: Any, args: Mapping[str, Any]) -> list[tuple[Any, list[Array]]]:
     """Return each custom rule of the user's with the operands that reach it, outside loops."""
     met: list[tuple[Any, list[Array]]] = []
 
-    def run(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-        env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
-            zip(jaxpr.invars, values, strict=True)
-        )
-        for eqn in jaxpr.eqns:
-            operands = [v.val if isinstance(v, core.Literal) else env[v] for v in eqn.invars]
-            inner = next((eqn.params[k] for k in ("jaxpr", "call_jaxpr") if k in eqn.params), None)
-            if is_users_rule(eqn):
-                met.append((eqn, [np.asarray(o) for o in operands]))
-            if inner is not None and eqn.primitive.name not in ("scan", "while", "cond"):
-                body, body_consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-                results = run(body, body_consts, operands)
-            else:
-                results = bind(eqn, operands)
-            env.update(zip(eqn.outvars, results, strict=True))
-        return [v.val if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars]
+    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+        if is_users_rule(eqn):
+            met.append((eqn, [np.asarray(o) for o in operands]))
+        inner = called(eqn)
+        return interpret(*inner, operands, step) if inner else bind(eqn, operands)
 
     with jax.enable_x64(True):
-        run(closed.jaxpr, closed.consts, jax.tree.leaves(dict(args)))
+        interpret(closed.jaxpr, closed.consts, jax.tree.leaves(dict(args)), step)
     return met
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], stripped: list[str]) -> list[Any]:
     """Evaluate with the primal in place of each of the user's custom rules."""
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else env[atom]
-
-    for eqn in jaxpr.eqns:
-        operands = [read(v) for v in eqn.invars]
+    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
         if is_users_rule(eqn):
             stripped.append(rule_name(eqn))
-            inner = eqn.params["call_jaxpr"]
-            results = _evaluate(inner.jaxpr, inner.consts, operands, stripped)
-        elif any(is_users_rule(e) for inner in inner_jaxprs(eqn) for e in walk(inner)):
-            results = _evaluate_call(eqn, operands, stripped)
-        else:
-            results = bind(eqn, operands)
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+            return _evaluate(*opened(eqn.params["call_jaxpr"]), operands, stripped)
+        if any(is_users_rule(e) for inner in inner_jaxprs(eqn) for e in walk(inner)):
+            return _evaluate_call(eqn, operands, stripped)
+        return bind(eqn, operands)
+
+    return interpret(jaxpr, consts, values, step)
 
 
 def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
@@ -204,9 +221,9 @@ def _evaluate_call(eqn: Any, operands: Sequence[Any], stripped: list[str]) -> li
                 params[key] = plain(value)
         result = eqn.primitive.bind(*operands, **params)
         return list(result)
-    inner = next(eqn.params[key] for key in _INNER if key in eqn.params)
-    jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-    return _evaluate(jaxpr, consts, operands, stripped)
+    inner = called(eqn)
+    assert inner is not None
+    return _evaluate(*inner, operands, stripped)
 
 
 def is_long(program: Program) -> bool:
@@ -323,10 +340,6 @@ _ROUNDS = frozenset(
 
 def _rounded(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], noise: Any, turn: Iterator[int]) -> list[Any]:
     """Evaluate with each result of an inexact operation multiplied by 1 + noise; loops round as a whole."""
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else env[atom]
 
     def rounded(value: Any) -> Any:
         if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -334,18 +347,13 @@ def _rounded(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], noise: An
         places = (jnp.arange(value.size) + 61 * next(turn)) % len(noise)
         return value * (1 + noise[places].reshape(value.shape))
 
-    for eqn in jaxpr.eqns:
-        operands = [read(v) for v in eqn.invars]
-        inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
-        if inner is not None and eqn.primitive.name not in ("scan", "while", "cond"):
-            body, body_consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-            results = _rounded(body, body_consts, operands, noise, turn)
-        else:
-            results = bind(eqn, operands)
-            if eqn.primitive.name in _ROUNDS:
-                results = [rounded(r) for r in results]
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+        if (inner := called(eqn)) is not None:
+            return interpret(*inner, operands, step)
+        results = bind(eqn, operands)
+        return [rounded(r) for r in results] if eqn.primitive.name in _ROUNDS else results
+
+    return interpret(jaxpr, consts, values, step)
 
 
 def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:

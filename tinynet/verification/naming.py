@@ -62,7 +62,7 @@ def _placed(j: Judgement, fault: Fault, deadline: float) -> Fault:
         if probe_of(c) == fault.probe and any(n in c.wrong or n in c.misshapen for n in fault.gradients)
     ]
     left = min(3.0, max(0.5, deadline - time.perf_counter()))
-    return replace(fault, where=place_of(j, fault, most_telling(bad, fault.gradients) if bad else None, left))
+    return place_of(j, fault, bad, left)
 
 
 def _place(path: str) -> str:

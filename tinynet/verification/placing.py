@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tinynet.faults import FAULTS
+from tinynet.verification.adapters.functions import E_AND_GRADIENT
 from tinynet.verification.adapters.subject import Args, Array, Gradients, Subject
 from tinynet.verification.comparison import Comparison
-from tinynet.verification.diagnosis import Tracer, Wrong, placed
+from tinynet.verification.diagnosis import Blame, Tracer, Wrong, confirms, placed
 from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.execution import execute
 from tinynet.verification.jaxpr import line_of_rule
@@ -20,31 +23,70 @@ from tinynet.verification.observed import Fault
 from tinynet.verification.oracle import JaxOracle, leaves_of
 
 
-def place_of(j: Judgement, fault: Fault, c: Comparison | None, seconds: float) -> Line:
-    """Return the statement to blame for a fault; no line if there is none to name.
+def place_of(j: Judgement, fault: Fault, bad: Sequence[Comparison], seconds: float) -> Fault:
+    """Return a fault with the statement to blame for it; with no line if there is none to name.
+
+    Where no mistake of the table gave it a name, what that statement should have written may.
 
     Args:
-        c: a comparison in which it showed; None where no value was wrong.
+        bad: the comparisons in which it showed; none where no value was wrong.
         seconds: how long it may take.
     """
     if j.watch is None:
-        return Line()
+        return fault
+    c = most_telling(bad, fault.gradients) if bad else None
     try:
-        line = Line()
+        blame = Blame()
         if c is not None and not fault.fault.startswith("mutates"):
-            line = _of_values(j, fault, c, seconds)
-        return line or _of_what_ran(j, fault, c) or _of_a_rule(j)
+            deadline = time.monotonic() + seconds
+            blame = placed(_again(j, c), _judged(j, fault, c), fault.gradients, seconds=seconds)
+            if fault.fault == "unknown" and blame.exact is not None:
+                fault = _told(j, fault, blame, bad, deadline)
+            elif fault.fault in ("scaled", "sign") and blame.exact and blame.exact.alone and not blame.exact.value:
+                fault = replace(fault, at=blame.exact.at)  # along a chain the gradients alone do not tell where
+        return replace(fault, where=blame.line or _of_what_ran(j, fault, c) or _of_a_rule(j))
     except Exception:
-        return Line()  # a place is a help; that there is none must not cost the verdict
+        return fault  # a place is a help; that there is none must not cost the verdict
 
 
-def _of_values(j: Judgement, fault: Fault, c: Comparison, seconds: float) -> Line:
-    """Return the statement that wrote wrong values."""
+def _told(j: Judgement, fault: Fault, blame: Blame, bad: Sequence[Comparison], deadline: float) -> Fault:
+    """Say what the statement to blame should have written: a value of the forward, or ∂E/∂ of one."""
+    assert blame.exact is not None
+    at, text = blame.exact.at, blame.line.text()
+    if not blame.exact.value:
+        return replace(fault, at=at, sentence=f"{FAULTS['unknown']}; it is made by `{text}`")
+    for c in bad:
+        if time.monotonic() > deadline or not confirms(_again(j, c), _judged(j, fault, c), fault.gradients, blame):
+            return fault
+    sentence = f"`{text}` is not what `{at.text()}` was in the forward"
+    return replace(fault, fault="another value", at=at, sentence=sentence)
 
-    def run(tracer: Tracer) -> Mapping[str, Any]:
-        return _traced(j, c.subject, c.args, c.dy, tracer, "param_grads" if c.probe == "param_grads" else "backward")
 
-    return placed(run, run_of(c, j, fault.gradients), fault.gradients, seconds=seconds)
+def _judged(j: Judgement, fault: Fault, c: Comparison) -> Wrong:
+    """Return a comparison as a run for the diagnosis; of a gradient that came with E as it is for dy = 1."""
+    run = run_of(c, j, fault.gradients)
+    if not _came_with_e(c):
+        return run
+    by = float(c.dy[0])
+
+    def for_one(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: np.asarray(a) / by for n, a in arrays.items()}
+
+    tolerance = {n: t / abs(by) for n, t in run.tolerance.items()}
+    return replace(run, dy=(np.ones(()),), got=for_one(run.got), exact=for_one(run.exact), tolerance=tolerance)
+
+
+def _came_with_e(c: Comparison) -> bool:
+    """Return whether the gradient is what the forward pass returned beside E."""
+    return E_AND_GRADIENT in c.subject.notes and bool(c.dy[0])
+
+
+def _again(j: Judgement, c: Comparison) -> Callable[[Tracer], Mapping[str, Any]]:
+    """Return what runs a comparison's backward pass once more while it is traced."""
+    method = "param_grads" if c.probe == "param_grads" else "backward"
+    if _came_with_e(c):
+        return lambda tracer: _traced(j, c.subject, c.args, (np.ones_like(c.dy[0]),), tracer, forward=True)
+    return lambda tracer: _traced(j, c.subject, c.args, c.dy, tracer, method)
 
 
 def _of_what_ran(j: Judgement, fault: Fault, c: Comparison | None) -> Line:

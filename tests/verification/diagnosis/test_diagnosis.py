@@ -51,7 +51,7 @@ def test_nine_faults_in_ten_are_named_and_placed():
                 with tracer:
                     return fault.backward({n: a.copy() for n, a in run.args.items()}, tuple(d.copy() for d in run.dy))
 
-            where = placed(again, run, sorted(run.wrong), seconds=20)
+            where = placed(again, run, sorted(run.wrong), seconds=20).line
             near += abs(where.number - fault.line) <= 1
     assert tried > 20
     assert named >= 0.9 * tried

@@ -33,6 +33,9 @@ from tinynet.verification.adapters.subject import (
 )
 from tinynet.verification.tracing import Traced, raw, rebound
 
+E_AND_GRADIENT = "read as (E, gradient)"
+"""The note of a function that returns the gradient beside E."""
+
 Unpack = Callable[[Any], tuple[Any, Any]]
 """From what forward returns to (y, what backward needs of it)."""
 
@@ -347,7 +350,7 @@ def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.
         _value_and_gradient,
         pull,
         code=(function,),
-        notes=("read as (E, gradient)",),
+        notes=(E_AND_GRADIENT,),
     )
     data = frozenset(slots([t for _, t in arguments.parts()])) - set(judged)
     return Subject(**{**vars(subject), "wrt": judged, "may_lack": data})

@@ -12,13 +12,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
-from tinynet.verification.diagnosis.place import Tracer, placed
-from tinynet.verification.diagnosis.returned import exchanged, of_one_array, of_some_entries, rounded_to_float32
-from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
+from tinynet.verification.diagnosis.place import Blame, Tracer, confirms, placed
+from tinynet.verification.diagnosis.returned import (
+    exchanged,
+    of_any_multiple,
+    of_one_array,
+    of_some_entries,
+    rounded_to_float32,
+)
+from tinynet.verification.diagnosis.search import Found, OutOfTime, Search, subsets
 
-__all__ = ["Diagnosis", "Tracer", "Wrong", "diagnose", "placed"]
+__all__ = ["Blame", "Diagnosis", "Tracer", "Wrong", "confirms", "diagnose", "placed"]
 
 
 def diagnose(
@@ -43,13 +48,14 @@ def diagnose(
         odd = [n for n, d in alone.items() if d.fault == "non-finite" or "has shape" in d.sentence]
         found += [alone[n] for n in odd]
         wrong = [n for n in wrong if n not in odd]
-        search = Search.of(runs, time.monotonic() + seconds) if wrong or odd else search
+        search = Search.of(runs, time.monotonic() + 0.8 * seconds) if wrong or odd else search
         found = [_placed(d, search) for d in found]
         found += _of_several(wrong, alone, odd, runs, search)
     except OutOfTime:
         pass
     named = {n for d in found for n in d.gradients}
-    found += [_unknown(name, search, wrong) for name in wrong if name not in named]
+    unknown = [name for name in wrong if name not in named]
+    found += [_unknown(name, search, wrong, seconds / 5 / len(unknown)) for name in unknown]
     return _merged(found)
 
 
@@ -72,21 +78,22 @@ def _of_several(
     rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
     if len(left) > 1 and not rounded and not all(n in alone for n in left):
         free = _others(wrong, odd, left)
-        several = search.cuts(left, free) or search.one_spot(left, free, forked=True)
+        several = search.several(left, free) or search.one_spot(left, free, forked=True)
         if several is not None:
             return [*found, several.diagnosis()]
     for name in left:
         free = _others(wrong, odd, [name])
-        d = alone.get(name) or of_some_entries(name, runs) or rounded.get(name)
-        if d is None and search.own_input_only(name):
-            d = Diagnosis((name,), "off-diagonal terms missing", "", f"{name}: {FAULTS['off-diagonal terms missing']}")
-        if d is not None:
+        if (d := alone.get(name) or of_some_entries(name, runs) or rounded.get(name)) is not None:
             found.append(_placed(d, search))
-            continue
-        one = search.one_spot([name], free) or search.cuts([name], free) or search.one_spot([name], free, forked=True)
-        if one is not None:
+        elif (one := _inside(search, name, free)) is not None:
             found.append(one.diagnosis())
+        elif (d := of_any_multiple(name, runs)) is not None:
+            found.append(_placed(d, search))
     return found
+
+
+def _inside(search: Search, name: str, free: Sequence[str]) -> Found | None:
+    return search.one_spot([name], free) or search.several([name], free) or search.one_spot([name], free, forked=True)
 
 
 def _others(wrong: Sequence[str], odd: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -101,8 +108,9 @@ def _placed(d: Diagnosis, search: Search) -> Diagnosis:
     return replace(d, at=max(sites, key=lambda s: s.order).line)
 
 
-def _unknown(name: str, search: Search, wrong: Sequence[str]) -> Diagnosis:
+def _unknown(name: str, search: Search, wrong: Sequence[str], seconds: float) -> Diagnosis:
     sentence = f"{name} is wrong, and no known mistake reproduces it"
+    search.allow(seconds)
     try:
         site = search.smallest([name], [n for n in wrong if n != name])
     except OutOfTime:

@@ -7,8 +7,37 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
 
-def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> str:
+from tinynet.verification.diagnosis.evidence import Wrong
+
+
+def express_in(
+    runs: Sequence[Wrong], factors: Sequence[float], gradients: Sequence[str], *, decimals: bool = False
+) -> str:
+    """Return what `express` gives for factors that were fitted to gradients of these runs, one a run."""
+    largest = [
+        (r.tolerance[n], np.max(np.abs(r.exact[n]), initial=0.0)) for r in runs for n in gradients if n in r.wrong
+    ]
+    closeness = min(1e-5, max([1e-8, *(4 * error / float(size) for error, size in largest if size)]))
+    return express(factors, [_names(r) for r in runs], decimals=decimals, closeness=closeness)
+
+
+def _names(r: Wrong) -> dict[str, float]:
+    """Return what a factor may be made of: named sizes, then configuration, then the lengths of axes."""
+    names: dict[str, float] = {**r.sizes, **r.constants}
+    for name, a in r.args.items():
+        names |= {f"{name}.shape[{axis}]": n for axis, n in enumerate(np.shape(a)) if n > 1}
+    return names
+
+
+def express(
+    factors: Sequence[float],
+    names: Sequence[Mapping[str, float]],
+    *,
+    decimals: bool = True,
+    closeness: float = 1e-8,
+) -> str:
     """Return the simplest expression that equals every factor, such as "2", "−1/m" or "n/(n − 1)"; "" if there is none.
 
     A size that is the same in all runs may be equal to a number by chance: then the number is said. A number that is
@@ -17,6 +46,8 @@ def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> s
     Args:
         factors: one a run.
         names: for each run what an expression may hold: m, n_in, the rate of a dropout, …
+        decimals: whether a number that is neither a simple fraction nor the root of one is said, too.
+        closeness: how far a factor may be off, relative to itself.
     """
     if not factors or not all(map(math.isfinite, factors)) or any(f == 0 for f in factors):
         return ""
@@ -25,42 +56,41 @@ def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> s
         return ""
     sizes = [abs(f) for f in factors]
     for text, values in _expressions(names):
-        if all(math.isclose(f, v, rel_tol=1e-8) for f, v in zip(sizes, values, strict=True)):
+        if _all_close(sizes, values, closeness):
             return sign + text
-    number = _number(sizes[0])
-    if all(math.isclose(f, sizes[0], rel_tol=1e-7) for f in sizes) and (len(sizes) > 1 or "." not in number):
+    one = [1.0] * len(sizes)
+    if (number := _number(sizes, one, decimals and len(sizes) > 1, closeness)) is not None:
         return sign + number
-    return _with_number(sizes, names, sign)
-
-
-def _number(a: float) -> str:
-    """Write a number as a fraction of small numbers or the root of one, else in decimals."""
-    if (text := _fraction(a)) is not None:
-        return text
-    squared = _fraction(a * a)
-    return f"{a:.7g}" if squared is None else f"1/√{squared[2:]}" if squared.startswith("1/") else f"√{squared}"
-
-
-def _fraction(a: float) -> str | None:
-    near = Fraction(a).limit_denominator(1000)
-    simple = near.numerator == 1 or near.denominator == 1 or max(near.numerator, near.denominator) <= 12
-    if not simple or not math.isclose(a, near, rel_tol=1e-9):
-        return None
-    return str(near)
-
-
-def _with_number(sizes: Sequence[float], names: Sequence[Mapping[str, float]], sign: str) -> str:
-    """Return the factor as a number times, or over, one size that varied; "" if it is none."""
     for name, values in _known(names):
-        times = [f / v for f, v in zip(sizes, values, strict=True)]
-        over = [f * v for f, v in zip(sizes, values, strict=True)]
-        if len(set(values)) > 1 and all(math.isclose(c, times[0], rel_tol=1e-7) for c in times):
-            number = _number(times[0])
+        inverse = [1 / v for v in values]
+        if len(set(values)) > 1 and (number := _number(sizes, values, decimals, closeness)) is not None:
             return sign + (f"{name}/{number[2:]}" if number.startswith("1/") else f"{number} {name}")
-        if len(set(values)) > 1 and all(math.isclose(c, over[0], rel_tol=1e-7) for c in over):
-            number = _number(over[0])
+        if len(set(values)) > 1 and (number := _number(sizes, inverse, decimals, closeness)) is not None:
             return sign + (f"1/({number[2:]} {name})" if number.startswith("1/") else f"{number}/{name}")
     return ""
+
+
+def _all_close(a: Sequence[float], b: Sequence[float], closeness: float) -> bool:
+    return all(math.isclose(x, y, rel_tol=closeness) for x, y in zip(a, b, strict=True))
+
+
+def _number(sizes: Sequence[float], units: Sequence[float], decimals: bool, closeness: float) -> str | None:
+    """Return the number that the sizes are of their units: a simple fraction, the root of one, or in decimals."""
+    numbers = [a / b for a, b in zip(sizes, units, strict=True)]
+    if not _all_close(numbers, [numbers[0]] * len(numbers), 10 * closeness):
+        return None
+    a = numbers[0]
+    if (text := _fraction(a, closeness)) is not None:
+        return text
+    if (squared := _fraction(a * a, closeness)) is not None:
+        return f"1/√{squared[2:]}" if squared.startswith("1/") else f"√{squared}"
+    return f"{a:.7g}" if decimals else None
+
+
+def _fraction(a: float, closeness: float) -> str | None:
+    near = Fraction(a).limit_denominator(1000)
+    simple = near.numerator == 1 or near.denominator == 1 or max(near.numerator, near.denominator) <= 12
+    return str(near) if simple and math.isclose(a, near, rel_tol=closeness) else None
 
 
 def _known(names: Sequence[Mapping[str, float]]) -> list[tuple[str, list[float]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,8 @@ class Mistake:
         fault: a key of `tinynet.faults.FAULTS`.
         sentence: what is wrong; {text} is the forward's statement, {c} the number that was fitted.
         change: what passes instead of `Passing.right`, given the number c; None: nothing passes.
-        fitted: "factor" if c is one, told as an expression; "amount" if c is the same number in every run; else "".
+        fitted: "factor" if c is one, told as an expression; "decimal" if any number will do; "amount" if c is the same
+            number in every run; else "".
     """
 
     fault: str
@@ -39,6 +40,7 @@ class Mistake:
 
 CUT = Mistake("missing path", "the path through `{text}` is missing", lambda p, c: None)
 SCALED = Mistake("scaled", "what passes back through `{text}` is multiplied by {c}", lambda p, c: c * p.right, "factor")
+SCALED_SOMEHOW = replace(SCALED, fitted="decimal")
 SIGN = Mistake("sign", "what passes back through `{text}` has the wrong sign", lambda p, c: -p.right)
 
 
@@ -70,6 +72,10 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
             yield Transform("reversed", f"reversed along axis {a}", partial(np.flip, axis=a))
         if n % 2 == 0 and n > 2:
             yield Transform("halves swapped", f"with its halves swapped along axis {a}", partial(_swapped, axis=a))
+        for parts in (parts for parts in (3, 4) if n % parts == 0 and n > parts):
+            for i, j in itertools.combinations(range(parts), 2):
+                words = f"with parts {i + 1} and {j + 1} of {parts} exchanged along axis {a}"
+                yield Transform("exchanged gradients", words, partial(_exchanged, parts=parts, i=i, j=j, axis=a))
         summed = "summed over an axis" if sum(n > 1 for n in shape) > 1 else "summed over everything"
         yield Transform(summed, f"summed over axis {a}", partial(_spread, np.sum, axis=a))
         yield Transform("summed over an axis", f"averaged over axis {a}", partial(_spread, np.mean, axis=a))
@@ -105,6 +111,12 @@ def _swapped(t: Array, *, axis: int) -> Array:
     return np.roll(t, t.shape[axis] // 2, axis)
 
 
+def _exchanged(t: Array, *, parts: int, i: int, j: int, axis: int) -> Array:
+    pieces = np.split(t, parts, axis)
+    pieces[i], pieces[j] = pieces[j], pieces[i]
+    return np.concatenate(pieces, axis)
+
+
 def _spread(reduce: Callable[..., Any], t: Array, *, axis: int | None) -> Array:
     return np.broadcast_to(reduce(t, axis=axis, keepdims=True), t.shape)
 
@@ -129,7 +141,7 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
         for t in (*samples(above.shape), *transforms(above.shape)):
             sentence = f"what comes back to `{{text}}` is {t.words}"
             yield Mistake(t.fault, sentence, _above(partial(_from_above, t.of)))
-    if p.site.kind != "value":
+    if p.site.kind != "value" and len(p.ct) == 1:
         yield from _rolled_the_wrong_way(p)
         return
     for t in (*samples(p.right.shape), *transforms(p.right.shape)):
@@ -170,17 +182,26 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
             "the derivative of `{text}` is taken at its output",
             lambda p, c: p.with_factors(*slopes(f(p.x), f(f(p.x)))),
         )
+        for name, get in pool.values(p.site, p.x.shape) if op.name in ("sqrt", "rsqrt", "exp", "log") else ():
+            sentence = f"the derivative of `{{text}}` is that at {name}"
+            yield Mistake("another value", sentence, _slope_of(slopes, get))
+    if p.x.shape == np.shape(p.ct[0]) and not p.factors() and p.x.size <= 64:
+        sentence = "each output of `{text}` passes what comes back to its own input alone"
+        yield Mistake("off-diagonal terms missing", sentence, lambda p, c: _own_input_only(p))
     if op.name == "gather" and p.k == 0:
         sentence = "of what comes back to one entry of `{text}` several times only the last is kept"
         yield Mistake("overwritten", sentence, lambda p, c: _overwritten(p))
+    for words, kept in (("last", -1), ("first", 0)) if len(set(p.site.at)) > 1 else ():
+        sentence = f"of what the steps of `{{text}}` pass back only that of the {words} is kept"
+        yield Mistake("overwritten", sentence, _of_one_step(kept))
     for i, factor in enumerate(p.factors()):
         if np.size(factor) == 1 and abs(float(np.asarray(factor).item())) == 1.0:
             continue
-        number = np.size(factor) == 1
-        what = f"the factor {float(np.asarray(factor).item()):.4g}" if number else "the factor"
         for of, fault, words in _OF_A_FACTOR:
-            name = "scaled" if number and fault != "absolute value" else fault
-            yield Mistake(name, f"{what} of `{{text}}` is {words}", _factor_changed(i, of))
+            yield Mistake(fault, f"the factor{_short(factor)} of `{{text}}` is {words}", _factor_changed(i, of))
+        for name, get in pool.values(p.site, np.shape(factor)) if op.name in ("integer_pow", "square") else ():
+            sentence = f"{name} stands where a factor of the derivative of `{{text}}` belongs"
+            yield Mistake("another value", sentence, _factor_replaced(i, get))
     yield from _of_a_sum(p)
     if len(op.operands) == 2 and op.name in ("mul", "div", "dot_general"):
         yield from _of_a_product(p, pool)
@@ -194,6 +215,36 @@ _OF_A_FACTOR: Sequence[tuple[Callable[[Any], Any], str, str]] = (
     (np.reciprocal, "another value", "divided by where it belongs as it is"),
     (np.abs, "absolute value", "made positive"),
 )
+
+
+def _own_input_only(p: Passing) -> Array:
+    """Return what passes to each entry of the operand from the output's entry in the same place."""
+    above, own = np.asarray(p.ct[0]), np.zeros(p.x.shape)
+    for i in np.ndindex(*above.shape):
+        alone = np.zeros(above.shape)
+        alone[i] = above[i]
+        own[i] = np.asarray(p.by_rule(alone))[i]
+    return own
+
+
+def _of_one_step(kept: int) -> Change:
+    return lambda p, c: p.right if p.step == kept % p.site.steps else None
+
+
+def _slope_of(slopes: Callable[[Array, Array], tuple[Any, ...]], get: Get) -> Change:
+    return lambda p, c: p.with_factors(*slopes(get(p), get(p)))
+
+
+def _short(factor: Any) -> str:
+    """Return a number as it may stand in the source, " 0.5"; "" for what is none, or was computed."""
+    if np.size(factor) > 1:
+        return ""
+    number = float(np.asarray(factor).item())
+    return f" {number:.4g}" if float(f"{number:.4g}") == number else ""
+
+
+def _factor_replaced(i: int, get: Get) -> Change:
+    return lambda p, c: p.with_factors(*(get(p) if j == i else f for j, f in enumerate(p.factors())))
 
 
 def _factor_changed(i: int, of: Callable[[Any], Any]) -> Change:
@@ -228,6 +279,8 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
     if not given or above == shape or len(above) != len(shape):
         return
     outside = [i for i, f in enumerate(given) if np.shape(f) == shape]
+    sentence = "what comes back to `{text}` is not summed: each entry keeps its own"
+    yield Mistake("off-diagonal terms missing", sentence, lambda p, c: p.own_terms())
     for n in range(len(outside) + 1):
         for axis in range(-len(above), 0):
             if above[axis] > 1 and shape[axis] == above[axis]:
@@ -258,15 +311,20 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
             if factor.shape[i] == factor.shape[j] > 1:
                 turned = partial(_other_of, other, partial(np.swapaxes, axis1=i, axis2=j))
                 yield Mistake("W for Wᵀ", "the other factor of `{text}` is used untransposed", _with(other, turned))
+        sentence = "the other factor of `{text}` is left out"
+        yield Mistake("factor left out", sentence, _with(other, partial(_other_of, other, np.ones_like)))
+        for name, get in pool.values(p.site, factor.swapaxes(-1, -2).shape) if factor.ndim > 1 else ():
+            sentence = f"{name} stands, transposed, where the other factor of `{{text}}` belongs"
+            yield Mistake("another value", sentence, _with(other, partial(_turned, get)))
+    for words, get in pool.at_other_steps(p.site, slot):
+        sentence = f"the other factor of `{{text}}` is taken {words}"
+        yield Mistake("another value", sentence, _with(other, get))
     for name, get in pool.values(p.site, factor.shape):
         sentence = f"{name} stands where the other factor of `{{text}}` belongs"
         yield Mistake("another value", sentence, _with(other, get))
     if p.x.shape != factor.shape and op.name == "mul":
         sentence = "an operand of `{text}` stands where the other one belongs"
         yield Mistake("operands swapped", sentence, _with(other, partial(_own, other)))
-    for words, term in _TERMS if pool.makes_a_sum(slot) else ():
-        sentence = f"{words} the sum that is the other factor of `{{text}}`"
-        yield Mistake("another value", sentence, _with(other, partial(_term_of, pool, other, term)))
     if slot in p.tape.cotangents and p.tape.moving[slot]:
         sentence = "the other factor of `{text}` had already been updated"
         yield Mistake("already updated W", sentence, partial(_updated, other), "amount")
@@ -277,7 +335,7 @@ def _with(other: int, get: Get) -> Change:
 
     def change(p: Passing, _: float) -> Array | None:
         operands = p.operands()
-        operands[other] = get(p)
+        operands[other] = _without_ones(get(p), operands[other].shape)
         if p.operation is not None and p.operation.operands[0] == p.operation.operands[1]:
             return p.with_factors(operands[other])
         return p.by_rule(operands=operands)
@@ -285,8 +343,17 @@ def _with(other: int, get: Get) -> Change:
     return change
 
 
+def _without_ones(a: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array in a shape that differs from its own by axes of length 1: JAX drops them from a product."""
+    return a.reshape(shape) if [n for n in a.shape if n > 1] == [n for n in shape if n > 1] else a
+
+
 def _other_of(other: int, of: Callable[[Array], Array], p: Passing) -> Array:
     return of(p.operands()[other])
+
+
+def _turned(get: Get, p: Passing) -> Array:
+    return np.swapaxes(get(p), -1, -2)
 
 
 def _own(other: int, p: Passing) -> Array:
@@ -298,24 +365,10 @@ def _overwritten(p: Passing) -> Array:
     return overwritten(p.operation.primitive, p.operation.params, p.operands(), np.asarray(p.ct[0]))
 
 
-def _term_of(pool: Pool, other: int, term: Callable[[Any, Any], Any], p: Passing) -> Array:
-    assert p.operation is not None
-    return np.asarray(term(*pool.terms(p.tape, p.operation.operands[other])))
-
-
 def _updated(other: int, p: Passing, c: float) -> Array | None:
     assert p.operation is not None
     change = c * p.tape.cotangents[p.operation.operands[other]]
     return _with(other, lambda p: p.operands()[other] + change)(p, c)
-
-
-_TERMS: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
-    ("only the first term is left of", lambda a, b: a),
-    ("only the second term is left of", lambda a, b: b),
-    ("a sign is wrong in", lambda a, b: a - b),
-    ("the first term is missing from", lambda a, b: -b),
-    ("a sign is wrong in", lambda a, b: a + b),
-)
 
 
 def activation_mistakes(p: Passing) -> Iterator[Mistake]:
@@ -354,6 +407,7 @@ DERIVATIVES: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
     ("1 − a", lambda z, a: 1 - a),
     ("1 + a", lambda z, a: 1 + a),
     ("1 − a²", lambda z, a: 1 - a * a),
+    ("(1 − a)²", lambda z, a: (1 - a) ** 2),
     ("z (1 − z)", lambda z, a: z * (1 - z)),
     ("1 − z²", lambda z, a: 1 - z * z),
     ("1 − tanh(z)²", lambda z, a: 1 - np.tanh(z) ** 2),
@@ -414,20 +468,19 @@ class Pool:
             slot = users[0].outs[0]
         return True
 
-    def makes_a_sum(self, slot: int) -> bool:
-        """Return whether a value is a sum or a difference."""
-        return slot in _sums(self._tape)
-
-    def terms(self, tape: Tape, slot: int) -> tuple[Array, Array]:
-        """Return the two terms of a sum or a difference, as large as it is."""
-        a, b = (tape.values[s] for s in _sums(tape)[slot])
-        return np.broadcast_to(a, tape.values[slot].shape), np.broadcast_to(b, tape.values[slot].shape)
-
     def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
         """Yield the values of this shape, as they were at the same step."""
         for slots, (place, name) in self._places.items():
             if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
                 yield name, partial(_value, place)
+
+    def at_other_steps(self, site: Any, slot: int) -> Iterator[tuple[str, Get]]:
+        """Yield a value as it was at other steps of a loop."""
+        for slots, (place, _) in self._places.items():
+            if slot in slots and len(set(slots)) == len(slots) == site.steps > 1:
+                for words, step in _STEPS:
+                    yield words, partial(_value_at, place, step)
+                return
 
     def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get, bool]]:
         """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
@@ -446,25 +499,23 @@ class Pool:
                 yield name, partial(_value, place)
 
 
-def _sums(tape: Tape) -> dict[int, tuple[int, ...]]:
-    if tape.sums is None:
-        tape.sums = {op.outs[0]: op.operands for op in tape.operations if op.name in ("add", "sub", "add_any")}
-    return tape.sums
-
-
 def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:
     """Return for each place that an array has in the forward its slots, in the order of the steps, and its name."""
     if tape.places is None:
         found: dict[Any, list[int]] = {("input", name): [slot] for name, slot in tape.inputs.items()}
         names: dict[Any, str] = {("input", name): name for name in tape.inputs}
+        last = {op.line: op.key for op in tape.operations}  # of a statement, the operation that makes what it assigns
         for op in tape.operations:
+            target, text = op.line.target(), op.line.text()
+            whole = target or f"the value of `{text}`"
             for j, slot in enumerate(op.outs):
                 found.setdefault((op.key, "out", j), []).append(slot)
-                names.setdefault((op.key, "out", j), op.line.target() or f"the value of `{op.line.text()}`")
+                names.setdefault((op.key, "out", j), whole if last[op.line] == op.key else f"a part of `{text}`")
             for k, slot in enumerate(op.operands):
                 found.setdefault((op.key, "in", k), []).append(slot)
                 names.setdefault((op.key, "in", k), f"an operand of `{op.line.text()}`")
-        tape.places = {place: (tuple(slots), names[place]) for place, slots in found.items()}
+        named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
+        tape.places = {place: (tuple(found[place]), names[place]) for place in named}
     return tape.places
 
 
@@ -479,6 +530,21 @@ def _fits(slots: tuple[int, ...], site: Any) -> bool:
 def _slot(p: Passing, place: Any) -> int:
     slots = places_of(p.tape)[place][0]
     return slots[0] if len(set(slots)) == 1 else slots[p.step]
+
+
+_STEPS: Sequence[tuple[str, Callable[[int, int], int]]] = (
+    ("from the steps in reverse", lambda i, n: n - 1 - i),
+    ("from the step before", lambda i, n: max(i - 1, 0)),
+    ("from the step after", lambda i, n: min(i + 1, n - 1)),
+    ("from the last step", lambda i, n: n - 1),
+    ("from the first step", lambda i, n: 0),
+)
+"""Which other step of a loop a value may be taken from, given the step and how many there are."""
+
+
+def _value_at(place: Any, step: Callable[[int, int], int], p: Passing) -> Array:
+    slots = places_of(p.tape)[place][0]
+    return p.tape.values[slots[step(p.step, len(slots))]]
 
 
 def _value(place: Any, p: Passing) -> Array:

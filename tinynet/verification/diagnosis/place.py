@@ -14,7 +14,7 @@ import itertools
 import sys
 import time
 import types
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,7 @@ from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.mistakes import places_of
 from tinynet.verification.diagnosis.primitives import Array, disturbed
 from tinynet.verification.diagnosis.source import Line, statement_at, statements_on
-from tinynet.verification.diagnosis.tape import record
+from tinynet.verification.diagnosis.tape import Tape, record
 from tinynet.verification.execution import is_targets_file
 
 Run = Callable[["Tracer"], Mapping[str, Any]]
@@ -130,15 +130,20 @@ def _held(value: object) -> Array | None:
 
 
 def _targets(statement: ast.stmt) -> Iterator[ast.expr]:
-    given = (
-        statement.targets
-        if isinstance(statement, ast.Assign)
-        else [statement.target]
-        if isinstance(statement, (ast.AugAssign, ast.AnnAssign))
-        else []
-    )
+    """Yield what a statement writes to, for `g[i] = t` g too; for `g.add_(t)` and `np.add.at(g, i, t)` what it may."""
+    given: list[ast.expr] = []
+    match statement:
+        case ast.Assign(targets):
+            given = targets
+        case ast.AugAssign(aim) | ast.AnnAssign(aim):
+            given = [aim]
+        case ast.Expr(ast.Call(function, args)):
+            owner = [function.value] if isinstance(function, ast.Attribute) else []
+            given = [e for e in (*owner, *args[:1]) if isinstance(e, (ast.Name, ast.Attribute, ast.Subscript))]
     for target in given:
         yield from target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+        if isinstance(target, ast.Subscript):
+            yield target.value
 
 
 @functools.lru_cache(maxsize=1024)
@@ -146,7 +151,45 @@ def _is_foreign(file: str) -> bool:
     return file.startswith("<") or not is_targets_file(file)
 
 
-def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> Line:
+@dataclass(frozen=True)
+class Exact:
+    """What belongs where a statement wrote something else: a value of the forward, or ∂E/∂ of it.
+
+    Attributes:
+        place, name: of the value, among `places_of` a tape.
+        value: whether it is the value itself.
+        turned: whether its last two axes are exchanged.
+        at: the forward's statement that makes the value; of ∂E/∂ of it, the last one that uses it.
+        alone: whether nothing else uses it.
+    """
+
+    place: Any
+    name: str
+    value: bool
+    turned: bool
+    at: Line
+    alone: bool
+
+    def of(self, tape: Tape) -> list[Array] | None:
+        """Return it as it is in a run, in the order in which a backward comes to its steps; None if it is not there."""
+        slots, _ = places_of(tape).get(self.place, ((), ""))
+        arrays = dict(enumerate(tape.values)) if self.value else tape.cotangents
+        if not slots or not all(slot in arrays for slot in slots):
+            return None
+        steps = [np.asarray(arrays[slot]) for slot in reversed(slots)]
+        return [np.swapaxes(step, -1, -2) for step in steps] if self.turned else steps
+
+
+@dataclass(frozen=True)
+class Blame:
+    """The statement of the backward to blame, what it writes to, and what belongs there instead."""
+
+    line: Line = Line()  # noqa: RUF009 - an immutable value
+    target: str = ""
+    exact: Exact | None = None
+
+
+def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> Blame:
     """Return the statement of the backward to blame for these gradients; no line if there is none to name.
 
     Args:
@@ -159,32 +202,56 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
     try:
         before = run(tracer)
     except Exception:
-        return Line()
+        return Blame()
 
     def again(key: tuple[Line, str], values: Mapping[int, Array]) -> Mapping[str, Any]:
         if time.monotonic() > deadline:
             raise TimeoutError
-        try:
-            return run(Tracer({key: values}))
-        except Exception:
-            return {}
+        return _run_with(run, key, values)
 
     suspects: dict[tuple[Line, str], list[Array]] = {}
     try:
-        known = _known(wrong, values=False)
+        known = _known(_tape(wrong))
         for key, turns in tracer.written.items():
             if _spoils(again(key, {i: disturbed(turn) for i, turn in enumerate(turns)}), before, wrong, gradients):
                 suspects[key] = turns
-        # Cotangents first: only where none of them mends it, a value of the forward, or a multiple of what is there.
-        for key, values in itertools.chain(_of_cotangents(wrong, suspects, known), _of_values(wrong, suspects)):
-            mended = again(key, values)
-            if all(_is_exact(mended.get(name), wrong, name) for name in (*gradients, *_right(wrong))):
-                return key[0]
+        for key, values, exact in _gradients_meant(wrong, suspects, known):
+            if _is_mended(again(key, values), wrong, gradients):
+                return Blame(*key, exact)
+        mends = []  # of the values of the forward the one of that name, else the last: others may do by chance
+        for key, values, exact in _values_meant(suspects, known):
+            if _is_mended(again(key, values), wrong, gradients):
+                mends.append(Blame(*key, exact))
+                if exact is None or exact.name.split(".")[-1] == key[1].split(".")[-1]:
+                    return mends[-1 if exact else 0]
+        if mends:
+            return mends[-1]
     except TimeoutError:
         pass
     if suspects and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
-        return list(suspects)[-1][0]
-    return _last_written(tracer, wrong, gradients) or (list(suspects)[-1][0] if suspects else tracer.last)
+        return Blame(list(suspects)[-1][0])
+    last = list(suspects)[-1][0] if suspects else tracer.last
+    return Blame(_last_written(tracer, wrong, gradients) or last)
+
+
+def confirms(run: Run, wrong: Wrong, gradients: Sequence[str], blame: Blame) -> bool:
+    """Return whether another run would be right, too, if the statement to blame wrote what belongs there."""
+    tape = _tape(wrong)
+    values = blame.exact.of(tape) if tape is not None and blame.exact is not None else None
+    return values is not None and _is_mended(
+        _run_with(run, (blame.line, blame.target), dict(enumerate(values))), wrong, gradients
+    )
+
+
+def _run_with(run: Run, key: tuple[Line, str], values: Mapping[int, Array]) -> Mapping[str, Any]:
+    try:
+        return run(Tracer({key: values}))
+    except Exception:
+        return {}
+
+
+def _is_mended(got: Mapping[str, Any], wrong: Wrong, gradients: Sequence[str]) -> bool:
+    return all(_is_exact(got.get(name), wrong, name) for name in (*gradients, *_right(wrong)))
 
 
 def _right(wrong: Wrong) -> list[str]:
@@ -203,59 +270,81 @@ def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
 
 
 Written = Mapping[tuple[Line, str], Sequence[Array]]
-Candidate = tuple[tuple[Line, str], dict[int, Array]]
+Known = Sequence[tuple[Exact, list[Array]]]
 
 
-def _of_cotangents(wrong: Wrong, written: Written, known: Sequence[list[Array]]) -> Iterator[Candidate]:
-    """Yield for each statement the exact cotangents that it could have been meant to write."""
+Meant = Iterator[tuple[tuple[Line, str], dict[int, Array], Exact | None]]
+"""For a statement and what it writes to, what it could have been meant to write there, turn by turn."""
+
+
+def _gradients_meant(wrong: Wrong, written: Written, known: Known) -> Meant:
+    """Yield the exact gradients, and ∂E/∂ of every value of the forward, where something else was written."""
     for key, turns in written.items():
         for exact in wrong.exact.values():
             for value in (exact, exact.T) if exact.ndim > 1 else (exact,):
                 if value.shape == turns[0].shape and not _close(value, turns[-1]):
-                    yield key, {len(turns) - 1: value}
-        yield from ((key, other) for other in _others(known, turns))
+                    yield key, {len(turns) - 1: value}, None
+        for e, values in known:
+            if not e.value and _fit(values, turns) and not _all_close(values, turns):
+                yield key, dict(enumerate(values)), e
 
 
-def _of_values(wrong: Wrong, written: Written) -> Iterator[Candidate]:
-    """Yield for each statement the forward's values of that shape, and multiples of what it wrote."""
-    known = _known(wrong, values=True)
+def _values_meant(written: Written, known: Known) -> Meant:
+    """Yield the forward's values, and multiples, where what was written is no exact gradient."""
     for key, turns in written.items():
-        yield from ((key, other) for other in _others(known, turns))
-        for factor in (-1.0, 0.5, 2.0):
-            yield key, {i: factor * turn for i, turn in enumerate(turns)}
+        if not any(_all_close(values, turns) for e, values in known if not e.value):
+            for e, values in known:
+                if e.value and [v.shape for v in values] == [t.shape for t in turns] and not _all_close(values, turns):
+                    yield key, dict(enumerate(values)), e
+            for factor in (-1.0, 0.5, 2.0):
+                yield key, {i: factor * turn for i, turn in enumerate(turns)}, None
 
 
-def _others(known: Sequence[list[Array]], turns: Sequence[Array]) -> Iterator[dict[int, Array]]:
-    for values in known:
-        if [v.shape for v in values] == [t.shape for t in turns] and not _all_close(values, turns):
-            yield dict(enumerate(values))
+def _fit(values: Sequence[Array], turns: Sequence[Array]) -> bool:
+    """Return whether values have the shapes of what was written, or the shapes of sums of it that keep the axes."""
+    return len(values) == len(turns) and all(
+        v.ndim == t.ndim and all(n in (1, m) for n, m in zip(v.shape, t.shape, strict=True))
+        for v, t in zip(values, turns, strict=True)
+    )
 
 
 def _all_close(values: Sequence[Array], turns: Sequence[Array]) -> bool:
     return len(values) == len(turns) and all(_close(v, t) for v, t in zip(values, turns, strict=True))
 
 
-def _known(wrong: Wrong, *, values: bool) -> list[list[Array]]:
-    """Return the exact cotangents, or the values, of each place of the forward, as a backward comes to them."""
-    if wrong.forward is None:
-        return []
+def _tape(wrong: Wrong) -> Tape | None:
     try:
-        tape = record(wrong.forward, wrong.args, wrong.wrt, wrong.dy)
+        return record(wrong.forward, wrong.args, wrong.wrt, wrong.dy) if wrong.forward else None
     except Exception:
+        return None
+
+
+def _known(tape: Tape | None) -> Known:
+    """Return the exact cotangents and the values of each place of the forward."""
+    if tape is None:
         return []
-    arrays = dict(enumerate(tape.values)) if values else tape.cotangents
+    uses = {slot: op.line for op in tape.operations for slot in op.operands}
+    times = Counter(slot for op in tape.operations for slot in op.operands)
+    makes = {slot: op.line for op in tape.operations for slot in op.outs}
     found = []
-    for slots in dict.fromkeys(slots for slots, _ in places_of(tape).values()):
-        if all(s in arrays for s in slots):
-            steps = [np.asarray(arrays[s]) for s in reversed(slots)]
-            found.append(steps)
-            if steps[0].ndim > 1:
-                found.append([np.swapaxes(v, -1, -2) for v in steps])
+    places: dict[tuple[int, ...], Any] = {}
+    for place, (slots, _) in places_of(tape).items():
+        places.setdefault(slots, place)
+    for slots, place in places.items():
+        name = places_of(tape)[place][1]
+        for value, turned in itertools.product((False, True), (False, True)):
+            lines = (makes, uses) if value else (uses, makes)
+            at = next((of[slots[-1]] for of in lines if slots[-1] in of), Line())
+            exact = Exact(place, name, value, turned, at, times[slots[-1]] == 1)
+            if tape.values[slots[0]].ndim > 1 or not turned:
+                steps = exact.of(tape)
+                found += [(exact, steps)] if steps is not None else []
     return found
 
 
 def _close(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-10, atol=1e-13 * float(np.max(np.abs(a), initial=0))))
+    r = 1e-10 if a.dtype == b.dtype == np.float64 else 1e-4
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=r, atol=r / 1e3 * float(np.max(np.abs(a), initial=0))))
 
 
 def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Line:

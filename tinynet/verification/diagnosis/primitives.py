@@ -12,7 +12,6 @@ Nothing is compiled. What stands in none of the tables is evaluated and differen
 
 from __future__ import annotations
 
-import functools
 import math
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -298,11 +297,3 @@ def _pull_by_jax(
         full = [np.zeros(o.shape) if c is None else c for c, o in zip(cts, y, strict=True)]
         _, back = jax.vjp(f, operands[k])
         return np.asarray(back(full if primitive.multiple_results else full[0])[0])
-
-
-@functools.lru_cache(maxsize=1)
-def library_roots() -> tuple[str, ...]:
-    """Return the folders whose code is not the user's."""
-    import jaxlib
-
-    return tuple(str(module.__file__).rpartition("/")[0] + "/" for module in (jax, jaxlib, np))

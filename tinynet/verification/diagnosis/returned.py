@@ -14,7 +14,7 @@ import numpy as np
 
 from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
-from tinynet.verification.diagnosis.factors import express
+from tinynet.verification.diagnosis.factors import express_in
 from tinynet.verification.diagnosis.mistakes import transforms
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.tolerance import K
@@ -25,8 +25,8 @@ Hypothesis = Callable[[str, Sequence[Wrong]], Diagnosis | None]
 def of_one_array(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
     """Return the first hypothesis that reproduces a gradient in every run where it was wrong."""
     failing = [r for r in runs if name in r.wrong]
-    for hypothesis in (_not_finite, _shape, _exactly, _scaled, _added, _clipped, _clipped_to_norm):
-        found = hypothesis(name, runs if hypothesis in (_clipped, _clipped_to_norm) else failing)
+    for hypothesis in (_not_finite, _shape, _exactly, _scaled, _added, _clipped):
+        found = hypothesis(name, runs if hypothesis is _clipped else failing)
         if found is not None:
             return found
     return None
@@ -123,16 +123,15 @@ def _exactly(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
         ("zero", "zero", np.zeros_like),
         ("sign", "the negative of the exact array", np.negative),
     ]
+    every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
     if largest.ndim > 1:
         every.append(("transpose", "transposed and reshaped", lambda t: t.T.reshape(t.shape)))
         every += [("shifted", "shifted by one place", partial(np.roll, shift=s)) for s in (1, -1)]
-    every += [(t.fault, t.words, t.of) for t in transforms(largest.shape, all_shifts=True)]
     every += [("absolute value", "made negative", lambda t: -np.abs(t))]
     for fault, words, change in every:
         if all(_holds(r, name, change) for r in failing):
             return _said(fault, name, f"{name} is {words}")
-    shifts = [[s for s in _shifts(r.exact[name]) if r.reproduces(name, s)] for r in failing]
-    return _said("shifted", name) if all(shifts) else None
+    return None
 
 
 def _holds(r: Wrong, name: str, change: Callable[[Array], Array]) -> bool:
@@ -142,13 +141,7 @@ def _holds(r: Wrong, name: str, change: Callable[[Array], Array]) -> bool:
         return False
 
 
-def _shifts(exact: Array) -> Iterator[Array]:
-    for axis in range(exact.ndim):
-        for step in range(1, exact.shape[axis]):
-            yield np.roll(exact, step, axis)
-
-
-def _scaled(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
+def _scaled(name: str, failing: Sequence[Wrong], decimals: bool = False) -> Diagnosis | None:
     factors = []
     for r in failing:
         exact, got = r.exact[name], np.asarray(r.got[name], np.float64)
@@ -159,18 +152,15 @@ def _scaled(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     ignoring = [1 / float(r.dy[0]) if len(r.dy) == 1 and r.dy[0].ndim == 0 and r.dy[0] else math.nan for r in failing]
     if all(map(math.isclose, factors, ignoring)):
         return _said("ignores dy", name)
-    factor = express(factors, [names_for_factors(r) for r in failing])
+    factor = express_in(failing, factors, [name], decimals=decimals)
     if not factor or (len(failing) == 1 and failing[0].exact[name].size < 2):
         return None
     return _said("scaled", name, f"{name} is {factor} times the exact array", factor)
 
 
-def names_for_factors(r: Wrong) -> dict[str, float]:
-    """Return what a factor may be made of: named sizes, then configuration, then the lengths of axes."""
-    names: dict[str, float] = {**r.sizes, **r.constants}
-    for name, a in r.args.items():
-        names |= {f"{name}.shape[{axis}]": n for axis, n in enumerate(np.shape(a)) if n > 1}
-    return names
+def of_any_multiple(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
+    """Return by which number a gradient is multiplied, whatever that number."""
+    return _scaled(name, [r for r in runs if name in r.wrong], decimals=True)
 
 
 def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
@@ -182,8 +172,6 @@ def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
         ("weight decay", "times the parameter itself was added to", lambda r: np.asarray(r.args[name], np.float64)),
     ):
         amounts = []
-        if fault == "weight decay" and name.startswith("operand "):
-            continue  # of an operation inside: no parameter
         for r in failing:
             v = direction(r)
             norm = float(np.vdot(v, v))
@@ -219,18 +207,6 @@ def _clipped(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
     return _said("clipped", name, f"{name} is cut off {' and '.join(told)}")
 
 
-def _clipped_to_norm(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
-    """The array scaled down where its norm is above a bound, and left alone where it is below."""
-    norms = [float(np.linalg.norm(np.asarray(r.got[name]))) for r in runs if name in r.wrong]
-    if len(runs) < 3 or not norms[0] or not all(math.isclose(n, norms[0], rel_tol=1e-9) for n in norms):
-        return None
-    for r in runs:
-        norm = float(np.linalg.norm(r.exact[name]))
-        if not r.reproduces(name, r.exact[name] * min(1.0, norms[0] / norm) if norm else r.exact[name]):
-            return None
-    return _said("clipped", name, f"{name} is scaled down to a norm of {norms[0]:.6g}")
-
-
 def exchanged(names: Sequence[str], failing: Sequence[Wrong]) -> list[Diagnosis]:
     """Return the pairs of which each gradient is the exact one of the other."""
     for i, a in enumerate(names):
@@ -246,53 +222,31 @@ def of_some_entries(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
     if any(np.shape(r.got[name]) != r.exact[name].shape for r in runs):
         return None
     bad = [np.argwhere(np.abs(np.asarray(r.got[name]) - r.exact[name]) > r.tolerance[name]) for r in runs]
-    hidden = [bool(np.any(np.abs(r.exact[name]) <= r.tolerance[name])) for r in runs]  # what is 0 stays right
-    large = [(len(b), h) for b, h, r in zip(bad, hidden, runs, strict=True) if r.exact[name].size > 1]
-    if large and all(n == 1 or (n == 0 and h) for n, h in large) and max(map(len, bad)):
-        entry = [int(i) for i in next(b[0] for b in bad if len(b))]
-        return _said("one entry", name, f"entry {entry} of {name} is wrong, every other one is right")
-    for fault, axes_of in _PARTS:
-        if fault != "one entry" and max(map(len, bad)) < 2:
-            continue
-        places: set[tuple[int, ...]] | None = None
-        untouched = []
-        for r, here in zip(runs, bad, strict=True):
-            shape = r.exact[name].shape
-            axes = axes_of(len(shape))
-            if math.prod(shape) < 2 or not axes or (fault != "one entry" and shape[axes[0]] < 2):
-                continue
-            at = {tuple(int(i[a]) for a in axes) for i in here}
-            if len(at) > 1:
-                places = set()
-                break
-            if not at:
-                untouched.append((np.moveaxis(r.exact[name], axes, range(len(axes))), r.tolerance[name]))
-                continue
-            # Counted from the front or from the back: the last row is the last at every shape.
-            (place,) = at
-            both = {place, tuple(p - shape[a] for p, a in zip(place, axes, strict=True))}
-            places = both if places is None else places & both
-        fits = [p for p in places or () if not any(_shows(exact, p, tolerance) for exact, tolerance in untouched)]
+    entry = next(b[0] for b in bad if len(b))
+    large = [(r, len(b)) for r, b in zip(runs, bad, strict=True) if r.exact[name].size > 1]
+    if large and all(n == 1 or (n == 0 and _may_hide(r, name, entry)) for r, n in large):
+        return _said("one entry", name, f"entry {entry.tolist()} of {name} is wrong, every other one is right")
+    for fault, axis in (("one row", 0), ("one row", -2), ("one column", -1)) if len(entry) > 1 else ():
+        long = [(r, b) for r, b in zip(runs, bad, strict=True) if r.exact[name].shape[axis] > 1]
+        touched = [({*b[:, axis].tolist()}, r.exact[name].shape[axis]) for r, b in long if len(b)]
+        # Counted from the front or from the back: the last row is the last at every shape.
+        places = [{*at, *(i - n for i in at)} if len(at) == 1 else set() for at, n in touched]
+        hidden = [r for r, b in long if not len(b)]
+        fits = [p for p in set.intersection(*places) if all(_hides(r, name, axis, p) for r in hidden)] if places else []
         if fits:
-            place = max(fits)
-            where = list(place) if fault == "one entry" else place[0]
-            return _said(fault, name, f"{fault[4:]} {where} of {name} is wrong, every other one is right")
+            return _said(fault, name, f"{fault[4:]} {max(fits)} of {name} is wrong, every other one is right")
     return None
 
 
-_PARTS: list[tuple[str, Callable[[int], list[int]]]] = [
-    ("one entry", lambda ndim: list(range(ndim))),
-    ("one row", lambda ndim: [0] if ndim > 1 else []),
-    ("one row", lambda ndim: [ndim - 2] if ndim > 2 else []),
-    ("one column", lambda ndim: [ndim - 1] if ndim > 1 else []),
-]
-"""A part, and the axes along which it has one index each; rows of rows are rows, too."""
+def _may_hide(r: Wrong, name: str, entry: Array) -> bool:
+    """Return whether a mistake at one entry need not show: what is 0 stays right."""
+    return bool(np.any(entry >= r.exact[name].shape) or np.any(np.abs(r.exact[name]) <= r.tolerance[name]))
 
 
-def _shows(exact: Array, place: tuple[int, ...], tolerance: float) -> bool:
-    """Return whether an array has that place, and something there that a mistake could spoil: what is 0 stays right."""
-    has = all(-n <= p < n for p, n in zip(place, exact.shape, strict=False))
-    return has and bool(np.any(np.abs(exact[place]) > tolerance))
+def _hides(r: Wrong, name: str, axis: int, place: int) -> bool:
+    """Return whether an array has no such row, or one of zeros, which stay right."""
+    n = r.exact[name].shape[axis]
+    return not -n <= place < n or bool(np.all(np.abs(np.take(r.exact[name], place, axis)) <= r.tolerance[name]))
 
 
 def rounded_to_float32(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:

@@ -11,15 +11,16 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
-from tinynet.verification.diagnosis.factors import express
+from tinynet.verification.diagnosis.factors import express_in
 from tinynet.verification.diagnosis.mistakes import (
     CUT,
     SCALED,
+    SCALED_SOMEHOW,
     SIGN,
     Mistake,
     Pool,
@@ -29,8 +30,7 @@ from tinynet.verification.diagnosis.mistakes import (
     scale_mistakes,
 )
 from tinynet.verification.diagnosis.primitives import Array, disturbed
-from tinynet.verification.diagnosis.returned import names_for_factors
-from tinynet.verification.diagnosis.tape import Change, Key, Passing, Site, Tape, record
+from tinynet.verification.diagnosis.tape import FIRST, Change, Key, Passing, Site, Tape, record
 
 Gradients = dict[str, Array]
 
@@ -51,8 +51,27 @@ class Spot:
     only: bool = False
 
 
+def _along(step: Array, off: Array) -> float | None:
+    """Return what a step would have to be multiplied by to be off by that; None for a step of length 0."""
+    length = float(step @ step)
+    return 1 + float(step @ off) / length if length else None
+
+
 def _nothing(p: Passing) -> None:
     """Cut an edge."""
+
+
+def _one_more(place: int) -> Change:
+    """Add 1 to one of the numbers that pass a site, counted through all its steps."""
+    before = 0
+
+    def change(p: Passing) -> Array:
+        nonlocal before
+        more = (np.arange(before, before + p.right.size) == place).reshape(p.right.shape)
+        before += p.right.size
+        return np.asarray(p.right + more)
+
+    return change
 
 
 @dataclass
@@ -87,16 +106,23 @@ class Scene:
                 return None
         return Scene(run, tape, {s.key: s for s in tape.sites()}, exact, deadline)
 
+    def here(self, key: Key) -> Site | None:
+        """Return what has this key in this run; where a loop has one step, that is the first and the last of them."""
+        if key in self.sites or key[-1:] not in ((FIRST,), (-1,)):
+            return self.sites.get(key)
+        whole = self.sites.get(key[:-2])
+        return whole if whole and whole.steps == 1 else None
+
     def predict(self, spot: Spot, mistake: Mistake, c: float = 0.0) -> Gradients | None:
         """Return the gradients with a mistake made; None where it cannot be made in this run."""
-        site = self.sites.get(spot.site.key)
+        site = self.here(spot.site.key)
         if site is None:
             return self.exact
         changes: dict[Site, Change] = {site: lambda p: mistake.change(p, c)}
         changed = self._sweep(changes)
         if spot.through is None or changed is None:
             return changed
-        through = self.sites.get(spot.through.key)
+        through = self.here(spot.through.key)
         if through is None:
             return self.exact
         # What goes on through the second edge, with the mistake and without.
@@ -116,9 +142,31 @@ class Scene:
         """Return the gradients with these sites cut; a site that this run does not have is nothing."""
         key = frozenset(s.key for s in sites)
         if key not in self.cuts:
-            here = {self.sites[k]: _nothing for k in key if k in self.sites}
+            here = {site: _nothing for k in key if (site := self.here(k))}
             self.cuts[key] = (self._sweep(here) if here else None) or self.exact
         return self.cuts[key]
+
+    def multiplied(self, sites: Sequence[Site], c: float) -> Gradients | None:
+        """Return the gradients with what passes at these sites multiplied by c."""
+        here = [site for s in sites if (site := self.here(s.key))]
+        return self.cut(sites) if c == 0 or not here else self._sweep(dict.fromkeys(here, lambda p: c * p.right))
+
+    def multiple(self, sites: Sequence[Site], names: Sequence[str]) -> float | None:
+        """Return what these sites would have to be multiplied by to come nearest to what the target returned."""
+        off = self.off(names)
+        return None if off is None else _along(self.flat(self.exact, names) - self.flat(self.cut(sites), names), off)
+
+    def flat(self, gradients: Mapping[str, Array], names: Sequence[str]) -> Array:
+        """Return those that are wrong as one array, each relative to the largest entry of the exact one."""
+        wrong = [n for n in names if n in self.run.wrong]
+        sizes = {n: float(np.max(np.abs(self.exact[n]), initial=0.0)) or 1.0 for n in wrong}
+        return np.concatenate([np.ravel(gradients[n]) / sizes[n] for n in wrong])
+
+    def off(self, names: Sequence[str]) -> Array | None:
+        """Return what the target's gradients are off by; None where one has another shape."""
+        if any(np.shape(self.run.got[n]) != self.exact[n].shape for n in names if n in self.run.wrong):
+            return None
+        return self.flat(self.run.got, names) - self.flat(self.exact, names)
 
     def changed(self, spot: Spot) -> set[str]:
         """Return the gradients to which a spot contributes."""
@@ -153,19 +201,8 @@ class Scene:
                     return False
         return True
 
-    def diagonal(self, name: str) -> Array:
-        """Return the gradient of x with what each entry of y has from its own entry of x; NaN where that is none."""
-        (dy, *others), found = self.tape.dy, np.full(self.exact[name].shape, np.nan)
-        if others or dy.shape != found.shape:
-            return found
-        for i in np.ndindex(*dy.shape):
-            alone = np.zeros(dy.shape)
-            alone[i] = dy[i]
-            found[i] = replace(self.tape, dy=(alone,), states={}).gradients()[name][i]
-        return found
-
-    def passing(self, site: Site) -> Passing | None:
-        """Return what passes the last edge of a site when nothing is wrong."""
+    def passings(self, site: Site) -> list[Passing]:
+        """Return what passes each edge of a site when nothing is wrong, the last first."""
         seen: list[Passing] = []
 
         def look(p: Passing) -> Array:
@@ -173,7 +210,38 @@ class Scene:
             return p.right
 
         self.tape.sweep({site: look})
-        return seen[0] if seen else None
+        return seen
+
+    def passing(self, site: Site) -> Passing | None:
+        """Return what passes the last edge of a site when nothing is wrong."""
+        return next(iter(self.passings(site)), None)
+
+    def explains(self, site: Site, names: Sequence[str], most: int = 64) -> bool:
+        """Return whether other numbers than the right ones could pass a site so that the wrong gradients come about.
+
+        That says something only if they are fewer than the entries of these gradients; more than `most` are not tried.
+        """
+        off, n = self.off(names), self.numbers(site)
+        if off is None or not n < off.size / 2 or n > most:
+            return False
+        columns = []
+        for place in range(n):
+            moved = self._sweep({site: _one_more(place)})
+            if moved is None:
+                return False
+            columns.append(self.flat(moved, names) - self.flat(self.exact, names))
+        effect = np.stack(columns, axis=1)
+        size = float(np.max(np.abs(effect), initial=0.0)) or 1.0
+        numbers = np.linalg.lstsq(effect / size, off, rcond=1e-12)[0]
+        allowed = (
+            1e-8 * np.max(np.abs(off))
+            + self.flat({n: np.asarray(4 * self.run.tolerance[n]) for n in names}, names).max()
+        )
+        return bool(np.max(np.abs(effect / size @ numbers - off)) <= allowed)
+
+    def numbers(self, site: Site) -> int:
+        """Return how many numbers pass a site in all its steps."""
+        return sum(np.size(p.right) for p in self.passings(site))
 
 
 @dataclass(frozen=True)
@@ -190,15 +258,17 @@ class Found:
         """Put it into words."""
         first = max((spot.site for spot in self.spots), key=lambda s: s.order)
         text = first.line.text()
+        fault = "scaled" if self.factor else self.mistake.fault
         if len(self.spots) > 1:
             texts = [f"`{spot.site.line.text()}`" for spot in sorted(self.spots, key=lambda spot: spot.site.order)]
-            sentence = f"the paths through {' and '.join(dict.fromkeys(texts))} are missing"
+            through = " and ".join(dict.fromkeys(texts))
+            sentence = f"what passes back through {through} {_ALIKE[self.mistake.fault].replace('{c}', self.factor)}"
         else:
             c = self.factor or f"{self.amount:.6g}"
             sentence = self.mistake.sentence.replace("{text}", text or "the output").replace("{c}", c)
             if self.spots[0].through is not None:
                 sentence += f", on its way through `{self.spots[0].through.line.text()}`"
-        return Diagnosis(self.names, self.mistake.fault, self.factor, sentence, first.line)
+        return Diagnosis(self.names, fault, self.factor, sentence, first.line)
 
 
 @dataclass
@@ -209,15 +279,18 @@ class Search:
 
     @staticmethod
     def of(runs: Sequence[Wrong], deadline: float) -> Search:
-        order = sorted(
-            runs,
-            key=lambda r: (
-                -len(r.wrong),
-                sum(n < 2 for a in (*r.args.values(), *r.dy) for n in np.shape(a)),
-                sum(a.size for a in r.args.values()),
-            ),
-        )
-        return Search([s for r in order if (s := Scene.of(r, deadline))])
+        def telling(scene: Scene) -> tuple[float, ...]:
+            arrays = [*scene.run.args.values(), *scene.run.dy]
+            loops = any(site.key[-1] == FIRST for site in scene.sites.values())
+            short = sum(n < 2 for a in arrays for n in np.shape(a))
+            return -len(scene.run.wrong), short, not loops, sum(np.size(a) for a in arrays)
+
+        return Search(sorted((s for r in runs if (s := Scene.of(r, deadline))), key=telling))
+
+    def allow(self, seconds: float) -> None:
+        """Let it take some more seconds from now on."""
+        for scene in self.scenes:
+            scene.deadline = time.monotonic() + seconds
 
     def spots(self, names: Sequence[str], free: Sequence[str], forked: bool) -> Iterator[list[Spot]]:
         """Yield where a mistake spoils all these gradients, the nearest to y first: first what spoils no right one."""
@@ -259,21 +332,21 @@ class Search:
         return None
 
     def _tried(self, spot: Spot, mistake: Mistake, names: Sequence[str], free: Sequence[str]) -> Found | None:
-        numbers = []
+        numbers, runs = [], [scene.run for scene in self.scenes if scene.run.wrong & set(names)]
         for scene in self.scenes:
             c: float | None = 0.0
             if mistake.fitted and scene.run.wrong & set(names):
                 c = self._fitted(scene, spot, mistake, names)
-                numbers.append((c, names_for_factors(scene.run)))
+                numbers.append(c)
             elif mistake.fitted:
                 continue
             if c is None or not scene.fits(scene.predict(spot, mistake, c), names, free, spot.only):
                 return None
         if not mistake.fitted:
             return Found(tuple(names), (spot,), mistake, self._left_out(spot, mistake, names))
-        known = [c for c, _ in numbers if c is not None]
-        if mistake.fitted == "factor":
-            factor = express(known, [sizes for _, sizes in numbers])
+        known = [c for c in numbers if c is not None]
+        if mistake.fitted in ("factor", "decimal"):
+            factor = express_in(runs, known, names, decimals=mistake.fitted == "decimal")
             one = all(math.isclose(c, 1.0, rel_tol=1e-9) for c in known) and mistake.fault != "scaled"
             if not factor and not one:
                 return None
@@ -283,41 +356,49 @@ class Search:
         return None
 
     def _left_out(self, spot: Spot, mistake: Mistake, names: Sequence[str]) -> str:
-        """Return the multiple that a number left out amounts to."""
-        if mistake.fault != "scaled":
+        """Return the multiple that a factor left out, or taken twice, amounts to; "" where that is no simple number."""
+        if mistake.fault not in ("factor left out", "factor taken twice", "another value"):
             return ""
-        factors, known = [], []
+        factors: list[float] = []
+        runs: list[Wrong] = []
         for scene in self.scenes:
-            here = scene.sites.get(spot.site.key)
-            p = scene.passing(here) if here and scene.run.wrong & set(names) else None
-            if p is not None:
+            here = scene.here(spot.site.key)
+            for p in scene.passings(here) if here and scene.run.wrong & set(names) else ():
                 wrong, scale = mistake.change(p, 0.0), float(np.vdot(p.right, p.right))
-                factors.append(float(np.vdot(p.right, wrong)) / scale if wrong is not None and scale else math.nan)
-                known.append(names_for_factors(scene.run))
-        return express(factors, known)
+                if not scale:
+                    continue
+                if wrong is None or np.shape(wrong) != np.shape(p.right):
+                    return ""
+                runs.append(scene.run)
+                factors.append(float(np.vdot(p.right, wrong)) / scale)
+                if not np.allclose(wrong, factors[-1] * p.right, rtol=1e-9, atol=1e-12 * scale**0.5):
+                    return ""
+        return express_in(runs, factors, ())
 
     def _fitted(self, scene: Scene, spot: Spot, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
-        wrong = [n for n in names if n in scene.run.wrong]
-        got = np.concatenate([np.asarray(scene.run.got[n], np.float64).ravel() for n in wrong])
+        off = scene.off(names)
+        if off is None:
+            return None
+        exact = scene.flat(scene.exact, names)
+        got = exact + off
 
         def at(c: float) -> Array | None:
             predicted = scene.predict(spot, mistake, c)
-            return None if predicted is None else np.concatenate([predicted[n].ravel() for n in wrong])
+            return None if predicted is None else scene.flat(predicted, names)
 
         none = at(0.0)
-        if none is None or got.shape != none.shape:
+        if none is None:
             return None
-        if mistake is SCALED:
-            exact = np.concatenate([scene.exact[n].ravel() for n in wrong])
+        if mistake in (SCALED, SCALED_SOMEHOW):
             step = exact - none
             last = scene.sites.get((*spot.site.key, "step", -1)) if len(spot.site.at) > 1 else None
             if last is not None:
                 # Where only the last step of a loop contributes, c has not been raised to a power.
-                once = np.concatenate([scene.cut([last])[n].ravel() for n in wrong])
+                once = scene.flat(scene.cut([last]), names)
                 step = np.where(np.abs(once - none) <= 1e-12 * np.max(np.abs(exact)), step, 0.0)
-            if float(np.vdot(step, step)):
-                return 1 + float(np.vdot(step, got - exact)) / float(np.vdot(step, step))
+            if (c := _along(step, off)) is not None:
+                return c
         c0, g0, c1 = 0.0, none, 1.0
         for _ in range(1 if len(spot.site.at) == 1 else 12):
             g1 = at(c1)
@@ -335,53 +416,77 @@ class Search:
     def _cut_fits(self, sites: Sequence[Site], names: Sequence[str], free: Sequence[str]) -> bool:
         return all(scene.fits(scene.cut(sites), names, free) for scene in self.scenes)
 
-    def cuts(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
-        """Return a set of paths, up to four, whose absence explains these gradients."""
+    def several(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
+        """Return two paths that are multiplied by one number, or up to four that are missing, if that explains all."""
         if not self.scenes:
             return None
-        scene = self.scenes[0]
-        wrong = [n for n in names if n in scene.run.wrong]
-        sites = []
+        scene, sites = self.scenes[0], []
         for site in scene.sites.values():
             changed = scene.changed(Spot(site))
-            if changed and changed <= {*names, *free} and site.whole and site.kind == "use":
+            if changed and changed <= {*names, *free} and site.whole and site.kind in ("use", "output"):
                 sites.append(site)
-        if any(np.shape(scene.run.got[n]) != scene.exact[n].shape for n in wrong):
+        off, exact = scene.off(names), scene.flat(scene.exact, names)
+        if not sites or off is None:
             return None
-
-        def missed(predicted: Gradients) -> float:
-            return sum(
-                float(np.sum((predicted[n] - scene.run.got[n]) ** 2)) / (float(np.sum(scene.exact[n] ** 2)) or 1.0)
-                for n in wrong
-            )
-
-        for pair in itertools.combinations(sites, 2) if len(sites) <= 40 else ():
-            if self._cut_fits(pair, names, free):
-                return Found(tuple(names), tuple(map(Spot, pair)), CUT)
-        chosen: list[Site] = []
-        best = missed(scene.exact)
+        steps = [exact - scene.flat(scene.cut([site]), names) for site in sites]
+        for i, j in _pairs_along(np.asarray(steps), off):
+            if (found := self._scaled_alike([sites[i], sites[j]], names, free)) is not None:
+                return found
+        chosen: list[int] = []
         for _ in range(4):
-            tried = [(missed(scene.cut([*chosen, site])), site) for site in sites]
-            if not tried:
+            left = off + sum(steps[i] for i in chosen)
+            chosen.append(min(range(len(sites)), key=lambda i: float(np.sum((left + steps[i]) ** 2))))
+            if not float(np.sum((left + steps[chosen[-1]]) ** 2)) < float(np.sum(left**2)):
                 return None
-            least, site = min(tried, key=lambda pair: pair[0])
-            if not least < best:
-                return None
-            best = least
-            chosen.append(site)
-            if self._cut_fits(chosen, names, free):
-                return Found(tuple(names), tuple(map(Spot, chosen)), CUT)
+            if self._fit_together([sites[i] for i in chosen], lambda scene: 0.0, names, free):
+                return Found(tuple(names), tuple(Spot(sites[i]) for i in chosen), CUT)
         return None
 
-    def own_input_only(self, name: str) -> bool:
-        """Return whether each entry of y passes what comes back to its own entry of x alone: ∂y/∂x, the diagonal."""
-        failing = [scene for scene in self.scenes if name in scene.run.wrong and scene.exact[name].size <= 64]
-        return bool(failing) and all(scene.run.reproduces(name, scene.diagonal(name)) for scene in failing)
+    def _scaled_alike(self, sites: Sequence[Site], names: Sequence[str], free: Sequence[str]) -> Found | None:
+        """Return a mistake that multiplies what passes at several sites by the same number."""
+        seen = [scene for scene in self.scenes if scene.run.wrong & set(names)]
+        numbers = [scene.multiple(sites, names) for scene in seen]
+        spots = tuple(map(Spot, sites))
+        if all(c is not None and abs(c) < 1e-9 for c in numbers):
+            mistake, factor = CUT, ""
+        elif all(c is not None and abs(c + 1) < 1e-9 for c in numbers):
+            mistake, factor = SIGN, ""
+        else:
+            mistake, known = SCALED, [c for c in numbers if c is not None]
+            factor = express_in([scene.run for scene in seen], known, names) if len(known) == len(seen) else ""
+            if not factor:
+                return None
+        of = {id(scene): c for scene, c in zip(seen, numbers, strict=True)}
+        fits = self._fit_together(sites, lambda scene: of.get(id(scene)), names, free)
+        return Found(tuple(names), spots, mistake, factor) if fits else None
+
+    def _fit_together(
+        self,
+        sites: Sequence[Site],
+        number: Callable[[Scene], float | None],
+        names: Sequence[str],
+        free: Sequence[str],
+    ) -> bool:
+        return all(
+            c is None or scene.fits(scene.multiplied(sites, c), names, free)
+            for scene in self.scenes
+            for c in [number(scene)]
+        )
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
-        """Return the site nearest to the inputs through which all these gradients and no right one pass."""
-        spots = next(self.spots(names, free, False)) if self.scenes else []
-        return min((spot.site for spot in spots), key=lambda s: s.order, default=None)
+        """Return where the fewest numbers pass that, whatever they are, may have made these gradients what they are.
+
+        Where there is no such site, return the one nearest to the inputs through which all these gradients and no right
+        one pass.
+        """
+        sites = [spot.site for spot in next(self.spots(names, free, False))] if self.scenes else []
+        try:
+            for site in sorted(sites, key=lambda s: (self.scenes[0].numbers(s), -s.order)):
+                if self.scenes[0].explains(site, names):
+                    return site
+        except OutOfTime:
+            pass
+        return min(sites, key=lambda s: s.order, default=None)
 
     def used_at(self, name: str) -> Site | None:
         """Return the use of an input that is nearest to the output."""
@@ -392,15 +497,32 @@ class Search:
         return max(uses, key=lambda s: s.order) if uses else None
 
 
+_ALIKE = {"missing path": "is missing", "sign": "has the wrong sign", "scaled": "is multiplied by {c}"}
+"""What may be done to what passes at several sites at once."""
+
+
+def _pairs_along(steps: Array, off: Array) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of steps whose sum is parallel to what the gradients are off by."""
+    products, along, length = steps @ steps.T, steps @ off, float(off @ off)
+    squares = np.add.outer(np.diag(products), np.diag(products)) + 2 * products
+    both = np.add.outer(along, along)
+    with np.errstate(all="ignore"):
+        missed = length - both**2 / squares
+    for i, j in np.argwhere(np.triu(missed <= 1e-9 * length, 1)):
+        yield int(i), int(j)
+
+
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
     lambda p, pool: [CUT],
     lambda p, pool: [SIGN],
     lambda p, pool: [SCALED],
     lambda p, pool: activation_mistakes(p),
-    lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault != "another value"),
+    lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault not in ("factor taken twice", "another value")),
+    lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault == "factor taken twice"),
     lambda p, pool: array_mistakes(p),
     lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault == "another value"),
     scale_mistakes,
+    lambda p, pool: [SCALED_SOMEHOW],
 )
 """The table in the order in which it is tried: what is simpler first."""
 

@@ -34,6 +34,12 @@ class Line(NamedTuple):
         found = statement_at(self.file, self.number)
         return found[0] if found else self
 
+    def end(self) -> Line:
+        """Return the `return` at the end of the function that this line is in; the line itself if there is none."""
+        outer = _function_around(self.file, self.number) if self else None
+        last = outer.body[-1] if outer else None
+        return Line(self.file, last.lineno) if isinstance(last, ast.Return) else self
+
     def text(self) -> str:
         """Return the source of the statement, on one line; "" where there is no source."""
         found = statement_at(self.file, self.number)

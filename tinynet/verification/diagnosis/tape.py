@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core
 
 from tinynet.verification.diagnosis.primitives import (
     ELEMENTWISE,
@@ -25,18 +24,21 @@ from tinynet.verification.diagnosis.primitives import (
     Rule,
     evaluate,
     factors,
-    library_roots,
     rule,
     shaped,
 )
 from tinynet.verification.diagnosis.source import HERE, Line
 from tinynet.verification.execution import is_targets_file
+from tinynet.verification.jaxpr import called, interpret, is_users_rule, opened
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
-"""(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation."""
+"""(operation, operand): a use. (−1, slot): all that passes back into a value, or its dy. (z, a): an activation."""
+
+FIRST = "first"
+"""Ends the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Site:
     """The edges that one place in the forward made, in the order in which they ran.
 
     Attributes:
-        kind: "use" of an operand by an operation, "value" (all that passes back into it), or "activation" (from the
-            last use of a = f(z) to z in one step, however many operations f consists of).
+        kind: "use" of an operand by an operation, "value" (all that passes back into it), "activation" (from the
+            last use of a = f(z) to z in one step, however many operations f consists of), or "output" (the dy of a
+            value that is used further, too).
         key: the same in every trace of the forward.
         order: where the last of them stands on the tape; later is nearer to the output.
         at, steps: in which step of a loop each edge is, and how many steps there are.
@@ -131,6 +134,10 @@ class Passing:
         """Return what passes if these are the factors of the derivative."""
         return shaped(math.prod(given, start=np.asarray(self.ct[0])), self.x.shape)
 
+    def own_terms(self) -> Array:
+        """Return what passes if, where the operand was repeated along axes, it is not summed over them."""
+        return np.asarray(math.prod(self.factors(), start=np.asarray(self.ct[0])))
+
     def slope_at(self, z: Array) -> Array:
         """f′ of the activation at another z."""
         root, out = next(e for e, step in zip(self.site.edges, self.site.at, strict=True) if step == self.step)
@@ -158,7 +165,6 @@ class Tape:
     """What had been passed back to each slot when the exact sweep came to an operation: where other sweeps begin."""
     rules: dict[Edge, Rule] = field(default_factory=dict)
     _slopes: dict[tuple[int, int], Array] = field(default_factory=dict)
-    sums: dict[int, tuple[int, ...]] | None = None
     places: dict[Any, tuple[tuple[int, ...], str]] | None = None
 
     def rule(self, i: int, k: int) -> Rule:
@@ -181,12 +187,13 @@ class Tape:
         """Return ∂E/∂(slot) of every input slot, with what passes each site in `changes` changed."""
         uses: dict[Edge, tuple[Site, int, Change]] = {}
         slots: dict[int, tuple[Site, int, Change]] = {}
+        outputs: dict[int, tuple[Site, int, Change]] = {}
         for site, change in (changes or {}).items():
             for step, edge in zip(site.at, site.edges, strict=True):
                 if site.kind == "use":
                     uses[edge] = (site, step, change)
                 else:
-                    slots[edge[1]] = (site, step, change)
+                    (outputs if site.kind == "output" else slots)[edge[1]] = (site, step, change)
         cts: dict[int, Any] = {}
         live: dict[int, Array] = {}
         values, moving = self.values, self.moving
@@ -215,13 +222,18 @@ class Tape:
             return ct
 
         top = max((site.order for site in changes or {}), default=len(self.operations) - 1)
-        if self.states and changes:
+        if self.states and changes and not outputs:
             cts = dict(self.states[top])
         else:
             top = len(self.operations) - 1
             for slot, dy in zip(self.outputs, self.dy, strict=True):
-                if moving[slot]:
-                    add(slot, np.asarray(dy, np.float64))
+                given = np.asarray(dy, np.float64)
+                term: Array | None = given
+                if slot in outputs:
+                    site, step, change = outputs[slot]
+                    term = change(Passing(self, site, step, given, values[slot], [given], live=live))
+                if moving[slot] and term is not None:
+                    add(slot, term)
         for i in range(top, -1, -1):
             op = self.operations[i]
             if seen is not None:
@@ -265,9 +277,15 @@ class Tape:
                 self.cotangents[slot] = ct
 
         self.cotangents |= {s: ct for s, ct in self.sweep(seen=seen).items() if ct is not None}
+        passing: dict[tuple[Key, int], set[Edge]] = defaultdict(set)
         for parts in terms.values():
             largest = max(size for _, size in parts)
-            self.nothing |= {edge for edge, size in parts if largest and size <= 1e-11 * largest}
+            for (i, k), size in parts:
+                passing[self.operations[i].key, k] |= {(i, k)} if size > 1e-11 * largest or not largest else set()
+        # What passes nothing in one step of a loop alone, h = 0 at the first, is no such edge.
+        for (i, k), _ in itertools.chain(*terms.values()):
+            if not passing[self.operations[i].key, k]:
+                self.nothing.add((i, k))
 
     def slope(self, z: int, a: int, at: Array | None = None) -> Array:
         """f′(z) of an activation, entry by entry, by forward mode through its operations; `at` another z."""
@@ -288,7 +306,7 @@ class Tape:
         return np.asarray(slopes[a])
 
     def sites(self) -> list[Site]:
-        """Return every site; those of a loop as a whole, and each of its steps, counted from the last."""
+        """Return every site; those of a loop as a whole, and each of its steps."""
         found: dict[tuple[str, Key], list[tuple[Edge, Line, int]]] = defaultdict(list)
         users: dict[int, list[int]] = defaultdict(list)
         for i, op in enumerate(self.operations):
@@ -301,6 +319,8 @@ class Tape:
         for i, op in enumerate(self.operations):
             for j, slot in enumerate(op.outs):
                 used = users[slot]
+                if used and slot in self.outputs:
+                    found["output", (*op.key, j)].append(((-1, slot), op.line.end(), len(self.operations)))
                 if len(used) > 1 or slot in self.outputs:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
                 branches = any(
@@ -319,11 +339,12 @@ class Tape:
             edges = tuple(edge for edge, _, _ in made)
             if edges:
                 sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
-            for step in sorted(set(at)) if 1 < n <= 16 else ():
+            for step in [] if n == 1 else [step for step in sorted(set(at)) if n <= 16 or step in (0, n - 1)]:
                 here = [i for i in range(len(made)) if at[i] == step]
                 _, line, order = made[here[0]]
                 alone = tuple(edges[i] for i in here)
-                sites.append(Site(kind, (kind, *key, "step", step - n), alone, line, order, (step,) * len(here), n))
+                for name in (step - n, FIRST) if step == 0 else (step - n,):
+                    sites.append(Site(kind, (kind, *key, "step", name), alone, line, order, (step,) * len(here), n))
         return sites
 
     def _roots(self) -> list[int]:
@@ -352,9 +373,19 @@ def record(forward: Callable[..., Any], args: Mapping[str, Any], wrt: Sequence[s
     slots = [tape.new(args[name], name in wrt) for name in names]
     tape.inputs = dict(zip(names, slots, strict=True))
     tape.outputs = tuple(_follow(tape, closed.jaxpr, closed.consts, slots, (), ()))
-    tape.operations = _with_lines(tape.operations)
+    tape.operations = _with_lines(_used(tape.operations, tape.outputs))
     tape.settle()
     return tape
+
+
+def _used(operations: Sequence[Operation], outputs: Sequence[int]) -> list[Operation]:
+    """Return the operations that the outputs depend on."""
+    needed, used = set(outputs), []
+    for op in reversed(operations):
+        if needed & set(op.outs):
+            used.append(op)
+            needed |= set(op.operands)
+    return used[::-1]
 
 
 def _with_lines(operations: Sequence[Operation]) -> list[Operation]:
@@ -378,21 +409,14 @@ def _follow(
     tape: Tape, jaxpr: Any, consts: Sequence[Any], slots: Sequence[int], caller: Key, frames: Frames
 ) -> list[int]:
     """Run the operations of `jaxpr`, and return the slots of its outputs."""
-    env = dict(zip(jaxpr.invars, slots, strict=True))
-    env |= {var: tape.new(const, False) for var, const in zip(jaxpr.constvars, consts, strict=True)}
 
-    def read(atom: Any) -> int:
-        return tape.new(atom.val, False) if isinstance(atom, core.Literal) else env[atom]
-
-    for eqn in jaxpr.eqns:
-        operands = [read(v) for v in eqn.invars]
+    def step(eqn: Any, operands: list[int]) -> list[int]:
         own, inner = _origin(eqn)
         key, here = (*caller, *own), (*inner, *frames)
         outs = _into(tape, eqn, operands, key, here)
-        if outs is None:
-            outs = _append(tape, eqn, operands, key, here)
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+        return _append(tape, eqn, operands, key, here) if outs is None else outs
+
+    return interpret(jaxpr, [tape.new(c, False) for c in consts], slots, step, lambda value: tape.new(value, False))
 
 
 def _append(tape: Tape, eqn: Any, operands: Sequence[int], key: Key, frames: Frames) -> list[int]:
@@ -409,8 +433,7 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
     name, p = eqn.primitive.name, eqn.params
 
     def run(body: Any, slots: Sequence[int]) -> list[int]:
-        inner, consts = (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, ())
-        return _follow(tape, inner, consts, slots, key, frames)
+        return _follow(tape, *opened(body), slots, key, frames)
 
     if name == "scan":
         fixed, carried = p["num_consts"], p["num_carry"]
@@ -435,15 +458,10 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
         return carry
     if name == "cond":
         return run(p["branches"][int(tape.values[operands[0]])], operands[1:])
-    body = next((p[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in p), None)
-    if body is None or (name.startswith("custom_") and _is_library(body)):
+    inner = called(eqn)
+    if inner is None or (name.startswith("custom_") and not is_users_rule(eqn)):
         return None
-    return run(body, operands[: len((body.jaxpr if hasattr(body, "consts") else body).invars)])
-
-
-def _is_library(body: Any) -> bool:
-    info = (body.jaxpr if hasattr(body, "consts") else body).debug_info
-    return any(root in str(getattr(info, "func_src_info", "")) for root in library_roots())
+    return _follow(tape, *inner, operands[: len(inner[0].invars)], key, frames)
 
 
 class _Numpy:
