@@ -35,6 +35,8 @@ def express(factors: Sequence[float], names: Sequence[Mapping[str, float]]) -> s
 
 def _number(a: float) -> str:
     """Write a number as a fraction of small numbers or the root of one, else in decimals."""
+    if 0 < abs(a - 1) < 1e-6:
+        return f"1 {'+' if a > 1 else '−'} {abs(a - 1):.2g}"
     if (text := _fraction(a)) is not None:
         return text
     squared = _fraction(a * a)
