@@ -122,8 +122,8 @@ def verify(
             report = watched(work, HANG_SECONDS)
         except Abandoned as hang:
             report = _hung(target, hang.where, "; its thread still runs", seed)
-        except Hang:
-            report = _hung(target, "", "", seed)
+        except Hang as hang:
+            report = _hung(target, str(hang), "", seed)
         except SystemExit as error:
             fault = Fault((), "exits", f"the target calls {told(error)}", "forward", where=line_of_error(error))
             report = _of_faults(target, [fault], seed)
@@ -190,7 +190,7 @@ def _settled(subjects: list[Subject], settings: Settings, rng: np.random.Generat
             return subject
         try:
             subject, wrong = _score(subject, settings, rng)
-        except (Exception, Hang, SystemExit):
+        except (Exception, SystemExit):
             wrong = 1e6 + (0 if _runs(subject, settings) else 1e6)
         if wrong == 0:
             return subject
@@ -216,7 +216,7 @@ def _with_updates(subject: Subject, settings: Settings, rng: np.random.Generator
 
 def _is_single(subject: Subject, settings: Settings, inputs: Any, rng: np.random.Generator) -> bool:
     """Return whether a target computes in float32: its forward pass, or its backward pass where it is given float32."""
-    if subject.contract or subject.library == "torch":
+    if subject.contract:
         return False
     first, near, far = (_moved(subject, settings, size, rng) for size in (0.0, 1e-12, 1e-5))
     if not first or not near or not far or any(y.dtype != np.float64 for y in first):

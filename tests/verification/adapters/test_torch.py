@@ -458,6 +458,22 @@ def test_float32_inside_is_followed_in_float64():
     np.testing.assert_allclose(exact, 1 - np.tanh(x) ** 2, rtol=1e-13)
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "PASS"), (1.001, "FAIL")])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_is_cast_to_float32_inside_is_judged_in_float32(dtype, factor, verdict):
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.float().sigmoid().to(x.dtype)
+
+    def backward(ctx, g):
+        y = ctx.saved_tensors[0].float().sigmoid()
+        return factor * (g.float() * y * (1 - y)).to(g.dtype)
+
+    report = tn.verify(function(forward, backward), inputs=x.astype(dtype))
+    assert report.verdict == verdict, report
+    assert "autograd" in report.oracle
+
+
 def test_code_that_takes_float32_alone_has_a_float64_oracle():
     weight = torch.ones(3, 2)
     subject = adapt(function(saved(lambda x: torch.tanh(x @ weight)), of_saved(lambda g, x: g @ weight.T)), x)
