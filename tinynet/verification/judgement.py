@@ -31,7 +31,7 @@ from tinynet.verification.examples import (
     Shapes,
     cotangent,
     cotangent_examples,
-    find_batch,
+    find_batches,
     is_special,
     keeps_its_sign,
     shape_examples,
@@ -144,7 +144,9 @@ class _Bench:
         if sum(a.size for a in self.subject.args.values()) > LARGE:
             return False
         oracle = self.oracle
-        return not isinstance(oracle, JaxOracle) or oracle.eager or not is_long(oracle.program(self.subject.args))
+        if not isinstance(oracle, JaxOracle):
+            return True
+        return not oracle.is_slow if oracle.eager else not is_long(oracle.program(self.subject.args))
 
     def failed_already(self) -> bool:
         return bool(self.faults) or any(c.wrong or c.form for c in self.comparisons)
@@ -172,10 +174,11 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
     if "rectangular" not in settings.wanted:  # where the forward pass would be compared
         e = Example("rectangular", subject, dy)
         _forward(b, e, subject, dy, outputs, oracle(subject.args, dy), oracle, "float64")
-    batch = _or_none(lambda: find_batch(subject, b.shapes))
+    batches = _or_none(lambda: find_batches(subject, b.shapes)) or []
+    batch = next(iter(batches), None)
     variants = [] if isinstance(b.oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
     wider = [(label, v) for label, v in variants if not label.startswith("only ")]
-    _run_all(b, shape_examples(subject, batch, wider, b.shapes, rng, grow=b.may_grow()))
+    _run_all(b, shape_examples(subject, batches, wider, b.shapes, rng, grow=b.may_grow()))
     for label, variant in variants:
         if label.startswith("only ") and not b.hung:  # the same arrays, of which fewer ask for a gradient
             _lacks(b, _run(b, Example("rectangular", variant, dy, label), "float64"))
@@ -335,6 +338,9 @@ def _compared(
         oracle = _oracle_of(b, subject)
         exact = oracle(subject.args, dy)
     except Hang:
+        if e.ours:  # the target itself came back: it is long there, not endless
+            b.coverage.append(Probe(e.probe, dtype, skipped="the oracle takes too long"))
+            return None
         b.hung = True
         b.faults.append(_hang(b.subject, "the oracle runs your forward pass and it", b.settings.watch))
         return None
@@ -686,7 +692,8 @@ def _broadcast(b: _Bench, batch: Batch, dy: tuple[Array, ...]) -> None:
     def repeated(a: Array, axis: int) -> Array:
         return np.broadcast_to(np.take(a, [0], axis=axis).copy(), a.shape)
 
-    args = {n: repeated(a, batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
+    many = batch.axes.keys() - batch.places
+    args = {n: repeated(a, batch.axes[n]) if n in many else a for n, a in b.subject.args.items()}
     subject = b.subject.at(args)
     by_sample = tuple(d if k is None else repeated(d, k) for d, k in zip(dy, batch.outputs, strict=True))
     everywhere = tuple(np.broadcast_to(d.ravel()[:1].reshape((1,) * d.ndim), d.shape) for d in dy)  # as a sum gives it
@@ -808,13 +815,19 @@ def _untaken_sides(b: _Bench, dy: tuple[Array, ...]) -> list[str]:
 
 
 def _hunting(b: _Bench, batch: Batch | None) -> Iterator[Example]:
-    """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each."""
-    for number in sorted(numbers_in(b.subject))[:_NUMBERS]:
-        if batch is not None and b.may_grow() and number == int(number) and 2 < number <= 512:
-            for m in (int(number) + 1,):
-                other = b.subject.at(with_batch(b.subject.args, batch, m, b.rng))
-                if (outputs := _or_none(partial(b.shapes.of, other, other.args))) is not None:
-                    yield Example("branches", other, cotangent(outputs, b.rng), f"batch {m}", ours=True)
+    """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each.
+
+    And batches as long as another axis is, where a side of an `if` never ran.
+    """
+    numbers = sorted(numbers_in(b.subject))[:_NUMBERS]
+    whole = [int(n) for n in numbers if n == int(n) and 2 < n <= 512]
+    lengths = {k for a in b.subject.args.values() for k in a.shape if 2 < k <= 512}
+    for m in dict.fromkeys([*(n + 1 for n in whole), *whole, *sorted(lengths)]):
+        if batch is not None and b.may_grow() and (m - 1 in whole or b.lines.missed()):
+            other = b.subject.at(with_batch(b.subject.args, batch, m, b.rng))
+            if (outputs := _or_none(partial(b.shapes.of, other, other.args))) is not None:
+                yield Example("branches", other, cotangent(outputs, b.rng), f"batch {m}", ours=True)
+    for number in numbers:
         for name in b.subject.wrt if b.lines.missed() else ():
             a = b.subject.args[name]
             size = float(np.max(np.abs(a), initial=0.0))
@@ -840,6 +853,9 @@ def _reason(b: _Bench) -> str:
             continue
         if name.rpartition(".")[2] in DATA_NAMES and name in b.subject.inputs:
             b.notes.append(f"the gradient by {name} is not returned and was not judged")
+            continue
+        if name in b.subject.inputs and not any(np.any(c.exact.grads[name]) for c in b.comparisons):
+            b.notes.append(f"{name} moves y by jumps alone, as a mask does; that no gradient is returned is right")
             continue
         what = "argument" if name in b.subject.inputs else "parameter"
         return f"the {what} {name} moves y and no gradient of it was found; return one, or say what is judged: wrt=[…]"

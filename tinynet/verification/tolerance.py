@@ -60,6 +60,9 @@ HANG_SECONDS = 8.0
 LONG = 500
 """Beyond this many primitives a program is a loop written out, which grows with its arrays."""
 
+LONG_AS_IT_RUNS = 100
+"""The same, where each primitive is called from Python again at every example."""
+
 LARGE = 1 << 16
 """Beyond this many numbers in the arrays, shapes are varied on small inputs and the rest is tried at few values."""
 

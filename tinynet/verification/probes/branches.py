@@ -162,7 +162,7 @@ def look_for(
                 if new.any():
                     seen |= new
                     yield args, dy, f"{', '.join(group)} {sign * scale:g} ×"
-    for scale in (1e3, 1e-3):
+    for scale in (1e3, 1e-3, 1e6, 1e-6):
         larger = tuple(scale * d for d in dy)
         new = sides.taken(subject.args, larger) & ~seen
         if new.any():

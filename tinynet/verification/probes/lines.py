@@ -89,15 +89,14 @@ class Lines:
         if not self._branches[code]:
             return None
         arcs, columns = self._arcs[code], any(branch.on_one_line for branch in self._branches[code])
-        positions = list(code.co_positions()) if columns else []
+        points = _points_of(code, self._branches[code]) if columns else []
         frame.f_trace_opcodes, frame.f_trace_lines = columns, not columns
         before: Point = (code.co_firstlineno, -1.0)
 
         def step(frame: FrameType, event: str, _argument: Any) -> Any:
             nonlocal before
             if event == "opcode":
-                line, _, column, _ = positions[frame.f_lasti // 2]
-                here = before if line is None else (float(line), float(column or 0))
+                here = points[frame.f_lasti // 2] or before
             elif event == "exception":
                 return step
             else:
@@ -117,6 +116,16 @@ class Lines:
                     text = linecache.getline(code.co_filename, branch.line).strip()
                     found.append((f"{Path(code.co_filename).name}:{branch.line}", text))
         return list(dict.fromkeys(found))
+
+
+def _points_of(code: CodeType, branches: list[_Branch]) -> list[Point | None]:
+    """Return where each operation begins; None for one around a whole condition, which is on neither side of it."""
+    points: list[Point | None] = []
+    for line, last, column, end in code.co_positions():
+        start, stop = (line or 0, column or 0), (last or 0, end or 0)
+        around = any(b.other is not None and start <= b.body.start and b.other.end <= stop for b in branches)
+        points.append(None if line is None or around else (float(line), float(column or 0)))
+    return points
 
 
 def _branches_of(code: CodeType) -> list[_Branch]:
