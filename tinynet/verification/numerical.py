@@ -67,7 +67,7 @@ class NumericalOracle:
             seed: of the directions.
         """
         self.call, self.wrt, self.seed, self.why, self.relative = call, wrt, seed, why, relative
-        self.text, self.resolution, self.caveat = "", 0.0, ""
+        self.text, self.resolution, self.caveat = "", relative, ""
         self._methods: dict[str, str] = {}
         self._last: tuple[Any, dict[str, tuple[Array, Array]]] = (None, {})
 
@@ -150,7 +150,7 @@ class NumericalOracle:
         for _ in range(1 if name in self._methods else _DIRECTIONS):
             direction = rng.standard_normal(args[name].shape) * _scale(args[name])
             step, (slope, error) = direction.ravel() @ columns, self._differences(args, name, direction)
-            allowed = error + 1e-7 * np.abs(direction.ravel()) @ np.abs(columns)
+            allowed = error + max(1e-7, self.relative) * np.abs(direction.ravel()) @ np.abs(columns)
             if not np.all(np.abs(step - slope) <= allowed):
                 return False
         return True

@@ -21,13 +21,14 @@ from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
-from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, ROUNDINGS
+from tinynet.verification.probes.lines import closeness
+from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
 _ITERATED = 1e-12
-"""How well a result is known that comes from a loop which ends when it is close enough: JAX cannot follow it back."""
+"""How well a result is known, at best, that comes from a loop which JAX cannot follow back."""
 
 
 def shapes_of(args: Args) -> tuple[Any, ...]:
@@ -140,7 +141,10 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
             return oracle
         except Exception as error:
             failures.append(error)
-    if subject.library == "numpy":  # a function of JAX's may hold rules of its own, which only a trace can leave out
+    close = closeness(subject)
+    if (
+        subject.library == "numpy" and not close
+    ):  # a function of JAX's may hold rules of its own, which only a trace can leave out
         try:
             oracle = JaxOracle(subject, watch, manners=True, eager=True)
             oracle(subject.args, dy)
@@ -163,7 +167,7 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
         return leaves_of(run.y)
 
     why = explain(failures[0] if loops else failures[1], subject.name)
-    return NumericalOracle(outputs, subject.wrt, why=why, relative=_ITERATED if loops else 0.0)
+    return NumericalOracle(outputs, subject.wrt, why=why, relative=max(_ITERATED * loops, LOOSER * close))
 
 
 def leaves_of(y: Any) -> tuple[Array, ...]:

@@ -45,6 +45,9 @@ ROUNDS_ALIKE = 2.0**32
 ROUNDED = 2.0**16
 """Beyond so many units of the numbers that go in, an error is no rounding of the target's own operations."""
 
+LOOSER = 100.0
+"""How many times farther off the derivative may be of what a loop ends with when it is close enough."""
+
 SATURATES = (1.0, 0.8, 0.65, 0.5)
 """At which shares of the inputs rounding is compared between number types, one of which saturates before the other."""
 

@@ -458,6 +458,30 @@ def test_float32_inside_is_followed_in_float64():
     np.testing.assert_allclose(exact, 1 - np.tanh(x) ** 2, rtol=1e-13)
 
 
+@pytest.mark.parametrize(("steps", "verdict"), [(60, "PASS"), (4, "FAIL")])
+def test_what_ends_when_it_is_close_enough_is_known_as_well_as_that(steps, verdict):
+    def forward(ctx, z, w):
+        h = torch.zeros_like(z)
+        while (h - (new := torch.tanh(z + h @ w))).abs().max() > 1e-7:
+            h = new
+        ctx.save_for_backward(new, w)
+        return new
+
+    def backward(ctx, g):
+        h, w = ctx.saved_tensors
+        v = g
+        for _ in range(steps):
+            v = g + (v * (1 - h * h)) @ w.T
+        u = v * (1 - h * h)
+        return u, h.T @ u
+
+    w = 0.2 * np.random.default_rng(0).standard_normal((3, 3))
+    report = tn.verify(function(forward, backward), inputs=(x, w))
+    assert report.verdict == verdict, report
+    if verdict == "PASS":
+        assert "PASS to 1e-05" in str(report)
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(1, "PASS"), (1.001, "FAIL")])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_what_is_cast_to_float32_inside_is_judged_in_float32(dtype, factor, verdict):

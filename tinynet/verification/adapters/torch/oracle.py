@@ -21,6 +21,8 @@ from tinynet.verification.adapters.torch.sessions import (
     to_array,
 )
 from tinynet.verification.numerical import NumericalOracle, ridders
+from tinynet.verification.probes.lines import closeness
+from tinynet.verification.tolerance import LOOSER
 
 _TEXT = "PyTorch's own autograd through the body of your forward pass, float64"
 
@@ -94,7 +96,7 @@ def choose_oracle(
     dy = tuple(rng.standard_normal(np.shape(leaf)).astype(leaf.dtype) for leaf in leaves)
 
     def read(ignores_from: float) -> TorchOracle:
-        return TorchOracle(start, subject.wrt, device, ignores_from)
+        return TorchOracle(start, subject.wrt, device, ignores_from, resolution=LOOSER * closeness(subject))
 
     def call(moved: Args) -> tuple[Array, ...]:
         return tuple(jax.tree.leaves(subject.start().forward(moved)[0]))
