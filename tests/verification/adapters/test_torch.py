@@ -458,6 +458,16 @@ def test_float32_inside_is_followed_in_float64():
     np.testing.assert_allclose(exact, 1 - np.tanh(x) ** 2, rtol=1e-13)
 
 
+def test_digits_that_a_forward_pass_loses_in_float32_are_no_other_forward_pass():
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return -(1 - torch.sigmoid(z)).log().sum()
+
+    report = tn.verify(function(forward, of_saved(lambda g, z: g * torch.sigmoid(z))), inputs=x)
+    assert report.verdict == "PASS", report
+    assert any("y: digits are lost" in note for note in report.notes)
+
+
 @pytest.mark.parametrize(("steps", "verdict"), [(60, "PASS"), (4, "FAIL")])
 def test_what_ends_when_it_is_close_enough_is_known_as_well_as_that(steps, verdict):
     def forward(ctx, z, w):
