@@ -68,7 +68,7 @@ class Bench:
         settings: what was asked for.
         oracle: of the subject, oracles: of it and its variants.
         shapes: the outputs by the shapes of the arrays.
-        batch: where the samples are; None where their number is not free.
+        batches: where the samples are, the likeliest first; none where their number is not free.
         variants: the target in other widths, by label.
         lines: the lines of the target's code that ran.
         rng: of every random number.
@@ -81,7 +81,7 @@ class Bench:
     oracle: Oracle
     oracles: Oracles
     shapes: Shapes
-    batch: Batch | None
+    batches: tuple[Batch, ...]
     variants: tuple[tuple[str, Subject], ...]
     lines: Lines
     rng: np.random.Generator
@@ -90,6 +90,10 @@ class Bench:
     @property
     def watch(self) -> Watch:
         return self.settings.watch
+
+    @property
+    def batch(self) -> Batch | None:
+        return next(iter(self.batches), None)
 
     @property
     def numerical(self) -> bool:
@@ -107,7 +111,9 @@ class Bench:
         if self.is_large:
             return False
         oracle = self.oracle
-        return not isinstance(oracle, JaxOracle) or oracle.eager or not is_long(oracle.program(self.subject.args))
+        if not isinstance(oracle, JaxOracle):
+            return True
+        return not oracle.is_slow if oracle.eager else not is_long(oracle.program(self.subject.args))
 
     def draw(self, subject: Subject) -> tuple[Array, ...] | None:
         """Return a random cotangent for a subject; None where its forward pass raises."""

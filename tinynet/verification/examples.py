@@ -8,7 +8,7 @@ numbers, rows that sum to 1, one sign.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.execution import Watch, execute, told
 from tinynet.verification.oracle import leaves_of, shapes_of
+from tinynet.verification.probes.lines import closeness
 
 TRIED: Mapping[str, str] = MappingProxyType(
     {
@@ -87,11 +88,13 @@ class Batch:
     Attributes:
         size: how many samples the given arrays have.
         axes: by name; outputs: by position, None for one that has no such axis.
+        places: the arrays that hold the place of each sample, once.
     """
 
     size: int
     axes: Mapping[str, int]
     outputs: tuple[int | None, ...]
+    places: frozenset[str] = frozenset()
 
 
 class Shapes:
@@ -108,11 +111,19 @@ class Shapes:
         """
         key = (id(subject.start), shapes_of(args))
         if key not in self._known:
-            run = execute(subject, args, None, self._watch)
-            if run.error is not None:
-                raise run.error
-            self._known[key] = leaves_of(run.y)
+            self._known[key] = self.run(subject, args)
         return self._known[key]
+
+    def run(self, subject: Subject, args: Args) -> tuple[Array, ...]:
+        """Return the outputs at the values of `args`.
+
+        Raises:
+            Exception: whatever the target raises.
+        """
+        run = execute(subject, args, None, self._watch)
+        if run.error is not None:
+            raise run.error
+        return leaves_of(run.y)
 
 
 def cotangent(outputs: tuple[Array, ...], rng: np.random.Generator) -> tuple[Array, ...]:
@@ -124,43 +135,86 @@ def cotangent(outputs: tuple[Array, ...], rng: np.random.Generator) -> tuple[Arr
 _SUMMED = -1
 
 
-def find_batch(subject: Subject, shapes: Shapes) -> Batch | None:
-    """Find the axes that count samples, by giving the samples twice; None where the batch is not free.
+def find_batches(subject: Subject, shapes: Shapes) -> list[Batch]:
+    """Find the axes that count samples, by giving the samples twice; none where the batch is not free.
 
     Axis 0 of the first input and every axis that must grow with it, else its last axis. The output must follow: have
-    the same samples twice along some axis, or else keep its shape, as a sum over the samples does.
+    the same samples twice along some axis, or else keep its shape, as a sum over the samples does. Then the rows of
+    another input, if they grow without the first, as the samples of x @ w do in (w, x).
     """
     names = [n for n in subject.inputs if subject.args[n].ndim]
     if not names:
-        return None
+        return []
+    scalar = not any(y.ndim for y in shapes.of(subject, subject.args))
+
+    def counts_rows(b: Batch) -> bool:
+        return not any(b.axes.values())
+
+    def is_followed(b: Batch) -> bool:
+        return any(axis is not None for axis in b.outputs)
+
+    ends = dict.fromkeys((0, subject.args[names[0]].ndim - 1))
+    of_first = [b for axis in ends if (b := _growing(subject, shapes, names[0], axis)) is not None]
+    found = [
+        b for b in of_first if counts_rows(b) or is_followed(b)
+    ] or of_first  # else a sum over the features, as of w
+    found = found[:1]
+    for name in names[1:]:
+        if not any(name in b.axes and counts_rows(b) for b in found):
+            b = _growing(subject, shapes, name, 0)
+            if b is not None and counts_rows(b) and (scalar or is_followed(b)):
+                return [b, *found] if scalar else [*found, b]
+    return found
+
+
+def _growing(subject: Subject, shapes: Shapes, first: str, axis: int) -> Batch | None:
+    """Return the batch in which this axis of one input grows; None if the forward pass does not take a longer one."""
     args = subject.args
-    first = args[names[0]]
     outputs = shapes.of(subject, args)
-    for axis in dict.fromkeys((0, first.ndim - 1)):
-        m, summed = first.shape[axis], None
-        others = [n for n in names[1:] if m in args[n].shape]
-        for count in range(len(others), -1, -1):
-            for chosen in itertools.combinations(others, count):
-                places = [{names[0]: axis}]
-                for n in chosen:
-                    like = [a for a in range(args[n].ndim) if args[n].shape[a] == m]
-                    like = sorted(like, key=lambda a: a != (axis if axis == 0 else args[n].ndim - 1))
-                    places = [{**p, n: a} for p in places for a in like]
-                for axes in places[:8]:
-                    twice = {**args, **{n: np.concatenate([args[n]] * 2, axis=a) for n, a in axes.items()}}
-                    try:
-                        longer = shapes.of(subject, twice)
-                    except Exception:
-                        continue
-                    follows = [_follows(y, z, m) for y, z in zip(outputs, longer, strict=False)]
-                    if len(longer) == len(outputs) and None not in follows:
-                        found = Batch(m, axes, tuple(None if f == _SUMMED else f for f in follows))
-                        if any(axis is not None for axis in found.outputs) or not any(y.ndim for y in outputs):
-                            return found
-                        summed = summed or found
-        if summed is not None:
-            return summed
-    return None
+    m, summed = args[first].shape[axis], None
+    others = [n for n in subject.inputs if n != first and m in args[n].shape]
+    for count in range(len(others), -1, -1):
+        for chosen in itertools.combinations(others, count):
+            places = [{first: axis}]
+            for n in chosen:
+                like = [a for a in range(args[n].ndim) if args[n].shape[a] == m]
+                like = sorted(like, key=lambda a: a != (axis if axis == 0 else args[n].ndim - 1))
+                places = [{**p, n: a} for p in places for a in like]
+            for axes in places[:8]:
+                found = _followed(subject, shapes, m, axes)
+                if found is not None and (
+                    any(a is not None for a in found.outputs) or not any(y.ndim for y in outputs)
+                ):
+                    return found
+                summed = summed or found
+    return summed
+
+
+def _followed(subject: Subject, shapes: Shapes, m: int, axes: Mapping[str, int]) -> Batch | None:
+    """Return the batch of m samples along these axes, if the forward pass takes them twice and the output follows."""
+    outputs = shapes.of(subject, subject.args)
+
+    def longer(places: Collection[str]) -> tuple[int | None, ...] | None:
+        twice = {
+            n: np.concatenate([a, a + m * (n in places)], axis=axes[n]) for n, a in subject.args.items() if n in axes
+        }
+        try:
+            out = (shapes.run if places else shapes.of)(subject, {**subject.args, **twice})
+        except Exception:
+            return None
+        follows = tuple(_follows(y, z, m) for y, z in zip(outputs, out, strict=False))
+        return follows if len(out) == len(outputs) and None not in follows else None
+
+    follows = longer(())
+    if follows is None:
+        return None
+    # The places of the samples, each once: with the same ones twice they would be no such thing.
+    places = [n for n in axes if len(axes) > 1 and _is_permutation(subject.args[n]) and longer((n,)) is not None]
+    return Batch(m, axes, tuple(None if f == _SUMMED else f for f in follows), frozenset(places))
+
+
+def _is_permutation(a: Array) -> bool:
+    return a.ndim == 1 and a.dtype.kind in "iu" and np.array_equal(np.sort(a), np.arange(a.size))
 
 
 def _follows(y: Array, twice: Array, m: int) -> int | None:
@@ -186,6 +240,9 @@ def with_batch(args: Args, batch: Batch, m: int, rng: np.random.Generator) -> di
     made = dict(args)
     for name, axis in batch.axes.items():
         taken = np.take(args[name], rows, axis=axis)
+        if name in batch.places:
+            made[name] = rng.permutation(m).astype(taken.dtype)
+            continue
         made[name] = alike(taken, taken + 0.2 * _spread(args[name]) * rng.standard_normal(taken.shape), args[name])
     return made
 
@@ -205,7 +262,7 @@ def alike(base: Array, new: Array, given: Array) -> Array:
 
 def is_special(a: Array) -> bool:
     """Return whether values mean something that other values would not: whole numbers, shares, a symmetric matrix."""
-    if a.dtype.kind != "f" or not a.size:
+    if a.dtype.kind != "f" or not a.size or not np.isfinite(a).all():
         return True
     if a.size == 1 and not np.any(a):
         return False
@@ -241,6 +298,16 @@ def scaled(subject: Subject, names: tuple[str, ...], factor: float) -> dict[str,
     return made
 
 
+def of_one_sign(subject: Subject, names: tuple[str, ...], sign: float) -> dict[str, Array]:
+    """Return the arrays with all entries of one sign, where they have both and their values mean nothing special."""
+    made = dict(subject.args)
+    for name in names:
+        a = made[name]
+        if not is_special(a) and np.any(a > 0) and np.any(a < 0):
+            made[name] = sign * np.abs(a)
+    return made
+
+
 def tied(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
     """Return the arrays rounded to few values, zeros among them, equal ones within and between arrays."""
     made = dict(subject.args)
@@ -268,7 +335,7 @@ def two_valued(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
 
 def shape_examples(
     subject: Subject,
-    batch: Batch | None,
+    batches: Sequence[Batch],
     variants: list[tuple[str, Subject]],
     shapes: Shapes,
     rng: np.random.Generator,
@@ -280,7 +347,7 @@ def shape_examples(
     Larger ones only where they may `grow`.
     """
     yield Example("rectangular", subject, cotangent(shapes.of(subject, subject.args), rng))
-    if batch is not None:
+    for batch in batches:
         for m in (1, 2, 33) if grow else (1, 2)[: batch.size]:
             smaller = subject.at(with_batch(subject.args, batch, m, rng))
             dy = _predicted(smaller, batch, m, shapes, subject, rng)
@@ -311,7 +378,10 @@ def _predicted(
 
 
 def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:
-    """Yield other values at the shape given: large, small and tied inputs, other parameters."""
+    """Yield other values at the shape given: large, small and tied inputs, other parameters.
+
+    None far from the ones given where a loop ends when it is close enough: there it need not end.
+    """
     inputs = tuple(n for n in subject.inputs if subject.args[n].dtype.kind == "f")
     params = tuple(n for n in subject.wrt if n not in subject.inputs)
     dy = cotangent(shapes.of(subject, subject.args), rng)
@@ -323,6 +393,8 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
     made: list[Example | None] = []
     for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
         made.append(example(probe, scaled(subject, inputs, factor), f"{factor:g} ×"))
+    for sign, label in ((1.0, "all positive"), (-1.0, "all negative")):
+        made.append(example("rectangular", of_one_sign(subject, inputs, sign), label))
     made.append(example("zeros and ties", tied(subject, inputs), "tied"))
     made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
     made.append(example("zeros and ties", two_valued(subject, inputs), "two values"))
@@ -352,7 +424,8 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
         made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
         made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))
         made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))
-    yield from (e for e in made if e is not None)
+    far = ("saturated", "huge", "parameters") if closeness(subject) else ()
+    yield from (e for e in made if e is not None and e.probe not in far)
 
 
 def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:
@@ -361,6 +434,6 @@ def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generato
     dy = cotangent(outputs, rng)
     if all(y.ndim == 0 for y in outputs):
         yield Example("cotangents", subject, tuple(np.ones(()) for _ in outputs), "dE = 1")
-    yield Example("cotangents", subject, tuple(1e3 * d for d in dy), "dy 1000 ×")
-    yield Example("cotangents", subject, tuple(1e-3 * d for d in dy), "dy / 1000")
+    yield Example("cotangents", subject, tuple(1e6 * d for d in dy), "dy 10⁶ ×")
+    yield Example("cotangents", subject, tuple(1e-6 * d for d in dy), "dy / 10⁶")
     yield Example("cotangents", subject, tuple(d * (rng.random(d.shape) < 0.5) for d in dy), "dy with zeros")

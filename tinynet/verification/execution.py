@@ -62,17 +62,22 @@ class Watch:
 
         Raises:
             Hang: it took too long.
+            RuntimeError: it raises what is no Exception, and no request to end the process either.
         """
         with self.lock:
             self.deadline, self.fired = time.monotonic() + self.seconds, False
         try:
             return function()
+        except (Exception, Hang, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise RuntimeError(told(error)).with_traceback(error.__traceback__) from error
         finally:
             with self.lock:
                 self.deadline, late = None, self.fired
             if late:
                 time.sleep(0.01)  # where an exception that is on its way arrives
-                raise Hang  # or was taken back, since nobody waits any more
+                raise Hang(self.where)  # or was taken back, since nobody waits any more
 
 
 def watched(work: Callable[[Watch], T], seconds: float) -> T:

@@ -93,11 +93,17 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
     """The faults of values: named at the plain examples where they show there, else by where alone they show."""
     found: list[Fault] = []
     told: set[str] = set()
+    plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
+    infinite: list[Fault] = []
     for name in _not_finite(j):
         seen = [c for c in j.comparisons if _is_infinite(c, name)]
-        found.append(_of(seen, (name,), "non-finite", FAULTS["non-finite"]))
-        told.add(name)
-    plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
+        nan = _of(seen, (name,), "non-finite", FAULTS["non-finite"])
+        if any(c.probe == "rectangular" and name in c.wrong and not _is_infinite(c, name) for c in plain):
+            infinite.append(nan)  # and wrong where it is finite, for which there may be a better name
+        else:
+            found.append(nan)
+            told.add(name)
+    plain = [c for c in plain if not any(_is_infinite(c, n) for n in c.wrong - told)]
     at_first = {n for c in plain if c.probe == "rectangular" for n in (*c.wrong, *c.misshapen)}
     names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in plain)]
     for name in [n for n in names if n not in at_first and any(c.probe == "rectangular" for c in plain)]:
@@ -128,7 +134,7 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
                 fault, sentence = "wrong only in float32", FAULTS["wrong only in float32"]
             found.append(_of(same, new, fault, sentence + (f" ({c.label})" if c.label and fault != "unknown" else "")))
             told |= set(new)
-    return found
+    return found + infinite
 
 
 def _not_finite(j: Judgement) -> list[str]:

@@ -67,7 +67,7 @@ class NumericalOracle:
             seed: of the directions.
         """
         self.call, self.wrt, self.seed, self.why, self.relative = call, wrt, seed, why, relative
-        self.text, self.resolution, self.caveat = "", 0.0, ""
+        self.text, self.resolution, self.caveat = "", relative, ""
         self._methods: dict[str, str] = {}
         self._last: tuple[Any, dict[str, tuple[Array, Array]]] = (None, {})
 
@@ -150,7 +150,7 @@ class NumericalOracle:
         for _ in range(1 if name in self._methods else _DIRECTIONS):
             direction = rng.standard_normal(args[name].shape) * _scale(args[name])
             step, (slope, error) = direction.ravel() @ columns, self._differences(args, name, direction)
-            allowed = error + 1e-7 * np.abs(direction.ravel()) @ np.abs(columns)
+            allowed = error + max(1e-7, self.relative) * np.abs(direction.ravel()) @ np.abs(columns)
             if not np.all(np.abs(step - slope) <= allowed):
                 return False
         return True
@@ -182,7 +182,7 @@ def ridders(f: Callable[[float], tuple[Array, ...]], step: float) -> tuple[Colum
     for row in range(_ROWS):
         h = step * 2.0**-row
         ahead, behind = f(h), f(-h)
-        unit = max((np.finfo(leaf.dtype).eps for leaf in ahead if leaf.dtype.kind == "f"), default=2.0**-52)
+        unit = max((_unit(leaf) for leaf in ahead if leaf.dtype.kind == "f"), default=2.0**-52)
         left, right = _flat(behind), _flat(ahead)
         with np.errstate(all="ignore"):
             here = [(right - left) / (2 * h)]
@@ -198,6 +198,12 @@ def ridders(f: Callable[[float], tuple[Array, ...]], step: float) -> tuple[Colum
                 break
         above = here
     return best, doubt
+
+
+def _unit(leaf: Array) -> float:
+    """Return the spacing of the numbers that an output was computed in: float32's if it holds no others."""
+    single = leaf.dtype == np.float64 and np.array_equal(leaf, leaf.astype(np.float32))
+    return float(np.finfo(np.float32 if single else leaf.dtype).eps)
 
 
 def _scale(array: Array) -> float:

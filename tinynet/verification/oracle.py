@@ -21,13 +21,14 @@ from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
-from tinynet.verification.tolerance import JUMP, LOST, ROUNDINGS
+from tinynet.verification.probes.lines import closeness
+from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, ROUNDINGS
 from tinynet.verification.tracing import Traced, explain, raw, rebound
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
 _ITERATED = 1e-12
-"""How well a result is known that comes from a loop which ends when it is close enough: JAX cannot follow it back."""
+"""How well a result is known, at best, that comes from a loop which JAX cannot follow back."""
 
 
 def shapes_of(args: Args) -> tuple[Any, ...]:
@@ -43,12 +44,14 @@ class JaxOracle:
         subject: whose forward pass it is.
         manners: whether the arrays have NumPy's manners while it is traced.
         eager: whether it is differentiated as it runs, since it branches on values.
+        is_slow: whether it is then a loop of many operations; None before the first call.
     """
 
     subject: Subject
     watch: Watch
     manners: bool
     eager: bool = False
+    is_slow: bool | None = None
     resolution: float = 0.0
     caveat: str = ""
     _programs: dict[Any, Program] = field(default_factory=dict)
@@ -58,6 +61,10 @@ class JaxOracle:
     def text(self) -> str:
         how = "jax.vjp of your forward pass" if not self.manners else "jax.vjp of your forward pass, NumPy read as JAX"
         return f"{how}{' as it runs' if self.eager else ''}, float64"
+
+    @property
+    def traced(self) -> bool:
+        return bool(self._programs)
 
     def program(self, args: Args) -> Program:
         """Return the traced forward pass at the shapes of `args`.
@@ -94,7 +101,10 @@ class JaxOracle:
         args64 = as_float64(args)
         call = compiled_with_noise(self.program(args64), self.subject.wrt)
         noise = unit * rng.uniform(-1.0, 1.0, ERRORS)
-        y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy), noise))
+        dy64 = tuple(np.asarray(d, np.float64) for d in dy)
+        if not unit:
+            call(args64, dy64, noise)  # compiles, which no watch counts
+        y, grads = self.watch.call(lambda: call(args64, dy64, noise))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
     def _as_it_runs(self, args: Args, dy: tuple[Array, ...]) -> Exact:
@@ -110,7 +120,10 @@ class JaxOracle:
             seed_generators(self.subject.library)
             with jax.enable_x64(True):
                 y, pull = jax.vjp(forward, *(jnp.asarray(args[n]) for n in wrt))
-                grads = pull([jnp.asarray(d, v.dtype) for d, v in zip(dy, y, strict=True)])
+                cotangents = [jnp.asarray(d, v.dtype) for d, v in zip(dy, y, strict=True)]
+                if self.is_slow is None:
+                    self.is_slow = len(jax.make_jaxpr(pull)(cotangents).eqns) > LONG_AS_IT_RUNS
+                grads = pull(cotangents)
             return Exact(tuple(map(np.asarray, y)), dict(zip(wrt, map(np.asarray, grads), strict=True)))
 
         return self.watch.call(run)
@@ -121,14 +134,17 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
     if subject.make_oracle is not None:
         return subject.make_oracle(subject)
     failures: list[Exception] = []
-    for manners in (False, True) if subject.library == "numpy" else (False,):
-        oracle = JaxOracle(subject, watch, manners)
+    tried = [JaxOracle(subject, watch, m) for m in ((False, True) if subject.library == "numpy" else (False,))]
+    for oracle in tried:
         try:
             oracle(subject.args, dy)
             return oracle
         except Exception as error:
             failures.append(error)
-    if subject.library == "numpy":  # a function of JAX's may hold rules of its own, which only a trace can leave out
+    close = closeness(subject)
+    if (
+        subject.library == "numpy" and not close
+    ):  # a function of JAX's may hold rules of its own, which only a trace can leave out
         try:
             oracle = JaxOracle(subject, watch, manners=True, eager=True)
             oracle(subject.args, dy)
@@ -138,7 +154,8 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
     from tinynet.verification.numerical import NumericalOracle
 
     pure = subject.pure
-    compiled = jax.jit(lambda args: pure(args, False)) if subject.library == "jax" and pure is not None else None
+    loops = subject.library == "jax" or tried[0].traced  # JAX takes the forward pass, and not back
+    compiled = jax.jit(lambda args: pure(args, False)) if loops and pure is not None else None
 
     def outputs(args: Args) -> tuple[Array, ...]:
         if compiled is not None:
@@ -149,8 +166,8 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
             raise run.error
         return leaves_of(run.y)
 
-    why = explain(failures[0] if subject.library == "jax" else failures[1], subject.name)
-    return NumericalOracle(outputs, subject.wrt, why=why, relative=_ITERATED if subject.library == "jax" else 0.0)
+    why = explain(failures[0] if loops else failures[1], subject.name)
+    return NumericalOracle(outputs, subject.wrt, why=why, relative=max(_ITERATED * loops, LOOSER * close))
 
 
 def leaves_of(y: Any) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.examples import cotangent
-from tinynet.verification.execution import Hang, Run, Watch, execute
+from tinynet.verification.execution import Run, Watch, execute
 from tinynet.verification.oracle import find_oracle, leaves_of
 from tinynet.verification.tolerance import CHOICE, distance
 
@@ -22,7 +22,7 @@ def choose(subjects: list[Subject], watch: Watch, rng: np.random.Generator) -> S
             return subject
         try:
             subject, wrong = _score(subject, watch, rng)
-        except (Exception, Hang, SystemExit):
+        except (Exception, SystemExit):
             wrong = 1e6 + (0 if _runs(subject, watch) else 1e6)
         if wrong == 0:
             return subject
@@ -88,7 +88,7 @@ def with_updates(subject: Subject, watch: Watch, rng: np.random.Generator) -> Su
 
 def computes_in_float32(subject: Subject, watch: Watch, inputs: Any, rng: np.random.Generator) -> bool:
     """Return whether a target computes in float32: its forward pass, or its backward pass where it is given float32."""
-    if subject.contract or subject.library == "torch":
+    if subject.contract:
         return False
     first, near, far = (_moved(subject, watch, size, rng) for size in (0.0, 1e-12, 1e-5))
     if not first or not near or not far or any(y.dtype != np.float64 for y in first):

@@ -48,6 +48,9 @@ ROUNDED = 2.0**16
 LOST = 2.0**20
 """An output has lost its digits if it moves by more units than this when each operation is off by one."""
 
+LOOSER = 100.0
+"""How many times farther off the derivative may be of what a loop ends with when it is close enough."""
+
 SATURATES = (1.0, 0.8, 0.65, 0.5)
 """At which shares of the inputs rounding is compared between number types, one of which saturates before the other."""
 
@@ -62,6 +65,9 @@ HANG_SECONDS = 8.0
 
 LONG = 500
 """Beyond this many primitives a program is a loop written out, which grows with its arrays."""
+
+LONG_AS_IT_RUNS = 100
+"""The same, where each primitive is called from Python again at every example."""
 
 LARGE = 1 << 16
 """Beyond this many numbers in the arrays, shapes are varied on small inputs and the rest is tried at few values."""

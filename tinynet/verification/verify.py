@@ -114,8 +114,8 @@ def verify(
             report = watched(work, HANG_SECONDS)
         except Abandoned as hang:
             report = _hung(target, hang.where, "; its thread still runs", seed)
-        except Hang:
-            report = _hung(target, "", "", seed)
+        except Hang as hang:
+            report = _hung(target, str(hang), "", seed)
         except SystemExit as error:
             fault = Fault((), "exits", f"the target calls {told(error)}", "forward", where=line_of_error(error))
             report = _of_faults(target, [fault], seed)

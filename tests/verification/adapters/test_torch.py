@@ -458,6 +458,56 @@ def test_float32_inside_is_followed_in_float64():
     np.testing.assert_allclose(exact, 1 - np.tanh(x) ** 2, rtol=1e-13)
 
 
+def test_digits_that_a_forward_pass_loses_in_float32_are_no_other_forward_pass():
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return -(1 - torch.sigmoid(z)).log().sum()
+
+    report = tn.verify(function(forward, of_saved(lambda g, z: g * torch.sigmoid(z))), inputs=x)
+    assert report.verdict == "PASS", report
+    assert any("y: digits are lost" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("steps", "verdict"), [(60, "PASS"), (4, "FAIL")])
+def test_what_ends_when_it_is_close_enough_is_known_as_well_as_that(steps, verdict):
+    def forward(ctx, z, w):
+        h = torch.zeros_like(z)
+        while (h - (new := torch.tanh(z + h @ w))).abs().max() > 1e-7:
+            h = new
+        ctx.save_for_backward(new, w)
+        return new
+
+    def backward(ctx, g):
+        h, w = ctx.saved_tensors
+        v = g
+        for _ in range(steps):
+            v = g + (v * (1 - h * h)) @ w.T
+        u = v * (1 - h * h)
+        return u, h.T @ u
+
+    w = 0.2 * np.random.default_rng(0).standard_normal((3, 3))
+    report = tn.verify(function(forward, backward), inputs=(x, w))
+    assert report.verdict == verdict, report
+    if verdict == "PASS":
+        assert "PASS to 1e-05" in str(report)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "PASS"), (1.001, "FAIL")])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_is_cast_to_float32_inside_is_judged_in_float32(dtype, factor, verdict):
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.float().sigmoid().to(x.dtype)
+
+    def backward(ctx, g):
+        y = ctx.saved_tensors[0].float().sigmoid()
+        return factor * (g.float() * y * (1 - y)).to(g.dtype)
+
+    report = tn.verify(function(forward, backward), inputs=x.astype(dtype))
+    assert report.verdict == verdict, report
+    assert "autograd" in report.oracle
+
+
 def test_code_that_takes_float32_alone_has_a_float64_oracle():
     weight = torch.ones(3, 2)
     subject = adapt(function(saved(lambda x: torch.tanh(x @ weight)), of_saved(lambda g, x: g @ weight.T)), x)

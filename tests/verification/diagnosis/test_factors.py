@@ -20,6 +20,8 @@ from tinynet.verification.diagnosis.factors import express
         ([1.13405], [{}], ""),
         ([0.7, 0.7], [{"rate": 0.3}, {"rate": 0.3}], "1 − rate"),
         ([1.0001, 1.0001], [{}, {}], "1.0001"),
+        ([1 + 1e-9, 1 + 1e-9], [{}, {}], "1 + 1e-09"),
+        ([3e-8 - 1, 3e-8 - 1], [{}, {}], "−1 − 3e-08"),
     ],
 )
 def test_a_size_names_a_factor_only_if_it_varied(factors, names, text):

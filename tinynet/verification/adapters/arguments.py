@@ -142,7 +142,7 @@ def as_array(value: Any, name: str) -> Array:
     """Return an array of real numbers, in float64 where it is floating.
 
     Raises:
-        TargetError: it holds complex numbers, objects, masked values, NaN or an infinity.
+        TargetError: it holds complex numbers, objects, masked values or NaN, or nothing finite.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TargetError(f"{name} is a masked array, and its mask would be lost; give plain arrays")
@@ -156,7 +156,7 @@ def as_array(value: Any, name: str) -> Array:
         raise TargetError(f"{name} holds {array.dtype}; expected an array of real numbers")
     if array.dtype.kind in "fV":
         array = array.astype(np.float64)
-        if not np.isfinite(array).all():
+        if np.isnan(array).any() or (array.size and not np.isfinite(array).any()):
             raise TargetError(f"{name} holds a value that is NaN or infinite; expected finite numbers")
     return array
 
@@ -304,5 +304,5 @@ def _guess(parameters: list[inspect.Parameter], rng: np.random.Generator, name: 
 
 
 def floats(args: Args) -> tuple[str, ...]:
-    """Return the names of the floating-point arrays."""
-    return tuple(name for name, a in args.items() if a.dtype.kind == "f")
+    """Return the names of the floating-point arrays that can be moved: not of a mask of zeros and infinities."""
+    return tuple(name for name, a in args.items() if a.dtype.kind == "f" and np.isfinite(a).all())

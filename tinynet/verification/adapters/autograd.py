@@ -112,7 +112,7 @@ def _below(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_primitive(value: Any) -> bool:
-    return bool(getattr(value, "_is_autograd_primitive", False))
+    return getattr(value, "_is_autograd_primitive", False) is True
 
 
 def _rule_of(makers: Sequence[Callable[..., Any]]) -> Callable[..., Callable[[Any], Any]]:

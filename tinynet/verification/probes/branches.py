@@ -174,7 +174,7 @@ def look_for(
                 if new.any():
                     seen |= new
                     yield args, dy, f"{', '.join(group)} {sign * scale:g} ×"
-    for scale in (1e3, 1e-3):
+    for scale in (1e3, 1e-3, 1e6, 1e-6):
         larger = tuple(scale * d for d in dy)
         new = sides.taken(subject.args, larger) & ~seen
         if new.any():
@@ -229,13 +229,19 @@ def _sides_of_target(b: Bench, oracle: JaxOracle) -> tuple[Observed, Sides]:
 
 
 def _at_numbers(b: Bench) -> Iterator[Example]:
-    """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each."""
-    for number in sorted(numbers_in(b.subject))[:_NUMBERS]:
-        if b.batch is not None and b.may_grow and number == int(number) and 2 < number <= 512:
-            m = int(number) + 1
+    """Yield examples at the numbers that stand in the target's code: batches and values on both sides of each.
+
+    And batches as long as another axis is, where a side of an `if` never ran.
+    """
+    numbers = sorted(numbers_in(b.subject))[:_NUMBERS]
+    whole = [int(n) for n in numbers if n == int(n) and 2 < n <= 512]
+    lengths = {k for a in b.subject.args.values() for k in a.shape if 2 < k <= 512}
+    for m in dict.fromkeys([*(n + 1 for n in whole), *whole, *sorted(lengths)]):
+        if b.batch is not None and b.may_grow and (m - 1 in whole or b.lines.missed()):
             other = b.subject.at(with_batch(b.subject.args, b.batch, m, b.rng))
             if (dy := b.draw(other)) is not None:
                 yield Example("branches", other, dy, f"batch {m}", ours=True)
+    for number in numbers:
         for name in b.subject.wrt if b.lines.missed() else ():
             a = b.subject.args[name]
             size = float(np.max(np.abs(a), initial=0.0))

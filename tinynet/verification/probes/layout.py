@@ -46,7 +46,8 @@ def _broadcast(b: Bench) -> Iterator[Example]:
     def repeated(a: Array, axis: int) -> Array:
         return np.broadcast_to(np.take(a, [0], axis=axis).copy(), a.shape)
 
-    args = {n: repeated(a, batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
+    many = batch.axes.keys() - batch.places
+    args = {n: repeated(a, batch.axes[n]) if n in many else a for n, a in b.subject.args.items()}
     by_sample = tuple(d if k is None else repeated(d, k) for d, k in zip(b.dy, batch.outputs, strict=True))
     everywhere = tuple(np.broadcast_to(d.ravel()[:1].reshape((1,) * d.ndim), d.shape) for d in b.dy)
     for dy in (by_sample, everywhere):

@@ -89,15 +89,14 @@ class Lines:
         if not self._branches[code]:
             return None
         arcs, columns = self._arcs[code], any(branch.on_one_line for branch in self._branches[code])
-        positions = list(code.co_positions()) if columns else []
+        points = _points_of(code, self._branches[code]) if columns else []
         frame.f_trace_opcodes, frame.f_trace_lines = columns, not columns
         before: Point = (code.co_firstlineno, -1.0)
 
         def step(frame: FrameType, event: str, _argument: Any) -> Any:
             nonlocal before
             if event == "opcode":
-                line, _, column, _ = positions[frame.f_lasti // 2]
-                here = before if line is None else (float(line), float(column or 0))
+                here = points[frame.f_lasti // 2] or before
             elif event == "exception":
                 return step
             else:
@@ -117,6 +116,16 @@ class Lines:
                     text = linecache.getline(code.co_filename, branch.line).strip()
                     found.append((f"{Path(code.co_filename).name}:{branch.line}", text))
         return list(dict.fromkeys(found))
+
+
+def _points_of(code: CodeType, branches: list[_Branch]) -> list[Point | None]:
+    """Return where each operation begins; None for one around a whole condition, which is on neither side of it."""
+    points: list[Point | None] = []
+    for line, last, column, end in code.co_positions():
+        start, stop = (line or 0, column or 0), (last or 0, end or 0)
+        around = any(b.other is not None and start <= b.body.start and b.other.end <= stop for b in branches)
+        points.append(None if line is None or around else (float(line), float(column or 0)))
+    return points
 
 
 def _branches_of(code: CodeType) -> list[_Branch]:
@@ -183,3 +192,71 @@ def numbers_in(subject: Subject) -> set[float]:
         if hasattr(function, "__code__"):
             visit(function.__code__)
     return found
+
+
+def closeness(subject: Subject) -> float:
+    """Return how close to its limit a loop of the target's comes before it stops; 0 if there is no such loop.
+
+    It is the number that the condition of the loop holds, in the code itself or in a function of its file that it
+    names. What is known as well as that has a derivative that is known hardly better.
+    """
+    return max((_closeness(f.__code__) for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")), default=0)
+
+
+def _closeness(code: CodeType) -> float:
+    try:
+        tree = ast.parse("".join(linecache.getlines(code.co_filename)))
+    except (SyntaxError, ValueError):
+        return 0.0
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
+    todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
+    known = set(map(id, todo))
+    ends: list[ast.expr] = []
+    while todo:
+        for node in ast.walk(todo.pop()):
+            ends += _ends(node)
+            new = [f for f in functions if getattr(f, "name", None) == _name(node) and id(f) not in known]
+            known.update(map(id, new))
+            todo += new
+    numbers = _constants(tree)
+    close = [c for end in ends for node in ast.walk(end) for c in (_number(node), numbers.get(_name(node), 0.0))]
+    return max((c for c in close if 0 < c <= 1e-5), default=0.0)
+
+
+def _ends(node: ast.AST) -> list[ast.expr]:
+    """Return the conditions by which a loop ends, of Python's or of JAX's."""
+    if isinstance(node, ast.While):
+        return [node.test, *_exits(node)]
+    if isinstance(node, ast.For):
+        return _exits(node)
+    return node.args[:1] if isinstance(node, ast.Call) and _name(node.func) == "while_loop" else []
+
+
+def _exits(loop: ast.While | ast.For) -> list[ast.expr]:
+    inside = [n for n in ast.walk(loop) if isinstance(n, ast.If)]
+    return [n.test for n in inside if any(isinstance(m, (ast.Break, ast.Return)) for m in ast.walk(n))]
+
+
+def _constants(tree: ast.AST) -> dict[str, float]:
+    """Return the numbers of a file that have a name, as a default or by an assignment."""
+    found: dict[str, float] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arguments):
+            last = [*node.posonlyargs, *node.args][-len(node.defaults) :] if node.defaults else []
+            pairs = [*zip(last, node.defaults, strict=True), *zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+            found |= {a.arg: _number(d) for a, d in pairs if d is not None}
+        elif isinstance(node, ast.Assign):
+            found |= {_name(t): _number(node.value) for t in node.targets if _number(node.value)}
+    return found
+
+
+def _number(node: ast.AST) -> float:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, float) else 0.0
+
+
+def _name(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _decorators(function: ast.FunctionDef | ast.Lambda) -> list[ast.expr]:
+    return function.decorator_list if isinstance(function, ast.FunctionDef) else []
