@@ -146,7 +146,10 @@ def mutation_score(cls: type[Any], known: Mapping[type, Sequence[Equivalent]] = 
 
 
 def _passes(mutant: Mutant, case: Case, **options: Any) -> bool:
-    return bool(tn.verify(instance_of(mutant.cls, case.target), inputs=case.inputs, named=False, **options).ok)
+    try:
+        return bool(tn.verify(instance_of(mutant.cls, case.target), inputs=case.inputs, named=False, **options).ok)
+    except tn.TargetError:
+        return False  # it cannot be called at all
 
 
 def _caches(target: Any, case: Case) -> list[tuple[Any, ...]] | None:

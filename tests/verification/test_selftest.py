@@ -1,5 +1,6 @@
 """Faults seeded into right layers: all found, nearly all named, none named wrongly."""
 
+import numpy as np
 import pytest
 
 import tinynet as tn
@@ -88,3 +89,18 @@ def test_what_is_no_fault_of_a_target_is_not_seeded_there():
     assert "stale cache" in {name for name, _ in names("Softmax()")}
     assert "ignores dy" not in {name for name, _ in names("Softmax()")}  # of ones Softmax makes zeros
     assert "ignores dy" in {f.name for f in seeded_faults(tn.Sigmoid())}
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "seeded"),
+    [
+        (tn.BinaryCrossEntropy(), None, True),  # whose target is between 0 and 1
+        (tn.Shared(tn.Linear(3, 2)), (((5, 3), (5, 3)),), False),
+        (tn.InfoNCE(), (((5, 3), (5, 3)), None), False),
+    ],
+)
+def test_faults_are_seeded_where_one_array_comes_out(target, inputs, seeded):
+    if inputs is not None:
+        arrays = tuple(np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(inputs[0]))
+        inputs = (arrays, *inputs[1:])
+    assert bool(faults_in(Case(target, inputs=inputs))) == seeded

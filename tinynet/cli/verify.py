@@ -98,7 +98,12 @@ def _self_test(args: argparse.Namespace) -> int:
     from tinynet.verification.targets import cases_of
 
     with contextlib.redirect_stdout(sys.stderr):
-        outcomes = self_test(TARGETS if args.all is None else cases_of(args.all), progress=_with_bar)
+        targets = TARGETS if args.all is None else cases_of(args.all)
+        outcomes = self_test(targets, progress=_with_bar)
+    seeded = {outcome.target for outcome in outcomes}
+    for target in targets:
+        if str(target) not in seeded:
+            print(f"no fault is seeded into {target}: it has several arrays", file=sys.stderr)
     scores = tabulate(outcomes)
     if args.html is not None:
         from tinynet.verification.html import write_html

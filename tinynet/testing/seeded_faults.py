@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import is_floating
+from tinynet.arrays import is_array, is_floating
 from tinynet.faults import name as printed
 from tinynet.layers import Layer, Sequential
+from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.testing.state_faults import state_faults
 from tinynet.testing.value_faults import value_faults
@@ -56,6 +57,7 @@ def seeded_faults(target: Layer | Loss, *, inputs: Any = None) -> tuple[SeededFa
 
     Raises:
         TypeError: target is neither a layer nor a loss.
+        ValueError: it gives or compares several arrays: faults are seeded where it is one.
     """
     if not isinstance(target, (Layer, Loss)):
         raise TypeError(
@@ -129,13 +131,16 @@ def _calls(target: Layer | Loss, inputs: Any) -> list[Call]:
     """Return calls that differ in values, batch size, layout and dtype; the fourth is the first in reverse."""
     rng = np.random.default_rng(0)
     x, params = example(target, inputs, rng)
+    y = x if isinstance(target, Loss) else forward_with_state(target, params, x, target.init_state(np.float64))[0]
+    if not is_array(y) or (isinstance(target, Loss) and not is_array(params)):
+        raise ValueError(f"seeded_faults: {target!r:.60} gives or compares several arrays; expected one")
 
     def call(change: Callable[[Any], Any], like: Any = params) -> Call:
         given = map_leaves(change, x)
         made = Call(target, like, None, given, None, 0.7).with_x(given)
-        return (
-            made if isinstance(target, Loss) else made.with_dy(rng.standard_normal(made.y.shape).astype(made.y.dtype))
-        )
+        if isinstance(target, Loss):
+            return made
+        return made.with_dy(rng.standard_normal(made.y.shape).astype(made.y.dtype))
 
     def narrow(a: Any) -> Any:
         return a.astype(np.float32) if is_floating(a) else a
@@ -169,7 +174,7 @@ def example(target: Layer | Loss, inputs: Any, rng: np.random.Generator) -> tupl
         inputs = (5, _width(target))
     given = array(inputs)
     if isinstance(target, Loss):
-        return tuple(map(array, given)) if isinstance(given, tuple) else (given, rng.standard_normal(given.shape))
+        return tuple(map(array, given)) if isinstance(given, tuple) else (given, _target(target, given, rng))
     x = map_leaves(np.asarray, array(given[0])) if isinstance(given, tuple) else np.asarray(given)
     params = map_leaves(lambda p: p + 0.1 * rng.standard_normal(p.shape), target.init(rng, np.float64))
     try:
@@ -177,6 +182,16 @@ def example(target: Layer | Loss, inputs: Any, rng: np.random.Generator) -> tupl
     except TypeError:  # as of Embedding, whose input is integers
         x = rng.integers(0, _width(target), len(x))
     return x, params
+
+
+def _target(loss: Loss, y_hat: Any, rng: np.random.Generator) -> Any:
+    """Return a y that the loss takes: real numbers, else numbers between 0 and 1."""
+    y = rng.standard_normal(y_hat.shape)
+    try:
+        loss.check(y_hat, y)
+    except ValueError:
+        y = rng.random(y_hat.shape)
+    return y
 
 
 def _width(target: object) -> int:

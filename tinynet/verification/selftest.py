@@ -90,9 +90,12 @@ def self_test(
 
 
 def faults_in(case: Case) -> tuple[SeededFault, ...]:
-    """Return the faults at the case's inputs; none for what is neither a Layer nor a Loss."""
+    """Return the faults at the case's inputs; none for what is neither a Layer nor a Loss, or has several arrays."""
     target = constructed(case.target) if isinstance(case.target, type) else case.target
-    return seeded_faults(target, inputs=case.inputs) if isinstance(target, (Layer, Loss)) else ()
+    try:
+        return seeded_faults(target, inputs=case.inputs) if isinstance(target, (Layer, Loss)) else ()
+    except ValueError:
+        return ()
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[Score]:
