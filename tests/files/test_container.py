@@ -375,7 +375,7 @@ def test_keys_that_stand_twice_and_deep_nesting_are_refused(path):
 
 def test_a_file_cannot_write_to_the_terminal(path):
     """No control character of a file, nor one that turns the direction of writing, is in a message."""
-    hostile = "\x1b]0;owned\x07\x1b[2J\u202e\r"
+    hostile, told = "\x1b]0;owned\x07\x1b[2J\u202e\r", []
     for document in (
         {"object": [hostile, {}]},
         {"object": ["Linear", {hostile: 1}]},
@@ -386,7 +386,9 @@ def test_a_file_cannot_write_to_the_terminal(path):
         forge(path, {"dict": {"net": document, "params": {"dict": {}}}})
         with pytest.raises(tn.FileError) as caught:
             tn.load(path, classes=[Raw, Mode])
-        assert all(c.isprintable() for c in str(caught.value))
+        told.append(str(caught.value))
+    assert all(text.isprintable() for text in told)
+    assert any(r"\x1b]0;owned\x07" in text for text in told)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -468,3 +470,17 @@ def test_importing_tinynet_imports_neither_safetensors_nor_jax():
     code = "import sys, tinynet; print(sorted({'jax', 'safetensors', 'torch', 'sklearn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_arrays_begin_at_a_multiple_of_8_bytes_whatever_the_header_is(path):
+    for length in range(8):
+        write(path, {"n" * (length + 1): np.arange(3.0)})
+        (header,) = np.frombuffer(path.read_bytes()[:8], "<u8")
+        assert header % 8 == 0
+
+
+def test_arrays_of_the_other_byte_order_come_back_in_that_of_this_machine(path):
+    other = np.arange(3.0).astype(np.dtype(np.float64).newbyteorder("S"))
+    write(path, {"a": other})
+    np.testing.assert_array_equal(read(path)["a"], np.arange(3.0))
+    np.testing.assert_array_equal(load_file(path)["a"], np.arange(3.0))

@@ -109,3 +109,25 @@ def test_gradients_of_another_structure_are_refused(momentum, params):
 def test_a_state_of_another_optimizer_is_refused(params):
     with pytest.raises(ValueError, match="trees differ in structure"):
         tn.SGD(0.3, 0.9).update(params, gradients(1), ())
+
+
+class Halving(tn.Optimizer):
+    """A user's own rule, which says nothing of scaled losses."""
+
+    def init(self, params):
+        return ()
+
+    def step(self, params, grads, state):
+        return tn.map_leaves(lambda p, g: p - np.asarray(0.5, p.dtype) * g, params, grads), state
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_users_own_rule_is_given_the_gradient_of_the_loss_itself(engine):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+    net, loss = tn.Linear(3, 2), tn.SquaredError("mean")
+    params = net.init(rng, np.float64)
+    result = tn.fit(net, loss, x, y, params=params, optimizer=Halving(), epochs=1, engine=engine)
+    _, grads = tn.value_and_grads(net, loss, params, x, y)
+    for name in params:
+        np.testing.assert_allclose(result.params[name], params[name] - 0.5 * grads[name], rtol=1e-12)

@@ -41,6 +41,12 @@ _KINK = "at z = 0 each slope between those of the two sides is right"
 _TOO_MANY = "the entries beyond kernel² are never read"
 _COPIED = "whether an array that has its dtype already is copied changes no number"
 _WIDE = "float32 and float64, which are verified, are wide enough already"
+_PAIRED = "of two, 1 and -1 are the same"
+_ALONE = "of one, 0 and -1 are the same"
+_MATRIX = "of two axes, 1 and -1 are the same"
+_AS_LONG = "`strict` says that lengths are equal, which they are"
+_ALL_OR_NONE = "lengths go in for all branches or for none"
+_SHIFT = "the softmax of scores that are all moved is the same"
 _BLOCKS = "how samples are cut into blocks, for the processor's cache, changes no sum"
 
 EQUIVALENT: Mapping[type, Sequence[Equivalent]] = {
@@ -78,6 +84,81 @@ EQUIVALENT: Mapping[type, Sequence[Equivalent]] = {
         Equivalent("'beta': dy.sum(axis=axes).T}", _VECTOR),
         Equivalent("v.reshape(-2, *(1,)", _NEGATIVE),
         Equivalent("batch = {'mean': ", "what `update_state` reads is no gradient", count=3),
+    ),
+    tn.RNN: (
+        Equivalent("self._grads(params, cache, dy)[-1]", _PAIRED),
+        Equivalent("dcarry[-1] + dy", _ALONE),
+        Equivalent("*dcarry[2:]", "there are no others"),
+        Equivalent("(ε @ W_hh, *others)", "the cell has no path to h but W_hh"),
+        Equivalent("nothing[-1]", "every step of it is zeros"),
+        Equivalent("Δ.sum(axis=0).T", _VECTOR),
+        Equivalent("Δ_hh.sum(axis=0).T", _VECTOR),
+        Equivalent("n = self.n_out", "it has one gate"),
+    ),
+    tn.GRU: (
+        Equivalent("self._grads(params, cache, dy)[-1]", _PAIRED),
+        Equivalent("dcarry[-1] + dy", _ALONE),
+        Equivalent("*dcarry[2:]", "there are no others"),
+        Equivalent("nothing[-1]", "every step of it is zeros"),
+        Equivalent("Δ.sum(axis=0).T", _VECTOR),
+        Equivalent("Δ_hh.sum(axis=0).T", _VECTOR),
+        Equivalent("namespace(dcarry[-1])", _ALONE),
+        Equivalent("axis=1)", _MATRIX, count=2),
+    ),
+    tn.LSTM: (
+        Equivalent("self._grads(params, cache, dy)[-1]", _PAIRED),
+        Equivalent("*dcarry[-1:]", _PAIRED),
+        Equivalent("(ε @ W_hh, *others)", "the cell has no path to h but W_hh"),
+        Equivalent("nothing[-1]", "every step of it is zeros"),
+        Equivalent("Δ.sum(axis=0).T", _VECTOR),
+        Equivalent("Δ_hh.sum(axis=0).T", _VECTOR),
+        Equivalent("namespace(dcarry[", "all of them are of one library", count=2),
+        Equivalent("axis=1)", _MATRIX),
+        Equivalent("start: return (h, h)", "both begin with zeros"),
+    ),
+    tn.MultiHeadAttention: (
+        Equivalent("self._grads(params, cache, dy)[-1]", _PAIRED),
+        Equivalent("swapaxes(-1, 2)", _FOUR, count=3),
+        Equivalent("Δ_in.sum(axis=0).T", _VECTOR),
+        Equivalent("Δ_out.sum(axis=0).T", _VECTOR),
+        Equivalent("swapaxes(1, -2)", _FOUR, count=2),
+        Equivalent("z.shape[:-2]", _FOUR),
+    ),
+    tn.Conv1d: (
+        Equivalent("t + (2 + p))", "what is too wide is cut off at the end"),
+        Equivalent("t + 2), dtype", "what is too wide is cut off at the end"),
+        Equivalent("t + 3 * p)", "what is too wide is cut off at the end"),
+        Equivalent("'b': Δ.sum(axis=(0, 2)).T}", _VECTOR),
+        Equivalent("-(self.kernel * self.n_in))", _NEGATIVE),
+        Equivalent("3 * self.padding", "windows beyond the padded end are cut off"),
+        Equivalent("[(p, p)])", "padding with nothing is no change"),
+    ),
+    tn.Add: (
+        Equivalent("strict=False", _AS_LONG, count=2),
+        Equivalent("if terms[1] is None", _ALL_OR_NONE),
+        Equivalent("if terms[-1] is None", _ALL_OR_NONE),
+    ),
+    tn.Concatenate: (
+        Equivalent("strict=False", _AS_LONG, count=3),
+        Equivalent("return sum(terms[1:], terms[0])", "None goes in for lengths, which its cases do not have"),
+        Equivalent("if terms[1] is None", _ALL_OR_NONE),
+        Equivalent("if terms[-1] is None", _ALL_OR_NONE),
+        Equivalent("sum(terms[-1:], terms[0])", "its cases have two branches, and Add's three"),
+    ),
+    tn.Tied: (
+        Equivalent("_put: return {**params, key: part}", "the dicts of the package's layers hold arrays, and no dicts"),
+        Equivalent("_put: return parts", "a list in the place of a tuple has the same arrays in the same order"),
+        Equivalent("else part[int(key)]", "what is no dict is a tuple already"),
+        Equivalent("_without: (deleted)", "it refuses a path that leads nowhere"),
+    ),
+    tn.Shared: (Equivalent("strict=False", _AS_LONG, count=3),),
+    tn.InfoNCE: (
+        Equivalent("sum(axis=-1, keepdims=True) * a)", _MATRIX),
+        Equivalent("r_a, r_b = (-", "both signs change, and a · b does not", count=2),
+        Equivalent("S += S.max(", _SHIFT),
+        Equivalent("forward: (deleted)", _SHIFT),
+        Equivalent("S -= S.max(keepdims", _SHIFT),
+        Equivalent("S -= S.max(axis=None", _SHIFT),
     ),
     tn.Flatten: (Equivalent("return (dy.reshape(x.shape), {})", "a view of dy is right, and a note"),),
     tn.Conv2d: (

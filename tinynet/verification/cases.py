@@ -203,16 +203,29 @@ def _info_nce(temperature: float) -> Callable[..., Any]:
     return _by_jax(contrast)
 
 
+def _mean_of_pairs(y_hat: Any, y: Any) -> Any:
+    return _info_nce(2.0)(y_hat, y) / len(y_hat[0])
+
+
+def _two_walks(p: Any, x: Any) -> Any:
+    return _walk(_gru_cell)(p[0], x) + _walk(_rnn_cell)(p[1], x)
+
+
 def _added(p: Any, x: Any) -> Any:
-    return _affine(p[0], x) + _affine(p[1], x)
+    return sum(_affine(part, x) for part in p)
 
 
 def _concatenated(p: Any, x: Any) -> Any:
-    return np.hstack([_affine(p[0], x), np.tanh(x)])
+    return np.concatenate([_affine(p[0], x), np.tanh(x)], axis=-1)
 
 
 def _tied(p: Any, x: Any) -> Any:
-    return np.tanh(_affine(p[0], x)) @ p[0]["W"].T + p[2]["b"]
+    """A chain whose layers all have the first one's W, and its b where they have none of their own."""
+    first, rest = p[0], [part.get("b", p[0]["b"]) for part in p[2:]]
+    a = np.tanh(_affine(first, x))
+    for b in rest:
+        a = a @ first["W"].T + b
+    return a
 
 
 _softmax = _by_jax(lambda jax, params, x: jax.nn.softmax(x))
@@ -220,6 +233,8 @@ _sigmoid = _by_jax(lambda jax, params, x: jax.nn.sigmoid(x))
 _IMAGE = (3, 2, 7, 5)
 _SEQUENCE = (2, 5, 3)
 _CHAIN = tn.Sequential(tn.Linear(3, 3), tn.Tanh(), tn.Linear(3, 3))
+_LONGER = tn.Sequential(*_CHAIN.layers, tn.Linear(3, 3))
+_DEEP = (2, 3, 4)
 _OF_COUNTS = "SoftmaxCrossEntropy(), y counts"
 _OF_LABELS = "SoftmaxCrossEntropy(), y integers"
 _LENGTHS = (np.random.default_rng(0).normal(size=(3, 5, 3)), np.array([5, 2, 3]))
@@ -277,15 +292,21 @@ CASES: tuple[Case, ...] = (
     Case(tn.MultiHeadAttention(6, 3, causal=True), inputs=(2, 4, 6), reference=_attention(3, causal=True)),
     Case(tn.Conv1d(2, 3, kernel=3), inputs=(3, 2, 7), reference=_convolution_1d(1, 0)),
     Case(tn.Conv1d(2, 3, kernel=2, stride=2, padding=1), inputs=(1, 3, 2, 4), reference=_convolution_1d(2, 1)),
-    Case(tn.Add(tn.Linear(4, 3), tn.Linear(4, 3)), inputs=(5, 4), reference=_added),
+    Case(tn.Add(tn.Linear(4, 3), tn.Linear(4, 3), tn.Linear(4, 3)), inputs=(5, 4), reference=_added),
+    Case(tn.Add(tn.GRU(3, 4), tn.RNN(3, 4)), inputs=(_LENGTHS,), reference=_two_walks, name="Add, lengths"),
     Case(tn.Concatenate(tn.Linear(4, 3), tn.Tanh()), inputs=(5, 4), reference=_concatenated),
+    Case(tn.Concatenate(tn.Linear(4, 3), tn.Tanh()), inputs=_DEEP, reference=_concatenated, name="Concatenate, 3-D"),
     Case(tn.Tied(_CHAIN, {"2.W": "0.W"}), inputs=(5, 3), reference=_tied),
+    Case(tn.Tied(_CHAIN, {"2": "0"}), inputs=(5, 3), reference=_tied, name="Tied, a whole layer"),
+    Case(tn.Tied(_LONGER, {"2.W": "0.W", "3.W": "2.W"}), inputs=(5, 3), reference=_tied, name="Tied, twice"),
     Case(tn.SoftmaxCrossEntropy(), inputs=_LABELS, reference=_by_jax(_cross_entropy_of_labels), name=_OF_LABELS),
     Case(tn.SoftmaxCrossEntropy("sum"), inputs=_COUNTS, reference=_by_jax(_cross_entropy), name=_OF_COUNTS),
+    Case(tn.RNN(3, 4), inputs=(_LENGTHS,), reference=_walk(_rnn_cell), name="RNN(n_in=3, n_out=4), lengths"),
     Case(tn.GRU(3, 4), inputs=(_LENGTHS,), reference=_walk(_gru_cell), name="GRU(n_in=3, n_out=4), lengths"),
     Case(tn.LSTM(3, 4), inputs=(_LENGTHS,), reference=_walk(_lstm_cell), name="LSTM(n_in=3, n_out=4), lengths"),
     Case(tn.MultiHeadAttention(6, 2), inputs=(_MASKED,), reference=_attention(2), name="MultiHeadAttention, mask"),
     Case(tn.Shared(tn.Linear(3, 2)), inputs=(_PAIR,), reference=lambda p, x: tuple(_affine(p, part) for part in x)),
     Case(tn.InfoNCE(temperature=0.5), inputs=(_PAIR, None), reference=_info_nce(0.5)),
+    Case(tn.InfoNCE("mean", temperature=2.0), inputs=(_PAIR, None), reference=_mean_of_pairs),
 )
 """Every public layer and loss of tinynet."""

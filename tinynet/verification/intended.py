@@ -11,8 +11,8 @@ import numpy as np
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject, TargetError
 from tinynet.verification.execution import Watch, told
 from tinynet.verification.numerical import NumericalOracle
+from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 from tinynet.verification.oracle import find_oracle, leaves_of
-from tinynet.verification.tracing import Traced, raw, rebound
 
 
 @dataclasses.dataclass(frozen=True)

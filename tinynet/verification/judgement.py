@@ -26,7 +26,7 @@ from tinynet.verification.examples import (
 )
 from tinynet.verification.execution import Hang, Run, Watch, execute, told
 from tinynet.verification.numerical import NumericalOracle
-from tinynet.verification.observed import Fault, Observed
+from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of
 from tinynet.verification.probes.branches import probe_branches
 from tinynet.verification.probes.compiled import compiled_gradients

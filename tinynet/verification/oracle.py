@@ -21,9 +21,9 @@ from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
+from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, ROUNDINGS
-from tinynet.verification.tracing import Traced, explain, raw, rebound
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""

@@ -15,10 +15,10 @@ from tinynet.layers import Layer, Sequential
 from tinynet.losses import SquaredError
 from tinynet.testing.strategies import Network, networks
 from tinynet.trees import leaves, map_leaves
+from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 from tinynet.verification.oracle import loss_grads
 from tinynet.verification.report import Probe, Report
 from tinynet.verification.tolerance import bound, distance
-from tinynet.verification.tracing import Traced, raw, rebound
 from tinynet.verification.verify import verify
 
 __all__ = ["activations_among", "verify_networks"]

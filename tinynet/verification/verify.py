@@ -29,10 +29,10 @@ from tinynet.verification.execution import (
     told,
     watched,
 )
+from tinynet.verification.findings import findings_of
 from tinynet.verification.intended import as_intended
 from tinynet.verification.judgement import Judgement, judge
-from tinynet.verification.naming import findings_of
-from tinynet.verification.observed import Fault
+from tinynet.verification.observations import Fault
 from tinynet.verification.probes.claims import check_each, check_samplewise
 from tinynet.verification.readings import choose, computes_in_float32, with_updates
 from tinynet.verification.report import Probe, Report, Verdict

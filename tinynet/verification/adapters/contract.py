@@ -23,7 +23,7 @@ from tinynet.verification.adapters.subject import (
     fresh,
     short,
 )
-from tinynet.verification.tracing import Traced, raw, rebound
+from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 
 _PATTERNS: tuple[tuple[int | None, ...], ...] = ((5, None), (3, None, 7, 6), (3, None, 7), (5, 4, None))
 

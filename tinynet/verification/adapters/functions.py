@@ -31,7 +31,7 @@ from tinynet.verification.adapters.subject import (
     fresh,
     short,
 )
-from tinynet.verification.tracing import Traced, raw, rebound
+from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 
 E_AND_GRADIENT = "read as (E, gradient)"
 """The note of a function that returns the gradient beside E."""

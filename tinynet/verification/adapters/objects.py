@@ -41,8 +41,8 @@ from tinynet.verification.adapters.subject import (
     short,
 )
 from tinynet.verification.execution import told
+from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 from tinynet.verification.tolerance import CHOICE
-from tinynet.verification.tracing import Traced, raw, rebound
 
 METHODS = (
     ("forward", "backward"),

@@ -23,7 +23,7 @@ from tinynet.verification.bench import Bench
 from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
 from tinynet.verification.execution import Hang
 from tinynet.verification.jaxpr import bind, inner_jaxprs, line_of, user_frame
-from tinynet.verification.observed import Observed
+from tinynet.verification.observations import Observed
 from tinynet.verification.oracle import JaxOracle
 from tinynet.verification.probes.compiled import backward_function
 from tinynet.verification.probes.lines import numbers_in

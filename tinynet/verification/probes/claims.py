@@ -10,7 +10,7 @@ from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.trees import leaves, map_leaves
-from tinynet.verification.observed import Fault
+from tinynet.verification.observations import Fault
 from tinynet.verification.tolerance import CHOICE
 
 

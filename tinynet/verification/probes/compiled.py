@@ -11,9 +11,9 @@ import numpy as np
 from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.execution import Watch
 from tinynet.verification.jaxpr import with_noise
+from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.oracle import ERRORS, as_float64
 from tinynet.verification.tolerance import ROUNDINGS
-from tinynet.verification.tracing import Traced, raw
 
 
 def backward_function(subject: Subject, manners: bool) -> Any:

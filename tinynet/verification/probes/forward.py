@@ -10,7 +10,7 @@ from tinynet.verification.adapters.subject import Array, Exact, Subject
 from tinynet.verification.bench import Bench
 from tinynet.verification.examples import Example
 from tinynet.verification.execution import execute, full_precision, told
-from tinynet.verification.observed import Fault, Observed
+from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.oracle import as_float64, leaves_of, rounding, spread
 from tinynet.verification.report import Probe
 from tinynet.verification.tolerance import ROUNDS_AWAY, bound, distance, unit_of

@@ -10,7 +10,7 @@ from tinynet.verification.adapters.subject import Array
 from tinynet.verification.bench import Bench
 from tinynet.verification.examples import Example
 from tinynet.verification.execution import LAYOUTS, execute
-from tinynet.verification.observed import Observed
+from tinynet.verification.observations import Observed
 from tinynet.verification.probes.state import mutation
 from tinynet.verification.probes.values import compared, raised
 

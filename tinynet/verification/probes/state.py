@@ -13,7 +13,7 @@ import numpy as np
 from tinynet.verification.adapters.subject import Array, Exact, Subject
 from tinynet.verification.examples import Batch, Shapes, alike, cotangent, with_batch
 from tinynet.verification.execution import Hang, Run, Watch, execute, told
-from tinynet.verification.observed import Fault
+from tinynet.verification.observations import Fault
 from tinynet.verification.tolerance import CHOICE, distance, unit_of
 
 _DRAWS = (

@@ -16,7 +16,7 @@ from tinynet.verification.examples import SHAPES, Example, Refused
 from tinynet.verification.excuses import Reader, at_kinks, without_own_rounding, without_rounding
 from tinynet.verification.execution import Hang, Run, Watch, execute, line_of_error, told
 from tinynet.verification.numerical import NumericalOracle
-from tinynet.verification.observed import Fault, Observed
+from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.oracle import leaves_of
 from tinynet.verification.probes.forward import compare_forward
 from tinynet.verification.probes.state import mutation

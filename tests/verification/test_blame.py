@@ -134,7 +134,7 @@ def test_a_rule_for_jvp_is_placed_in_it(target):
     first, end = line_of(tripled_rule)
     for finding in tn.verify(target, inputs=x).findings:
         file, _, number = finding.where.partition(":")
-        assert file == "test_placing.py"
+        assert file == "test_blame.py"
         assert first <= int(number) < end
 
 

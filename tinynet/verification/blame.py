@@ -19,7 +19,7 @@ from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.execution import execute
 from tinynet.verification.jaxpr import line_of_rule
 from tinynet.verification.judgement import Judgement
-from tinynet.verification.observed import Fault
+from tinynet.verification.observations import Fault
 from tinynet.verification.oracle import JaxOracle, leaves_of
 
 

@@ -214,7 +214,7 @@ def test_a_forward_that_cannot_be_traced_names_the_line_and_what_to_write(forwar
     report, _ = forward_probe(forward)
     assert "differences" in report.oracle
     assert line in report.oracle
-    assert "test_tracing.py:" in report.oracle
+    assert "test_numpy_as_jax.py:" in report.oracle
     assert advice in report.oracle
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from tinynet.faults import FAULTS
 from tinynet.verification.adapters.subject import Subject
+from tinynet.verification.blame import most_telling, place_of, run_of
 from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import diagnose
 from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.examples import SHAPES
 from tinynet.verification.judgement import Judgement
-from tinynet.verification.observed import Fault
-from tinynet.verification.placing import most_telling, place_of, run_of
+from tinynet.verification.observations import Fault
 from tinynet.verification.report import Finding
 
 _ONLY_IN = {
