@@ -227,3 +227,18 @@ def test_a_layer_of_two_inputs_that_says_samplewise_and_is_not_is_found():
 
     (finding,) = tn.verify(Centred(tn.Linear(3, 2)), inputs=(TRIPLE[:2],), dtype="float64").findings
     assert "samplewise() is True" in finding.explanation
+
+
+class WithOneMore(tn.Linear):
+    """Returns a gradient by a parameter that it does not have."""
+
+    def param_grads(self, params, a, dz):
+        return {**super().param_grads(params, a, dz), "c": np.zeros(3, dz.dtype)}
+
+    def backward(self, params, a, dz):
+        return super().backward(params, a, dz)[0], self.param_grads(params, a, dz)
+
+
+def test_a_gradient_by_no_parameter_is_malformed_as_fit_says_too():
+    (finding,) = tn.verify(WithOneMore(4, 3)).findings
+    assert (finding.fault, finding.gradient) == ("malformed", "params.c")

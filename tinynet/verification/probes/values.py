@@ -78,7 +78,7 @@ def compared(
         return _overflow(e, dtype)
     new = compare_forward(b, e, subject, dy, y, exact, dtype)
     new = replace(new, coverage=()) if seen.ran("forward") else new
-    new += Observed(faults=tuple(_of_integers(subject, ran, e.probe)))
+    new += Observed(faults=(*_of_integers(subject, ran, e.probe), *_of_nothing(subject, ran, e.probe)))
     bad = [n for n in subject.wrt if not np.isfinite(exact.grads[n]).all()]
     if bad and e.probe != "layout":  # which is about memory, and makes samples equal
         new += _not_finite(b, e, subject, ran, bad)
@@ -213,6 +213,13 @@ def _of_integers(subject: Subject, ran: Run, probe: str) -> list[Fault]:
                 text = f"a gradient by {name} is returned, which holds integers; expected zeros, or None"
                 found.append(Fault((name,), "malformed", text, probe))
     return found
+
+
+def _of_nothing(subject: Subject, ran: Run, probe: str) -> list[Fault]:
+    """Return a fault for each gradient by a parameter that there is not: `fit` takes none that differ from params."""
+    extra = [n for n in ran.grads if subject.contract and n not in subject.args and ran.grads[n] is not None]
+    text = "a gradient is returned by {}, and there is no such parameter; expected the structure of params"
+    return [Fault((n,), "malformed", text.format(n), probe) for n in extra]
 
 
 def _not_finite(b: Bench, e: Example, subject: Subject, ran: Run, names: list[str]) -> Observed:
