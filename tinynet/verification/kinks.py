@@ -21,7 +21,7 @@ from tinynet.verification.adapters.subject import Args, Array, Oracle
 from tinynet.verification.comparison import Comparison, without
 from tinynet.verification.jaxpr import Program, bind, inner_jaxprs, walk
 from tinynet.verification.oracle import JaxOracle, as_float64
-from tinynet.verification.tolerance import JUMP, ONE_HOT, SLOPE, STEP, distance
+from tinynet.verification.tolerance import ONE_HOT, SLOPE, STEP, distance
 
 Pull = Callable[[tuple[Array, ...]], Mapping[str, Any]]
 """The target's own gradients for a cotangent, at the arrays of a comparison."""
@@ -44,7 +44,7 @@ def accept_kinks(c: Comparison, oracle: Oracle, pull: Pull, rng: np.random.Gener
     for name in c.wrong:
         size = max(float(np.max(np.abs(g[name]), initial=0.0)) for g in (*ahead, *behind))
         beside = [np.abs(p[name] - q[name]) for p, m in zip(ahead, behind, strict=True) for q in (m, c.exact.grads)]
-        tied = np.max(beside, axis=0) > JUMP * size
+        tied = np.max(beside, axis=0) > SLOPE * size
         off = ~(np.abs(np.asarray(c.got[name], np.float64) - c.exact.grads[name]) <= c.tolerance[name])
         if not np.any(off & ~tied):
             remaining.discard(name)
