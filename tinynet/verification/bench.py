@@ -15,7 +15,6 @@ from tinynet.verification.jaxpr import is_long
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.oracle import JaxOracle, find_oracle
 from tinynet.verification.probes.lines import Lines
-from tinynet.verification.tolerance import LARGE
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Bench:
     @property
     def is_large(self) -> bool:
         """Whether each run of the target takes long."""
-        return sum(a.size for a in self.subject.args.values()) > LARGE
+        return self.subject.is_large
 
     @property
     def may_grow(self) -> bool:

@@ -25,7 +25,7 @@ class Comparison:
         exact: what is exact there.
         got: the gradients that were returned, as arrays; absent where nothing usable was.
         form: what is wrong with the form of a gradient, by name: (fault, sentence); not compared where it is a shape.
-        tolerance: how far each may be off; excused: why it may be farther than the rule says.
+        tolerance: how far each may be off.
         ratios: each error in units of its tolerance.
         wrong: the names of those beyond it.
         notes: what is worth knowing though it is not wrong.
@@ -84,7 +84,7 @@ def compare(
     notes: list[str] = []
     for name in subject.wrt:
         array, problem, note = read(grads.get(name, MISSING), subject, name, dtype, single)
-        if problem and (probe != "empty batch" or subject.contract):  # of no row np.array([]) cannot tell the width
+        if problem and (subject.args[name].size or subject.contract):  # of no row np.array([]) cannot tell the width
             form[name] = problem
         if note:
             notes.append(note)

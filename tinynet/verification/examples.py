@@ -34,6 +34,7 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "saturated": "inputs 6 and 20 times as large, where f′ is nearly zero: (2)",
         "huge": "inputs 100 and 1000 times as large: no exponential may overflow: (1)",
         "tiny": "inputs a thousandth as large: what cancels must not lose its digits",
+        "one sign": "inputs all positive, and all negative: a branch may ask for either",
         "zeros and ties": "zeros and equal values, where a maximum has several places and a ReLU its kink",
         "parameters": "parameters moved, negated, enlarged and zero: no special start may hide a term",
         "cotangents": "dy large, small and with zeros: a gradient is linear in it: (20)",
@@ -155,15 +156,13 @@ def find_batches(subject: Subject, shapes: Shapes) -> list[Batch]:
 
     ends = dict.fromkeys((0, subject.args[names[0]].ndim - 1))
     of_first = [b for axis in ends if (b := _growing(subject, shapes, names[0], axis)) is not None]
-    found = [
-        b for b in of_first if counts_rows(b) or is_followed(b)
-    ] or of_first  # else a sum over the features, as of w
-    found = found[:1]
+    # What grows along no row and is not followed is a sum over features, as of w.
+    found = ([b for b in of_first if counts_rows(b) or is_followed(b)] or of_first)[:1]
     for name in names[1:]:
         if not any(name in b.axes and counts_rows(b) for b in found):
             b = _growing(subject, shapes, name, 0)
             if b is not None and counts_rows(b) and (scalar or is_followed(b)):
-                return [b, *found] if scalar else [*found, b]
+                return [*found, b]
     return found
 
 
@@ -394,7 +393,7 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
     for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
         made.append(example(probe, scaled(subject, inputs, factor), f"{factor:g} ×"))
     for sign, label in ((1.0, "all positive"), (-1.0, "all negative")):
-        made.append(example("rectangular", of_one_sign(subject, inputs, sign), label))
+        made.append(example("one sign", of_one_sign(subject, inputs, sign), label))
     made.append(example("zeros and ties", tied(subject, inputs), "tied"))
     made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
     made.append(example("zeros and ties", two_valued(subject, inputs), "two values"))
@@ -424,7 +423,7 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
         made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
         made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))
         made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))
-    far = ("saturated", "huge", "parameters") if closeness(subject) else ()
+    far = ("saturated", "huge", "one sign") if closeness(subject) else ()
     yield from (e for e in made if e is not None and e.probe not in far)
 
 

@@ -182,7 +182,7 @@ def ridders(f: Callable[[float], tuple[Array, ...]], step: float) -> tuple[Colum
     for row in range(_ROWS):
         h = step * 2.0**-row
         ahead, behind = f(h), f(-h)
-        unit = max((_unit(leaf) for leaf in ahead if leaf.dtype.kind == "f"), default=2.0**-52)
+        unit = np.concatenate([np.full(leaf.size, _unit(leaf)) for leaf in ahead]) if ahead else 2.0**-52
         left, right = _flat(behind), _flat(ahead)
         with np.errstate(all="ignore"):
             here = [(right - left) / (2 * h)]
@@ -202,7 +202,11 @@ def ridders(f: Callable[[float], tuple[Array, ...]], step: float) -> tuple[Colum
 
 def _unit(leaf: Array) -> float:
     """Return the spacing of the numbers that an output was computed in: float32's if it holds no others."""
-    single = leaf.dtype == np.float64 and np.array_equal(leaf, leaf.astype(np.float32))
+    if leaf.dtype.kind != "f":
+        return 2.0**-52
+    single = (
+        leaf.dtype == np.float64 and np.array_equal(leaf, leaf.astype(np.float32)) and np.any(leaf != np.rint(leaf))
+    )
     return float(np.finfo(np.float32 if single else leaf.dtype).eps)
 
 

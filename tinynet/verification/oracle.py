@@ -142,9 +142,8 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
         except Exception as error:
             failures.append(error)
     close = closeness(subject)
-    if (
-        subject.library == "numpy" and not close
-    ):  # a function of JAX's may hold rules of its own, which only a trace can leave out
+    # A function of JAX's may hold rules of its own, which only a trace can leave out.
+    if subject.library == "numpy" and not close:
         try:
             oracle = JaxOracle(subject, watch, manners=True, eager=True)
             oracle(subject.args, dy)
@@ -220,8 +219,8 @@ def rounding(
     except Exception:
         return nothing
 
-    moved = zip(near.y, exact.y, strict=True)
-    if any(float(np.max(m, initial=0.0)) > LOST * unit * float(np.max(np.abs(y), initial=0.0)) for m, y in moved):
+    sizes = [float(np.max(np.abs(y), initial=0.0)) for y in exact.y]
+    if all(float(np.max(m, initial=0.0)) > LOST * unit * size > 0 for m, size in zip(near.y, sizes, strict=True)):
         return near
 
     def smooth(at: Array, nominal: Array, further: Array) -> Array:

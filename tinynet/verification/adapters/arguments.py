@@ -142,7 +142,7 @@ def as_array(value: Any, name: str) -> Array:
     """Return an array of real numbers, in float64 where it is floating.
 
     Raises:
-        TargetError: it holds complex numbers, objects, masked values or NaN, or nothing finite.
+        TargetError: it holds complex numbers, objects, masked values, NaN, or infinities that are no mask.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TargetError(f"{name} is a masked array, and its mask would be lost; give plain arrays")
@@ -156,9 +156,14 @@ def as_array(value: Any, name: str) -> Array:
         raise TargetError(f"{name} holds {array.dtype}; expected an array of real numbers")
     if array.dtype.kind in "fV":
         array = array.astype(np.float64)
-        if np.isnan(array).any() or (array.size and not np.isfinite(array).any()):
+        if not np.isfinite(array).all() and not is_mask(array):
             raise TargetError(f"{name} holds a value that is NaN or infinite; expected finite numbers")
     return array
+
+
+def is_mask(a: Array) -> bool:
+    """Return whether an array holds zeros and infinities, as one does that is added to scores."""
+    return bool(np.isinf(a).any() and np.all(np.isinf(a) | (a == 0)) and not np.isinf(a).all())
 
 
 def is_shape(value: Any) -> bool:
@@ -305,4 +310,4 @@ def _guess(parameters: list[inspect.Parameter], rng: np.random.Generator, name: 
 
 def floats(args: Args) -> tuple[str, ...]:
     """Return the names of the floating-point arrays that can be moved: not of a mask of zeros and infinities."""
-    return tuple(name for name, a in args.items() if a.dtype.kind == "f" and np.isfinite(a).all())
+    return tuple(name for name, a in args.items() if a.dtype.kind == "f" and not is_mask(a))

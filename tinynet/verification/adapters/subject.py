@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tinynet.verification.tolerance import LARGE
+
 Array: TypeAlias = npt.NDArray[Any]
 
 Args: TypeAlias = Mapping[str, Array]
@@ -141,6 +143,11 @@ class Subject:
     def shapes(self) -> str:
         """Return the shapes of the inputs in a line: `x (2, 5, 4)`."""
         return ", ".join(f"{n} {tuple(self.args[n].shape)}" for n in self.inputs)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether each run of it takes long."""
+        return sum(a.size for a in self.args.values()) > LARGE
 
     def judged_for(self, names: Collection[str]) -> Subject:
         """Return the same subject, and its variants, judged only for these of its gradients."""

@@ -13,7 +13,7 @@ from tinynet.verification.execution import execute, full_precision, told
 from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.oracle import as_float64, leaves_of, rounding, spread
 from tinynet.verification.report import Probe
-from tinynet.verification.tolerance import ROUNDS_AWAY, bound, distance, unit_of
+from tinynet.verification.tolerance import ROUNDED, ROUNDS_AWAY, bound, distance, unit_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def compare_forward(
             if off > allowed and np.isfinite(off):
                 moved = moved or _movement(b, subject, dy, exact, unit)
                 allowed = max(allowed, bound(theirs, unit=unit, spread=max(moved), depth=subject.depth))
-            if not off <= allowed and dtype == "float32" and _is_rounding(b, subject, i, off, theirs):
+            lost = dtype == "float32" and off <= ROUNDED * unit * b.size_of_y
+            if not off <= allowed and lost and _is_rounding(b, subject, i, off, theirs):
                 seen += Observed(notes=(f"y: digits are lost where terms cancel ({e.label or e.probe})",))
             elif not off <= allowed:
                 text = f"y differs from {other.name} ({e.label or e.probe})"

@@ -8,6 +8,7 @@ import inspect
 import linecache
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -212,23 +213,25 @@ def _closeness(code: CodeType) -> float:
     todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
     known = set(map(id, todo))
     ends: list[ast.expr] = []
+    numbers = _constants([n for n in tree.body if isinstance(n, ast.Assign)])
     while todo:
-        for node in ast.walk(todo.pop()):
+        function = todo.pop()
+        numbers |= _constants(list(ast.walk(function)))
+        for node in ast.walk(function):
             ends += _ends(node)
             new = [f for f in functions if getattr(f, "name", None) == _name(node) and id(f) not in known]
             known.update(map(id, new))
             todo += new
-    numbers = _constants(tree)
     close = [c for end in ends for node in ast.walk(end) for c in (_number(node), numbers.get(_name(node), 0.0))]
     return max((c for c in close if 0 < c <= 1e-5), default=0.0)
 
 
 def _ends(node: ast.AST) -> list[ast.expr]:
-    """Return the conditions by which a loop ends, of Python's or of JAX's."""
-    if isinstance(node, ast.While):
-        return [node.test, *_exits(node)]
-    if isinstance(node, ast.For):
-        return _exits(node)
+    """Return the conditions by which a loop ends, of Python's or of JAX's, that hold what the loop changes."""
+    if isinstance(node, (ast.While, ast.For)):
+        changed = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        tests = [*([node.test] if isinstance(node, ast.While) else []), *_exits(node)]
+        return [t for t in tests if any(n.id in changed for n in ast.walk(t) if isinstance(n, ast.Name))]
     return node.args[:1] if isinstance(node, ast.Call) and _name(node.func) == "while_loop" else []
 
 
@@ -237,10 +240,10 @@ def _exits(loop: ast.While | ast.For) -> list[ast.expr]:
     return [n.test for n in inside if any(isinstance(m, (ast.Break, ast.Return)) for m in ast.walk(n))]
 
 
-def _constants(tree: ast.AST) -> dict[str, float]:
-    """Return the numbers of a file that have a name, as a default or by an assignment."""
+def _constants(nodes: Sequence[ast.AST]) -> dict[str, float]:
+    """Return the numbers that have a name, as a default or by an assignment."""
     found: dict[str, float] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.arguments):
             last = [*node.posonlyargs, *node.args][-len(node.defaults) :] if node.defaults else []
             pairs = [*zip(last, node.defaults, strict=True), *zip(node.kwonlyargs, node.kw_defaults, strict=True)]

@@ -1,0 +1,162 @@
+"""What is excused, for rounding, for a kink, for a loop that is close enough, hides nothing that is wrong."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tinynet as tn
+
+RNG = np.random.default_rng(0)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def test_a_logistic_unit_of_many_inputs_is_right_where_they_all_have_one_sign():
+    def forward(x, w, b):
+        return sigmoid(x @ w + b)
+
+    def backward(args, dy):
+        x, w, b = args
+        y = sigmoid(x @ w + b)
+        dz = dy * y * (1 - y)
+        return dz[:, None] * w, x.T @ dz, dz.sum()
+
+    assert tn.verify((forward, backward), inputs=(RNG.normal(size=(5, 20)), RNG.normal(size=20), np.ones(()))).ok
+
+
+def rate_without_a_factor():
+    """The gradients where every input is positive are e⁴⁰ times the usual ones, which must excuse nothing."""
+
+    def forward(x, w, b):
+        return np.exp(x @ w) * (1 + b)
+
+    def backward(args, dy):
+        x, w, b = args
+        e = dy * np.exp(x @ w)
+        return e[:, None] * w, x.T @ (e * (1 + b)), e.sum() * np.ones_like(b)  # dx lacks 1 + b
+
+    rng = np.random.default_rng(0)
+    return (forward, backward), (rng.normal(size=(5, 200)), 0.25 * rng.normal(size=200), np.zeros(1))
+
+
+def wrong_y_in_float32():
+    def forward(x):
+        return np.tanh(x) + np.float32(0.5) * (x.dtype == np.float32)
+
+    return (forward, lambda args, dy: (dy * (1 - np.tanh(args[0]) ** 2),)), RNG.normal(size=(5, 4))
+
+
+def wrong_where_all_are_equal():
+    def forward(a, b):
+        return np.abs(np.tanh(a) - np.tanh(b)).sum()
+
+    def backward(args, dy):
+        a, b = np.tanh(args[0]), np.tanh(args[1])
+        s = np.sign(a - b) + 7.0 * (a == b).all()
+        return dy * s * (1 - a**2), -dy * s * (1 - b**2)
+
+    return (forward, backward), (RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4)))
+
+
+def wrong_for_many_samples_of_a_scalar_loss():
+    def forward(x, W):
+        return np.tanh(x @ W.T).sum()
+
+    def backward(args, dy):
+        x, W = args
+        dz = dy * (1 - np.tanh(x @ W.T) ** 2)
+        return (2 if len(x) > 64 else 1) * dz @ W, dz.T @ x
+
+    return (forward, backward), (RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3)))
+
+
+def off_beside_an_output_that_counts():
+    def forward(x):
+        return np.array([math.erf(float(v)) for v in x.ravel()]).reshape(x.shape), float(len(x))
+
+    def backward(args, dy):
+        return (dy[0] * 2 / np.sqrt(np.pi) * np.exp(-(args[0] ** 2)) * (1 + 5e-5),)
+
+    return (forward, backward), RNG.normal(size=(3, 2))
+
+
+def off_after_a_loop_that_no_other_tolerance_belongs_to():
+    def other(x, tol=1e-6):
+        return x / tol
+
+    def forward(x, tol=1e-15):
+        z = np.zeros_like(x)
+        while True:
+            new = np.tanh(x + 0.3 * z)
+            off, z = float(abs(new - z).max()), new
+            if off < tol:
+                return z
+
+    def backward(args, dy):
+        s = 1 - forward(*args) ** 2
+        return (dy * s / (1 - 0.3 * s) * (1 + 1e-5),)
+
+    assert other
+    return (forward, backward), RNG.normal(size=(4, 3))
+
+
+class LeavesEarly:
+    """Its backward pass leaves a loop where dy is nothing, which is no loop that comes close to anything."""
+
+    def __init__(self):
+        self.W, self.b = np.random.default_rng(0).normal(size=(3, 4)) / 2, np.zeros(4)
+
+    def forward(self, x):
+        self.x, self.h = x, np.tanh(x @ self.W + self.b)
+        return self.h + self.h**2 * self.b
+
+    def backward(self, dy):
+        for _ in range(3):
+            if np.abs(dy).max() < 1e-30:
+                break
+        dz = dy * (1 - self.h**2)  # lacks 2 h b
+        self.dW, self.db = self.x.T @ dz, dz.sum(axis=0) + (dy * self.h**2).sum(axis=0)
+        return dz @ self.W.T
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        rate_without_a_factor, wrong_y_in_float32, wrong_where_all_are_equal, wrong_for_many_samples_of_a_scalar_loss,
+        off_beside_an_output_that_counts, off_after_a_loop_that_no_other_tolerance_belongs_to,
+        lambda: (LeavesEarly(), RNG.normal(size=(5, 3))),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_not_excused(made):
+    target, inputs = made()
+    assert tn.verify(target, inputs=inputs, named=False).verdict == "FAIL"
+
+
+def test_an_input_that_did_not_move_y_where_it_was_tried_is_no_mask():
+    def forward(x, g):
+        return x**2 + np.maximum(g, 0) ** 2
+
+    report = tn.verify(
+        (forward, lambda args, dy: (2 * args[0] * dy, None)), inputs=(RNG.normal(size=(4, 3)), -np.ones(3) / 2)
+    )
+    assert report.verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("mask", [np.where(np.tri(4) > 0, 0.0, -np.inf), np.where(np.tri(4) > 0, 0.5, -np.inf)])
+def test_infinities_are_taken_in_a_mask_alone(mask):
+    def forward(x, m):
+        e = np.exp(x + m - np.max(x + m, axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def backward(args, dy):
+        p = forward(*args)
+        return p * (dy - (dy * p).sum(axis=-1, keepdims=True)), None
+
+    if np.isin(mask, (0.0, -np.inf)).all():
+        assert tn.verify((forward, backward), inputs=(RNG.normal(size=(4, 4)), mask)).ok
+    else:
+        with pytest.raises(tn.TargetError, match="m holds a value that is NaN or infinite"):
+            tn.verify((forward, backward), inputs=(RNG.normal(size=(4, 4)), mask))
