@@ -160,3 +160,22 @@ def test_infinities_are_taken_in_a_mask_alone(mask):
     else:
         with pytest.raises(tn.TargetError, match="m holds a value that is NaN or infinite"):
             tn.verify((forward, backward), inputs=(RNG.normal(size=(4, 4)), mask))
+
+
+def root(a):
+    """Return √a by Newton's method."""
+    x = np.ones_like(a)
+    for _ in range(100):
+        x, before = (x + a / x) / 2, x
+        if np.max(np.abs(x - before)) < 1e-10:
+            break
+    return x
+
+
+def test_what_is_not_tried_on_a_loop_that_comes_close_is_said():
+    report = tn.verify((root, lambda args, dy: (dy / (2 * np.sqrt(args[0])),)), inputs=1 + RNG.random((2, 3)))
+    assert report.ok, report
+    skipped = {p.name: p.skipped for p in report.coverage if p.skipped}
+    assert {skipped.get(name, "").split(":")[0] for name in ("saturated", "huge", "one sign")} == {
+        "a loop ends when it is close enough"
+    }

@@ -103,7 +103,7 @@ def _self_test(args: argparse.Namespace) -> int:
     seeded = {outcome.target for outcome in outcomes}
     for target in targets:
         if str(target) not in seeded:
-            print(f"no fault is seeded into {target}: it has several arrays", file=sys.stderr)
+            print(f"no fault is seeded into {target}: it is no layer or loss of one array", file=sys.stderr)
     scores = tabulate(outcomes)
     if args.html is not None:
         from tinynet.verification.html import write_html

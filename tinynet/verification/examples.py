@@ -376,7 +376,7 @@ def _predicted(
     return cotangent(outputs, rng)
 
 
-def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:
+def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example | Refused]:
     """Yield other values at the shape given: large, small and tied inputs, other parameters.
 
     None far from the ones given where a loop ends when it is close enough: there it need not end.
@@ -425,6 +425,7 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
         made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))
     far = ("saturated", "huge", "one sign") if closeness(subject) else ()
     yield from (e for e in made if e is not None and e.probe not in far)
+    yield from (Refused(probe, "a loop ends when it is close enough: far out it need not end") for probe in far)
 
 
 def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:

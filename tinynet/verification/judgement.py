@@ -314,8 +314,8 @@ def _float32(b: Bench, seen: Observed) -> Observed:
         return Observed()
     extreme = ("saturated", "huge", "tiny", "zeros and ties")
     new = Observed()
-    for e in (*_plain(b), *(e for e in value_examples(b.subject, b.shapes, b.rng) if e.probe in extreme)):
-        if not new.stopped:
+    for e in (*_plain(b), *value_examples(b.subject, b.shapes, b.rng)):
+        if isinstance(e, Example) and e.probe in (*SHAPES, *extreme) and not new.stopped:
             new += run(b, e, seen + new, "float32")
     return new
 

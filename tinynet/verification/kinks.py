@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array, Oracle
 from tinynet.verification.comparison import Comparison, without
-from tinynet.verification.jaxpr import Program, bind, inner_jaxprs, walk
+from tinynet.verification.jaxpr import Program, bind, called, interpret, walk
 from tinynet.verification.oracle import JaxOracle, as_float64
 from tinynet.verification.tolerance import ONE_HOT, SLOPE, STEP, distance
 
@@ -150,23 +149,20 @@ def _chosen_sides(program: Program, c: Comparison) -> Iterator[Mapping[str, Arra
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], sides: Mapping[str, Any]) -> list[Any]:
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
-    for eqn in jaxpr.eqns:
-        operands = [v.val if isinstance(v, core.Literal) else env[v] for v in eqn.invars]
+    """Return the outputs of a program whose ties are resolved to these sides."""
+
+    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
         name = eqn.primitive.name
-        inner = inner_jaxprs(eqn)
-        if len(inner) == 1 and name not in ("scan", "while", "cond"):
-            body = next(eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in eqn.params)
-            results = _evaluate(inner[0], getattr(body, "consts", ()), operands, sides)
-        elif name in _COMPARISONS and "compare" in sides:
+        if (inner := called(eqn)) is not None:
+            return interpret(*inner, operands, step)
+        if name in _COMPARISONS and "compare" in sides:
             a, b = operands
-            results = [jnp.where(a == b, sides["compare"], bind(eqn, operands)[0])]
-        elif name in sides and name in _TIES:
-            results = [_TIES[name](sides[name], eqn, *operands)]
-        else:
-            results = bind(eqn, operands)
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [v.val if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars]
+            return [jnp.where(a == b, sides["compare"], bind(eqn, operands)[0])]
+        if name in sides and name in _TIES:
+            return [_TIES[name](sides[name], eqn, *operands)]
+        return bind(eqn, operands)
+
+    return interpret(jaxpr, consts, values, step)
 
 
 def _of_two(share: float, eqn: Any, a: Any, b: Any) -> Any:

@@ -25,13 +25,14 @@ CHOICE = 1e-6
 """How near, relative to the largest entry, values must be to decide how an ambiguous form is read."""
 
 SLOPE = 1e-5
-"""At a kink: how near to the slopes on both sides the gradient along a direction must be, relative to them."""
+"""At a kink: how near to the slopes on both sides the gradient along a direction must be, relative to them; what
+changes by more from one side to the other, relative to its largest entry, is tied."""
 
 STEP = 1e-7
 """At a kink: how far to its sides the slopes are taken, relative to the data."""
 
 JUMP = 1e-3
-"""At a kink: how much the gradient changes from one side to the other, relative to its largest entry."""
+"""A gradient that moves by more than this under rounding, relative to its largest entry, may have jumped at a tie."""
 
 CANCELLED = 2.0**-40
 """An exact gradient below this, relative to the terms that cancel in it, is zero but for rounding."""

@@ -82,10 +82,9 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
     except Exception as error:
         if (found := adapt_jax(target, inputs, rng)) is not None:
             return found
-        hint = (
-            "; its parameters stand apart: give the function of both, lambda params, x: module.apply(params, x), and "
-        )
-        hint = f"{hint}inputs=(params, x)" if hasattr(target, "apply") and hasattr(target, "init") else ""
+        hint = ""
+        if hasattr(target, "apply") and hasattr(target, "init"):
+            hint = "; its parameters stand apart: give lambda params, x: module.apply(params, x) and inputs=(params, x)"
         text = f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}"
         raise TargetError(text + hint) from error
     if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):

@@ -22,7 +22,7 @@ from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.bench import Bench
 from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
 from tinynet.verification.execution import Hang
-from tinynet.verification.jaxpr import bind, inner_jaxprs, line_of, user_frame
+from tinynet.verification.jaxpr import bind, called, interpret, line_of, user_frame
 from tinynet.verification.observations import Observed
 from tinynet.verification.oracle import JaxOracle
 from tinynet.verification.probes.compiled import backward_function
@@ -86,58 +86,46 @@ def _is_branch(eqn: Any) -> bool:
 
 
 def _collect(jaxpr: Any, moving: set[Any], places: list[tuple[str, str]]) -> None:
-    for eqn, inner in _walk(jaxpr, moving):
-        if inner is None and _is_branch(eqn):
+    for eqn in _walk(jaxpr, moving):
+        if _is_branch(eqn):
             frame = user_frame(eqn)
             text = linecache.getline(frame.file_name, frame.line_num).strip()
             places.extend([(line_of(eqn), text)] * (2 if eqn.primitive.name == "clamp" else 1))
 
 
-def _walk(jaxpr: Any, moving: set[Any]) -> Iterator[tuple[Any, Any]]:
+def _walk(jaxpr: Any, moving: set[Any]) -> Iterator[Any]:
     """Yield the equations whose operands depend on the arguments; calls are entered, loops are not."""
     for eqn in jaxpr.eqns:
         depends = any(not isinstance(v, core.Literal) and v in moving for v in eqn.invars)
         if depends:
             moving.update(eqn.outvars)
-            inner = inner_jaxprs(eqn)
-            if len(inner) == 1 and eqn.primitive.name not in ("scan", "while", "cond"):
-                inside = {
-                    i
-                    for i, o in zip(inner[0].invars, eqn.invars, strict=False)
-                    if not isinstance(o, core.Literal) and o in moving
-                }
-                yield from _walk(inner[0], inside)
+            if (inner := called(eqn)) is not None:
+                pairs = zip(inner[0].invars, eqn.invars, strict=False)
+                yield from _walk(inner[0], {i for i, o in pairs if not isinstance(o, core.Literal) and o in moving})
             else:
-                yield eqn, None
+                yield eqn
 
 
 def _evaluate(
     jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: dict[Any, bool], seen: list[Any]
 ) -> list[Any]:
     """Evaluate, and add to `seen` the sides that are taken; `moving` says of each variable if it is as it was given."""
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
-    for eqn in jaxpr.eqns:
-        operands = [v.val if isinstance(v, core.Literal) else env[v] for v in eqn.invars]
-        plain = [moving.get(v) for v in eqn.invars if not isinstance(v, core.Literal)]
-        depends = any(p is not None for p in plain)
-        inner = inner_jaxprs(eqn)
-        if depends:
-            given = eqn.primitive.name in _FORMAL and any(plain)
-            moving.update(dict.fromkeys(eqn.outvars, given))
-        if depends and len(inner) == 1 and eqn.primitive.name not in ("scan", "while", "cond"):
-            body = next(eqn.params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in eqn.params)
-            inside = {
-                i: moving[o]
-                for i, o in zip(inner[0].invars, eqn.invars, strict=False)
-                if not isinstance(o, core.Literal) and o in moving
-            }
-            results = _evaluate(inner[0], getattr(body, "consts", ()), operands, inside, seen)
-        else:
-            if depends and _is_branch(eqn):
-                seen += _taken(eqn.primitive.name, operands, any(plain))
-            results = bind(eqn, operands)
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [v.val if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars]
+
+    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+        plain = [moving[v] for v in eqn.invars if not isinstance(v, core.Literal) and v in moving]
+        if not plain:
+            return bind(eqn, operands)
+        given = any(plain)
+        moving.update(dict.fromkeys(eqn.outvars, eqn.primitive.name in _FORMAL and given))
+        if (inner := called(eqn)) is not None:
+            pairs = zip(inner[0].invars, eqn.invars, strict=False)
+            inside = {i: moving[o] for i, o in pairs if not isinstance(o, core.Literal) and o in moving}
+            return _evaluate(*inner, operands, inside, seen)
+        if _is_branch(eqn):
+            seen.extend(_taken(eqn.primitive.name, operands, given))
+        return bind(eqn, operands)
+
+    return interpret(jaxpr, consts, values, step)
 
 
 def _taken(name: str, operands: Sequence[Any], given: bool) -> list[Any]:
