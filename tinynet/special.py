@@ -55,7 +55,7 @@ def ndtr(z: Array) -> Array:
     xp = namespace(z)
     negative = z < 0
     x = widened(xp.where(negative, -z, z))  # the coefficients are beyond float16
-    tail = normal_density(x) * _mills_ratio(x)
+    tail = normal_density(widened(z)) * _mills_ratio(x)
     return xp.where(negative, tail, 1 - tail).astype(z.dtype, copy=False)
 
 

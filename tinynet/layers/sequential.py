@@ -81,14 +81,10 @@ class Sequential(Layer):
 
     def param_grads(self, params: Params, caches: Cache, dy: Array) -> Params:
         self._check("params", params)
-        for first, part in enumerate(params):  # noqa: B007
-            if part:
-                break
-        else:
-            return tuple({} for _ in params)
+        first = next((i for i, part in enumerate(params) if part), len(params))
         dy, dparams = self._backward(params, caches, dy, first + 1)
-        lowest = self.layers[first].param_grads(params[first], caches[first], dy)
-        return (*({} for _ in range(first)), lowest, *dparams)
+        lowest = [self.layers[i].param_grads(params[i], caches[i], dy) for i in range(first, len(params))[:1]]
+        return (*({} for _ in range(first)), *lowest, *dparams)
 
     def _backward(self, params: Params, caches: Cache, dy: Array, stop: int) -> tuple[Array, Params]:
         dparams = []

@@ -76,6 +76,7 @@ def as_intended(subject: Subject, intended: Callable[..., Any], watch: Watch) ->
         subject,
         make_oracle=make,
         variants=lambda rng: [(label, as_intended(v, intended, watch)) for label, v in subject.variants(rng)],
+        narrower=None,
         parts=list,
         notes=(*subject.notes, note),
     )

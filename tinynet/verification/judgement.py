@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -36,6 +36,7 @@ from tinynet.verification.probes.lines import Lines
 from tinynet.verification.probes.state import probe_state
 from tinynet.verification.probes.values import exit_of, hang, recorded, run, run_all, usual_sizes
 from tinynet.verification.report import Probe
+from tinynet.verification.twin import find_twin
 
 T = TypeVar("T")
 
@@ -88,12 +89,11 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
     except Exception as error:
         return Judgement(subject, reason=f"no oracle for the forward pass: {told(error)}")
     b = _bench(subject, settings, oracle, outputs, dy, rng)
-    seen = Observed()
-    for probe, stage in _STAGES:
-        if not seen.stopped and (not probe or probe in settings.wanted):
-            seen += _watched(stage, b, seen)
+    seen = _tried(_AS_GIVEN, b, Observed())
+    twin = _twin(b, seen)
+    seen += _tried(_MORE, b, seen) if twin is None else _of_twin(b, twin, seen)
     seen = _uncompared(b, seen) + seen
-    inside = _inside(subject, settings, small=b.is_large and not seen.failed)
+    inside = [("", twin), *twin.inside] if twin is not None and not seen.failed else _inside(b, seen)
     return Judgement(
         subject=subject,
         oracle=oracle,
@@ -170,6 +170,44 @@ def _or_none(f: Callable[[], T]) -> T | None:
         return None
 
 
+def _tried(stages: tuple[tuple[str, Stage], ...], b: Bench, seen: Observed) -> Observed:
+    """Run stages until one stops the target, and return what they showed beside what was `seen` before."""
+    new = Observed()
+    for probe, stage in stages:
+        if not (seen + new).stopped and (not probe or probe in b.settings.wanted):
+            new += _watched(stage, b, seen + new)
+    return new
+
+
+def _twin(b: Bench, seen: Observed) -> Judgement | None:
+    """Return the judgement of the same target on shorter axes, where each run takes long and it shows nothing new."""
+    if not b.is_large or seen.stopped or not seen.comparisons:
+        return None
+    subject = _or_none(lambda: find_twin(b.subject, b.shapes))
+    if subject is None:
+        return None
+    twin = judge(subject, dataclasses.replace(b.settings, reference=None))
+    found = _wrong(twin.comparisons, twin.faults)
+    if not seen.failed:
+        found = found.union(*(_wrong(part.comparisons, part.faults) for _, part in twin.inside))
+    reasons = [twin.reason, *(part.reason for _, part in twin.inside)]
+    return twin if found <= _wrong(seen.comparisons, seen.faults) and not any(reasons) else None
+
+
+def _wrong(comparisons: Iterable[Comparison], faults: Iterable[Fault]) -> set[Any]:
+    """Return what is wrong, and how as far as that is known."""
+    forms = {(n, fault) for c in comparisons for n, (fault, _) in c.form.items()}
+    return {n for c in comparisons for n in c.wrong} | forms | {(f.gradients, f.fault) for f in faults}
+
+
+def _of_twin(b: Bench, twin: Judgement, seen: Observed) -> Observed:
+    """Return which probes a twin ran instead."""
+    args = twin.subject.args
+    shorter = [f"{n} {a.shape}" for n, a in args.items() if a.shape != b.subject.args[n].shape]
+    note = f"each run takes long: most values were tried on shorter axes, {', '.join(shorter)}"
+    return Observed(coverage=tuple(p for p in twin.coverage if not seen.ran(p.name)), notes=(note,))
+
+
 def _watched(stage: Stage, b: Bench, seen: Observed) -> Observed:
     try:
         return stage(b, seen)
@@ -177,19 +215,20 @@ def _watched(stage: Stage, b: Bench, seen: Observed) -> Observed:
         return Observed(faults=(hang(b.subject, "a call", b.watch),), stopped=True)
 
 
-def _inside(subject: Subject, settings: Settings, *, small: bool) -> list[tuple[str, Judgement]]:
+def _inside(b: Bench, seen: Observed) -> list[tuple[str, Judgement]]:
     """Judge the layers inside a composite on what reaches them; the same layer at the same shapes once.
 
-    Only the `small` ones of a large composite that is right: each run of the others takes long.
+    Only the small ones of a large composite that is right: each run of the others takes long.
     """
+    small = b.is_large and not seen.failed
     found: list[tuple[str, Judgement]] = []
-    seen: list[Any] = []
-    for path, part in _or_none(subject.parts) or []:
+    met: list[Any] = []
+    for path, part in _or_none(b.subject.parts) or []:
         key = (part.name, part.code, tuple((n, a.shape) for n, a in part.args.items()), repr(dict(part.constants)))
-        if (part.contract and key in seen) or (small and part.is_large):
+        if (part.contract and key in met) or (small and part.is_large):
             continue
-        seen.append(key)
-        found.append((path, judge(part, dataclasses.replace(settings, reference=None))))
+        met.append(key)
+        found.append((path, judge(part, dataclasses.replace(b.settings, reference=None))))
     return found
 
 
@@ -331,12 +370,16 @@ def _plain(b: Bench) -> Iterator[Example]:
 Stage: TypeAlias = Callable[[Bench, Observed], Observed]
 """Tries something, given what was seen before, and returns what it showed."""
 
-_STAGES: tuple[tuple[str, Stage], ...] = (
+_AS_GIVEN: tuple[tuple[str, Stage], ...] = (
     ("", _forward_alone),
     ("", _shapes),
     ("", _fewer_gradients),
-    ("", _values),
     ("", _cotangents),
+)
+"""What is tried first, in this order, each with its probe; "" where it is several, of which the wanted ones run."""
+
+_MORE: tuple[tuple[str, Stage], ...] = (
+    ("", _values),
     ("rectangular", _until_none_is_zero),
     ("state", _state),
     ("empty batch", _empty),
@@ -345,7 +388,7 @@ _STAGES: tuple[tuple[str, Stage], ...] = (
     ("float32", _float32),
     ("branches", probe_branches),
 )
-"""What is tried, in this order, each with its probe; "" where it is several, of which those that are wanted run."""
+"""What is tried after that, on shorter axes where each run of the target takes long and it is right there."""
 
 
 def _uncompared(b: Bench, seen: Observed) -> Observed:

@@ -22,6 +22,8 @@ from tinynet.verification.adapters.subject import (
     TargetError,
     fresh,
     short,
+    shortened,
+    shorter,
 )
 from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 
@@ -152,7 +154,24 @@ def layer_subject(
     )
     if loss is None and not inside:
         subject = replace(subject, variants=lambda rng: _in_other_widths(layer, x, rng, given))
-    return replace(subject, parts=lambda: _parts(form, subject.args))
+
+    def narrower(divisor: int) -> Subject:
+        small_x, small_params, small_y = (map_leaves(lambda a: shortened(a, divisor), t) for t in (x, params, y))
+        return layer_subject(_divided(layer, divisor), small_x, small_params, loss=loss, y=small_y)
+
+    return replace(subject, parts=lambda: _parts(form, subject.args), narrower=narrower)
+
+
+def _divided(layer: Layer, divisor: int) -> Any:
+    """Return a layer, and those inside it, with the sizes in its fields divided.
+
+    Raises:
+        TypeError, ValueError: its configuration is not in its fields, or it takes no such sizes.
+    """
+    layer = layer.with_children({name: _divided(child, divisor) for name, child in layer.children().items()})
+    sizes = {f.name: getattr(layer, f.name) for f in fields(layer) if f.init}  # type: ignore[arg-type]
+    sizes = {name: shorter(k, divisor) for name, k in sizes.items() if type(k) is int}
+    return replace(layer, **sizes) if sizes else layer  # type: ignore[type-var]
 
 
 def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:

@@ -101,6 +101,7 @@ class Subject:
         contract: whether it follows tinynet's own contract, by which shape and dtype of a gradient are part of it.
         given: whether the caller gave the inputs, whose shapes then hold.
         variants: the same target in other widths, by label.
+        narrower: the same target with axes that many times shorter; None where its arrays alone say how long they are.
         parts: the layers inside a composite with what reaches them: (path, subject).
         reference: calls an independent forward pass with the arrays of the target.
         updates: the arrays that it may write into: running statistics, which are handed in.
@@ -124,6 +125,7 @@ class Subject:
     contract: bool = False
     given: bool = True
     variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
+    narrower: Callable[[int], Subject] | None = None
     parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     reference: Callable[[Callable[..., Any], Args], Any] | None = None
     updates: frozenset[str] = frozenset()
@@ -167,6 +169,22 @@ class Subject:
 
         note = f"{', '.join(names)}: written into and without a gradient, as running statistics are"
         return replace(kept, updates=frozenset(names), variants=variants, notes=(*self.notes, note))
+
+
+def shorter(length: int, divisor: int) -> int:
+    """Return a length divided, where it divides evenly and leaves more than two."""
+    return length // divisor if length % divisor == 0 and length > 2 * divisor else length
+
+
+def shortened(a: Any, divisor: int) -> Any:
+    """Return the first entries of an array along each axis that `shorter` shortens; whole numbers divided likewise.
+
+    So what counts or selects entries stays in range.
+    """
+    if not isinstance(a, np.ndarray):
+        return a
+    kept = a[tuple(slice(shorter(k, divisor)) for k in a.shape)].copy()
+    return kept // divisor if a.dtype.kind in "iu" and np.max(kept, initial=0) >= divisor else kept
 
 
 def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:

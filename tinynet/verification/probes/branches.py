@@ -82,7 +82,8 @@ def _is_branch(eqn: Any) -> bool:
     if eqn.primitive.name not in (*_TWO_SIDED, "clamp") or eqn.invars[0].aval.dtype.kind != "f":
         return False
     literals = [np.asarray(v.val) for v in eqn.invars if isinstance(v, core.Literal)]
-    return all(np.isfinite(v).all() for v in literals) and user_frame(eqn) is not None
+    within = all(np.all(np.abs(v) < np.finfo(v.dtype).max) for v in literals)  # not what a maximum begins with
+    return within and user_frame(eqn) is not None
 
 
 def _collect(jaxpr: Any, moving: set[Any], places: list[tuple[str, str]]) -> None:

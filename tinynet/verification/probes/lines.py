@@ -8,7 +8,7 @@ import inspect
 import linecache
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +39,8 @@ class _Stretch:
 class _Branch:
     """A condition, and what runs on its two sides; None where it is whatever follows.
 
-    A side that only raises is none, nor what a loop does when it ends.
+    A side that only raises is none, nor what a loop does when it ends. `asks_self` says that the condition depends on
+    attributes of `self` alone.
     """
 
     test: _Stretch
@@ -47,6 +48,7 @@ class _Branch:
     other: _Stretch | None
     counts: tuple[bool, bool]
     on_one_line: bool
+    asks_self: bool
 
     @property
     def line(self) -> int:
@@ -68,6 +70,7 @@ class Lines:
     """The steps that the target's own functions took, while it is traced."""
 
     def __init__(self, subject: Subject) -> None:
+        self._is_configured = subject.contract
         self._files = {f.__code__.co_filename for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")}
         self._branches: dict[CodeType, list[_Branch]] = {}
         self._arcs: dict[CodeType, set[tuple[Point, Point]]] = {}
@@ -109,11 +112,15 @@ class Lines:
         return step
 
     def missed(self) -> list[tuple[str, str]]:
-        """Return the line and the text of each condition of which a side never ran."""
+        """Return the line and the text of each condition of which a side never ran.
+
+        None that asks for the configuration of a layer alone: its other side is another layer's.
+        """
         found: list[tuple[str, str]] = []
         for code, branches in self._branches.items():
             for branch in branches:
-                if branch.missed(self._arcs[code]):
+                fixed = self._is_configured and branch.asks_self
+                if not fixed and branch.missed(self._arcs[code]):
                     text = linecache.getline(code.co_filename, branch.line).strip()
                     found.append((f"{Path(code.co_filename).name}:{branch.line}", text))
         return list(dict.fromkeys(found))
@@ -147,8 +154,10 @@ def _branches_in(source: str) -> tuple[_Branch, ...]:
 
 def _branch(node: ast.If | ast.While | ast.For | ast.IfExp) -> _Branch:
     if isinstance(node, ast.IfExp):
-        return _Branch(_stretch(node.test), _stretch(node.body), _stretch(node.orelse), (True, True), True)
-    test = _stretch(node.iter if isinstance(node, ast.For) else node.test)
+        sides = _stretch(node.body), _stretch(node.orelse)
+        return _Branch(_stretch(node.test), *sides, (True, True), True, _asks_self(node.test))
+    condition = node.iter if isinstance(node, ast.For) else node.test
+    test = _stretch(condition)
     last = node.body[-1]
     other = _stretch(node.orelse[0], node.orelse[-1]) if node.orelse else None
     if other is not None:
@@ -159,7 +168,11 @@ def _branch(node: ast.If | ast.While | ast.For | ast.IfExp) -> _Branch:
         )
     counts = not isinstance(last, ast.Raise), follows and not isinstance(last, ast.Raise)
     on_one_line = node.body[0].lineno <= test.end[0]
-    return _Branch(test, _stretch(node.body[0], last), other, counts, on_one_line)
+    return _Branch(test, _stretch(node.body[0], last), other, counts, on_one_line, _asks_self(condition))
+
+
+def _asks_self(test: ast.expr) -> bool:
+    return {node.id for node in ast.walk(test) if isinstance(node, ast.Name)} == {"self"}
 
 
 def _stretch(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr | None = None) -> _Stretch:
@@ -201,19 +214,17 @@ def closeness(subject: Subject) -> float:
     It is the number that the condition of the loop holds, in the code itself or in a function of its file that it
     names. What is known as well as that has a derivative that is known hardly better.
     """
-    return max((_closeness(f.__code__) for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")), default=0)
+    codes = [f.__code__ for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")]
+    return max((_closeness(code, "".join(linecache.getlines(code.co_filename))) for code in codes), default=0)
 
 
-def _closeness(code: CodeType) -> float:
-    try:
-        tree = ast.parse("".join(linecache.getlines(code.co_filename)))
-    except (SyntaxError, ValueError):
-        return 0.0
-    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
+@lru_cache(maxsize=64)
+def _closeness(code: CodeType, source: str) -> float:
+    functions, assigned = _functions_in(source)
     todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
     known = set(map(id, todo))
     ends: list[ast.expr] = []
-    numbers = _constants([n for n in tree.body if isinstance(n, ast.Assign)])
+    numbers = dict(assigned)
     while todo:
         function = todo.pop()
         numbers |= _constants(list(ast.walk(function)))
@@ -224,6 +235,17 @@ def _closeness(code: CodeType) -> float:
             todo += new
     close = [c for end in ends for node in ast.walk(end) for c in (_number(node), numbers.get(_name(node), 0.0))]
     return max((c for c in close if 0 < c <= 1e-5), default=0.0)
+
+
+@lru_cache(maxsize=16)
+def _functions_in(source: str) -> tuple[tuple[ast.FunctionDef | ast.Lambda, ...], Mapping[str, float]]:
+    """Return the functions in a file, and the numbers that its outermost assignments name."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return (), {}
+    functions = tuple(n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda)))
+    return functions, _constants([n for n in tree.body if isinstance(n, ast.Assign)])
 
 
 def _ends(node: ast.AST) -> list[ast.expr]:
