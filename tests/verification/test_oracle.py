@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.verification.adapters import adapt
 from tinynet.verification.adapters.subject import Exact
+from tinynet.verification.execution import Watch
 from tinynet.verification.jaxpr import quickly
 from tinynet.verification.oracle import JaxOracle
 
-x = np.random.default_rng(8).standard_normal((5, 4))
+rng = np.random.default_rng(8)
+x = rng.standard_normal((5, 4))
 
 
 def test_a_right_reference_is_confirmed_and_a_wrong_one_is_a_finding_about_the_forward():
@@ -79,3 +82,61 @@ def test_a_loop_that_was_written_out_is_compiled_without_the_emitters_of_fused_l
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2
     assert options.get("xla_cpu_use_fusion_emitters", False) is False
     assert options["xla_backend_optimization_level"] == 0
+
+
+def leaky_by_entry(x, w):
+    z = x @ w
+    a = np.zeros_like(z)
+    for i, j in np.ndindex(z.shape):
+        if z[i, j] > 0:
+            a[i, j] = z[i, j]
+        else:
+            a[i, j] = 0.1 * z[i, j]
+    return a
+
+
+def leaky_back(args, dy):
+    x, w = args
+    dz = dy * np.where(x @ w > 0, 1.0, 0.1)
+    return dz @ w.T, x.T @ dz
+
+
+def oracle_of(forward, *inputs):
+    subject, *_ = adapt((forward, lambda a, dy: a), inputs=inputs, params=None, loss=None, rng=rng)
+    return JaxOracle(subject, Watch(60), manners=True, eager=True), subject.args
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_forward_that_branches_on_values_is_differentiated_along_the_branches_that_it_takes(seed):
+    rng = np.random.default_rng(seed)
+    oracle, args = oracle_of(leaky_by_entry, rng.standard_normal((4, 3)), rng.standard_normal((3, 2)))
+    for _ in range(3):  # as it runs, then traced, each at two places
+        for sign in (1.0, -1.0):
+            moved, dy = args | {"x": sign * args["x"]}, rng.standard_normal((4, 2))
+            exact = oracle(moved, (dy,)).grads
+            for name, grad in zip(("x", "w"), leaky_back((moved["x"], moved["w"]), dy), strict=True):
+                np.testing.assert_allclose(exact[name], grad, rtol=1e-12, atol=1e-14)
+    assert len(oracle._compiled) == 2
+
+
+def test_whole_numbers_that_a_forward_asks_for_are_part_of_the_branch():
+    def forward(x):
+        return x * x[int(np.argmax(x))]
+
+    def at(values):
+        oracle, args = oracle_of(forward, np.array(values))
+        return [oracle(args, (np.ones(3),)).grads["x"] for _ in range(2)]
+
+    for values in ([1.0, 3.0, 2.0], [5.0, 3.0, 2.0]):
+        k, total = np.argmax(values), sum(values)
+        expected = np.full(3, values[k]) + np.where(np.arange(3) == k, total, 0)
+        for grad in at(values):
+            np.testing.assert_allclose(grad, expected)
+
+
+def test_a_mistake_in_a_loop_that_branches_on_values_is_named_and_placed():
+    report = tn.verify((leaky_by_entry, lambda a, dy: (dy @ a[1].T, a[0].T @ dy)), inputs=((3, 3), (3, 2)))
+    finding = report.findings[0]
+    assert (finding.fault, finding.factor) == ("scaled", "10")
+    line = leaky_by_entry.__code__.co_firstlineno + 7
+    assert finding.at == f"test_oracle.py:{line}"

@@ -177,10 +177,10 @@ def _forward_of(c: Comparison, j: Judgement, args: Args) -> Any:
         from tinynet.verification.adapters.torch.recorded import forward_of
 
         return forward_of(j.oracle, args)
-    if not isinstance(j.oracle, JaxOracle) or j.oracle.eager:
+    if not isinstance(j.oracle, JaxOracle):
         return None
     same = c.subject.pure is j.subject.pure
-    return (j.oracle if same else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners)).program(args)
+    return (j.oracle if same else JaxOracle(c.subject, j.oracle.watch, j.oracle.manners, j.oracle.eager)).program(args)
 
 
 def sizes_of(subject: Subject) -> dict[str, int]:

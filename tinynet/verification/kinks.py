@@ -51,7 +51,7 @@ def accept_kinks(c: Comparison, oracle: Oracle, pull: Pull, rng: np.random.Gener
     if not suspects:
         return c
     accepted = {n for n in suspects if _between(c, oracle, pull, n, sides, rng)}
-    if suspects - accepted and isinstance(oracle, JaxOracle) and not oracle.eager:
+    if suspects - accepted and isinstance(oracle, JaxOracle):
         chosen = _chosen_sides(oracle.program(as_float64(c.args)), c)
         accepted |= next((set(suspects) for grads in chosen if _matches(c, suspects, grads)), set())
     note = f"at a kink, {', '.join(sorted(accepted))} takes another of the right slopes than JAX" if accepted else ""

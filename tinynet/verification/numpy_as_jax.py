@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import abc
 import collections
+import contextlib
+import contextvars
 import copy
 import functools
 import math
+import operator
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -163,22 +166,70 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self.value)
 
     def __bool__(self) -> bool:
-        return bool(self.value)
+        return bool(_answer(self.value, bool))
 
     def __float__(self) -> float:
         return float(self.value)
 
     def __int__(self) -> int:
-        return int(self.value)
+        return int(_answer(self.value, int))
 
     def __index__(self) -> int:
-        return int(self.value.__index__())
+        return int(_answer(self.value, operator.index))
 
     def __format__(self, spec: str) -> str:
         return format(str(self.value), "" if _is_traced(self.value) else spec)
 
     def __repr__(self) -> str:
         return f"Traced({self.value!r})"
+
+
+_ANSWER: contextvars.ContextVar[Callable[[Any, Any], Any] | None] = contextvars.ContextVar("answer", default=None)
+
+
+def _answer(value: Any, kind: Callable[[Any], Any]) -> Any:
+    """Return the bool or the int that a forward pass asks of an array, as where it branches on it."""
+    answer = _ANSWER.get()
+    return kind(value) if answer is None or not _is_traced(value) else answer(value, kind)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Any]]:
+    """Give the list that fills with what a forward pass asks of the values of arrays, in order."""
+    answers: list[Any] = []
+
+    def answer(value: Any, kind: Any) -> Any:
+        answers.append(kind(value))
+        return answers[-1]
+
+    token = _ANSWER.set(answer)
+    try:
+        yield answers
+    finally:
+        _ANSWER.reset(token)
+
+
+@contextlib.contextmanager
+def replayed(answers: Sequence[Any]) -> Iterator[None]:
+    """Give a forward pass the answers that another run was given: the trace takes the branches that it took.
+
+    Raises:
+        ValueError: it asks for more, or for less.
+    """
+    left = list(reversed(answers))
+
+    def answer(_value: Any, _kind: Any) -> Any:
+        if not left:
+            raise ValueError("the forward pass branches in another way when it is traced")
+        return left.pop()
+
+    token = _ANSWER.set(answer)
+    try:
+        yield
+    finally:
+        _ANSWER.reset(token)
+    if left:
+        raise ValueError("the forward pass branches in another way when it is traced")
 
 
 def raw(tree: Any) -> Any:

@@ -7,6 +7,7 @@ jit. What JAX cannot follow at all is differentiated numerically, to the resolut
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
-from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound
+from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound, recorded, replayed
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, ROUNDINGS
 
@@ -56,6 +57,8 @@ class JaxOracle:
     caveat: str = ""
     _programs: dict[Any, Program] = field(default_factory=dict)
     _compiled: dict[Any, Any] = field(default_factory=dict)
+    _asked: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+    _met: dict[Any, bool | None] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -67,30 +70,56 @@ class JaxOracle:
         return bool(self._programs)
 
     def program(self, args: Args) -> Program:
-        """Return the traced forward pass at the shapes of `args`.
+        """Return the traced forward pass at the shapes of `args`, with the branches that it takes at their values.
 
         Raises:
             Exception: whatever JAX raises where it cannot be traced.
         """
-        key = shapes_of(args)
+        key = self._key(args)
         if key not in self._programs:
             pure = self.subject.pure
             assert pure is not None
             seed_generators(self.subject.library)
-            self._programs[key] = self.watch.call(lambda: trace(lambda a: pure(a, self.manners), args))
+            with replayed(key[1]) if self.eager else contextlib.nullcontext():
+                self._programs[key] = self.watch.call(lambda: trace(lambda a: pure(a, self.manners), args))
         return self._programs[key]
+
+    def _key(self, args: Args) -> tuple[Any, tuple[Any, ...]]:
+        """Return what a trace depends on: the shapes, and what the forward pass asks of the values."""
+        pure, shapes = self.subject.pure, shapes_of(args)
+        if not self.eager or pure is None:
+            return shapes, ()
+        place = (shapes, *(hash(a.tobytes()) for a in args.values()))
+        if place not in self._asked:
+            seed_generators(self.subject.library)
+            with jax.enable_x64(True), recorded() as answers:
+                self.watch.call(lambda: pure({n: jnp.asarray(a) for n, a in args.items()}, self.manners))
+            self._asked[place] = tuple(answers)
+        return shapes, self._asked[place]
 
     def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         args64 = as_float64(args)
-        if self.eager:
+        key = self._key(args64)
+        if self.eager and not self._is_worth_a_trace(key, args64):
             return self._as_it_runs(args64, dy)
-        key = shapes_of(args64)
         if key not in self._compiled:
             self._compiled[key] = compiled_vjp(self.program(args64), self.subject.wrt)
             self._compiled[key](args64, tuple(np.asarray(d, np.float64) for d in dy))  # compiles, which no watch counts
         call = self._compiled[key]
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
+
+    def _is_worth_a_trace(self, key: Any, args: Args) -> bool:
+        """Return whether the same branches were taken before, which can be traced, by a program that is not long."""
+        if key not in self._met:
+            self._met[key] = None
+            return False
+        if self._met[key] is None:
+            try:
+                self._met[key] = not is_long(self.program(args))
+            except Exception:
+                self._met[key] = False
+        return bool(self._met[key])
 
     def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
         """Return the same, computed with an error of up to ±unit in every operation.
@@ -210,9 +239,11 @@ def rounding(
         )
 
     nothing = Exact(tuple(map(np.zeros_like, exact.y)), {n: np.zeros_like(g) for n, g in exact.grads.items()})
-    if not isinstance(oracle, JaxOracle) or oracle.eager or is_long(oracle.program(as_float64(args))):
+    if not isinstance(oracle, JaxOracle):
         return nothing
     try:
+        if is_long(oracle.program(as_float64(args))):
+            return nothing
         center = oracle.with_rounding(args, dy, 0.0, rng)
         near = largest(center, [oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)])
         far = largest(center, [oracle.with_rounding(args, dy, 64 * unit, rng)])
