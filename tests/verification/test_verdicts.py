@@ -788,6 +788,30 @@ def test_what_no_input_can_take_is_no_branch(target):
     assert (report.verdict, report.unreached) == ("PASS", ())
 
 
+@pytest.mark.parametrize("layer", [
+    tn.Sequential(tn.Linear(4, 3), tn.Sigmoid()), tn.GELU(), tn.Dropout(0.5), tn.Conv2d(2, 3, 3), tn.LayerNorm(4),
+])  # fmt: skip
+def test_no_branch_of_a_layer_of_the_box_is_left_untaken(layer):
+    assert tn.verify(layer).unreached == ()
+
+
+def test_the_other_side_of_a_condition_on_the_configuration_is_another_layers():
+    @dataclass(frozen=True)
+    class Doubled(tn.Layer):
+        twice: bool = True
+
+        def forward(self, params, x):
+            return (2 * x if self.twice else x), len(x)
+
+        def backward(self, params, m, dy):
+            if m > 1000:
+                dy = 1 * dy
+            return (2 * dy if self.twice else dy), {}
+
+    report = tn.verify(Doubled(), inputs=X, params={})
+    assert [line.split(": ", 1)[1] for line in report.unreached] == ["if m > 1000:"]
+
+
 def test_the_report_tells_what_was_compared_by_which_rule_and_how_well():
     report = tn.verify(closure, inputs=(X, W))
     assert report.compared == ("x", "w")
