@@ -42,7 +42,12 @@ def normal_density(z: Array) -> Array:
 
 
 def ndtr(z: Array) -> Array:
-    """Return Φ(z) = ∫_−∞^z φ(t) dt, the normal distribution function.
+    """Return Φ(z) = ∫_−∞^z φ(t) dt, the normal distribution function."""
+    return normal(z)[0].astype(z.dtype, copy=False)
+
+
+def normal(z: Array) -> tuple[Array, Array]:
+    """Return Φ(z) and φ(z), the normal distribution function and its density, in float32 for float16.
 
     With Mills' ratio M(x) = Φ(−x) / φ(x), x ≥ 0, which falls smoothly from √(π/2) to 1/x,
         Φ(z) = φ(z) M(−z) for z < 0,        1 − φ(z) M(z) for z ≥ 0.
@@ -52,11 +57,10 @@ def ndtr(z: Array) -> Array:
     Source: J. P. Mills, Table of the ratio: area to bounding ordinate, Biometrika 18 (1926). The coefficients
     interpolate M at the 22 Chebyshev points of t = (x − 3.7) / (x + 3.7), found with 60 digits (mpmath).
     """
-    xp = namespace(z)
-    negative = z < 0
-    x = widened(xp.where(negative, -z, z))  # the coefficients are beyond float16
-    tail = normal_density(widened(z)) * _mills_ratio(x)
-    return xp.where(negative, tail, 1 - tail).astype(z.dtype, copy=False)
+    xp, z = namespace(z), widened(z)  # the coefficients are beyond float16
+    negative, density = z < 0, normal_density(z)
+    tail = density * _mills_ratio(xp.where(negative, -z, z))
+    return xp.where(negative, tail, 1 - tail), density
 
 
 def product(w: Array, x: Array) -> Array:

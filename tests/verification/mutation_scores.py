@@ -53,14 +53,7 @@ EQUIVALENT: Mapping[type, Sequence[Equivalent]] = {
     tn.Linear: (Equivalent("'b': Δ.sum(axis=0).T}", _VECTOR),),
     tn.ReLU: (Equivalent("z >= 0)", _KINK),),
     tn.LeakyReLU: (Equivalent("z >= 0)", _KINK),),
-    tn.GELU: (
-        Equivalent("(da * self._slope(z))", _WIDE),
-        Equivalent("copy=True", _COPIED),
-        Equivalent("v, c = (_v(z), z)", "σ(v) (1 − σ(v)) is 0 where z is cut off"),
-        Equivalent("_v: (deleted)", "σ(v) (1 − σ(v)) is 0 where z is cut off"),
-        Equivalent("_v: z = z", "σ(v) (1 − σ(v)) is 0 where z is cut off"),
-        Equivalent("_cut_off: return namespace(z).clip(z, -", "f′ is 0 or 1 to rounding there", count=4),
-    ),
+    tn.GELU: (Equivalent("copy=True", _COPIED),),
     tn.LayerNorm: (
         Equivalent("g = dy * params['gamma']", _WIDE),
         Equivalent("copy=True), dparams)", _COPIED),

@@ -9,7 +9,7 @@ from typing import Literal
 from tinynet.arrays import Array, Params, namespace, widened
 from tinynet.checks import check_choice, check_floating, check_same_shape
 from tinynet.layers.layer import Layer
-from tinynet.special import expit, ndtr, normal_density
+from tinynet.special import expit, normal
 
 _C = math.sqrt(8 / math.pi)
 
@@ -22,7 +22,7 @@ class GELU(Layer):
         approximate: "none" for f itself; "tanh" for f̃(z) = ½ z (1 + tanh(√(2/π) (z + 0.044715 z³))).
 
     Shapes:
-        z (the input x and the cache), a and δ are all of one shape.
+        z (the input x), a, δ and the cached f′(z) are all of one shape.
 
     Derivation. As Φ′ = φ, the normal density,
         f′(z) = Φ(z) + z φ(z)
@@ -49,19 +49,22 @@ class GELU(Layer):
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)
         wide = widened(z)
-        a = wide * (ndtr(wide) if self.approximate == "none" else expit(_v(wide)))
-        return a.astype(z.dtype, copy=False), z
+        share, slope = self._share_and_slope(wide)
+        return (wide * share).astype(z.dtype, copy=False), slope
 
-    def backward(self, params: Params, z: Array, da: Array) -> tuple[Array, Params]:
-        check_same_shape(self, "da", da, z.shape, "the output")
-        return (da * self._slope(widened(z))).astype(da.dtype, copy=False), {}  # (20)
+    def backward(self, params: Params, df: Array, da: Array) -> tuple[Array, Params]:
+        check_same_shape(self, "da", da, df.shape, "the output")
+        return (da * df).astype(da.dtype, copy=False), {}  # (20)
 
-    def _slope(self, z: Array) -> Array:
+    def _share_and_slope(self, z: Array) -> tuple[Array, Array]:
+        """Return f(z) / z and f′(z)."""
         if self.approximate == "none":
-            return ndtr(z) + z * normal_density(z)
+            Φ, φ = normal(z)
+            return Φ, Φ + z * φ
         v, c = _v(z), _cut_off(z)
         dv = _C * (1 + 3 * 0.044715 * c * c)
-        return expit(v) * (1 + c * dv * expit(-v))
+        σ = expit(v)
+        return σ, σ * (1 + c * dv * expit(-v))
 
 
 def _v(z: Array) -> Array:
