@@ -140,3 +140,16 @@ def test_a_mistake_in_a_loop_that_branches_on_values_is_named_and_placed():
     assert (finding.fault, finding.factor) == ("scaled", "10")
     line = leaky_by_entry.__code__.co_firstlineno + 7
     assert finding.at == f"test_oracle.py:{line}"
+
+
+def test_a_mask_that_selects_stays_a_mask_where_the_forward_branches():
+    def forward(x, mask):
+        mean = np.log1p(np.exp(x[mask])).mean()
+        return mean if mean < 0.7 else 2 * mean - 0.7
+
+    oracle, args = oracle_of(forward, x[0], np.array([True, False, True, True]))
+    for _ in range(2):
+        grad = oracle(args, (np.ones(()),)).grads["x"]
+        slope = 2 if np.log1p(np.exp(x[0][args["mask"]])).mean() >= 0.7 else 1
+        np.testing.assert_allclose(grad, slope * args["mask"] / 3 / (1 + np.exp(-x[0])))
+    assert len(oracle._compiled) == 1

@@ -812,6 +812,21 @@ def test_the_other_side_of_a_condition_on_the_configuration_is_another_layers():
     assert [line.split(": ", 1)[1] for line in report.unreached] == ["if m > 1000:"]
 
 
+def test_what_a_layer_keeps_on_itself_is_no_configuration():
+    class Far(tn.Layer):
+        def forward(self, params, x):
+            self.top = float(len(x))
+            return x * x, x
+
+        def backward(self, params, x, dy):
+            dx = 2 * x * dy
+            if self.top > 5000:
+                dx = 3 * dx
+            return dx, {}
+
+    assert "if self.top > 5000" in str(tn.verify(Far(), inputs=X).unreached)
+
+
 def test_the_report_tells_what_was_compared_by_which_rule_and_how_well():
     report = tn.verify(closure, inputs=(X, W))
     assert report.compared == ("x", "w")

@@ -15,6 +15,7 @@ from tinynet.verification.jaxpr import is_long
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.oracle import JaxOracle, find_oracle
 from tinynet.verification.probes.lines import Lines
+from tinynet.verification.tolerance import LONGER
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ class Bench:
     def is_large(self) -> bool:
         """Whether each run of the target takes long."""
         return self.subject.is_large
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether each run takes so long that compiling another size is worth it."""
+        return sum(a.size for a in self.subject.args.values()) > LONGER
 
     @property
     def may_grow(self) -> bool:

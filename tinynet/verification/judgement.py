@@ -55,7 +55,7 @@ class Judgement:
         notes: what is unusual and does no harm.
         reason: why there can be no PASS.
         unreached: branches that no example took.
-        inside: the judgements of the layers inside, by path.
+        inside: the judgements of the layers inside, by path; "" for the same target on shorter axes.
         watch: what the target may be run under again.
     """
 
@@ -71,8 +71,8 @@ class Judgement:
     watch: Watch | None = None
 
 
-def judge(subject: Subject, settings: Settings) -> Judgement:
-    """Run a subject on every example and compare."""
+def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> Judgement:
+    """Run a subject on every example and compare; `lines` has the steps of its code that other examples took."""
     first = execute(subject, subject.args, None, settings.watch)
     if (refusal := _refused(first, subject)) is not None:
         return _without_oracle(subject, first, refusal)
@@ -88,7 +88,7 @@ def judge(subject: Subject, settings: Settings) -> Judgement:
         raise
     except Exception as error:
         return Judgement(subject, reason=f"no oracle for the forward pass: {told(error)}")
-    b = _bench(subject, settings, oracle, outputs, dy, rng)
+    b = _bench(subject, settings, oracle, outputs, dy, rng, lines or Lines(subject))
     seen = _tried(_AS_GIVEN, b, Observed())
     twin = _twin(b, seen)
     seen += _tried(_MORE, b, seen) if twin is None else _of_twin(b, twin, seen)
@@ -115,6 +115,7 @@ def _bench(
     outputs: tuple[Array, ...],
     dy: tuple[Array, ...],
     rng: np.random.Generator,
+    lines: Lines,
 ) -> Bench:
     shapes = Shapes(settings.watch)
     variants = [] if isinstance(oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
@@ -127,7 +128,7 @@ def _bench(
         shapes=shapes,
         batches=tuple(_or_none(lambda: find_batches(subject, shapes)) or ()),
         variants=tuple(variants),
-        lines=Lines(subject),
+        lines=lines,
         rng=rng,
         size_of_y=max(float(np.max(np.abs(y), initial=0.0)) for y in outputs),
     )
@@ -180,13 +181,16 @@ def _tried(stages: tuple[tuple[str, Stage], ...], b: Bench, seen: Observed) -> O
 
 
 def _twin(b: Bench, seen: Observed) -> Judgement | None:
-    """Return the judgement of the same target on shorter axes, where each run takes long and it shows nothing new."""
-    if not b.is_large or seen.stopped or not seen.comparisons:
+    """Return the judgement of the same target on shorter axes, where each run takes long and it shows nothing new.
+
+    None where something was not compared at the size that is given.
+    """
+    if not b.takes_long or seen.stopped or not seen.comparisons or _uncompared(b, seen) != Observed():
         return None
     subject = _or_none(lambda: find_twin(b.subject, b.shapes))
     if subject is None:
         return None
-    twin = judge(subject, dataclasses.replace(b.settings, reference=None))
+    twin = judge(subject, b.settings, b.lines)
     found = _wrong(twin.comparisons, twin.faults)
     if not seen.failed:
         found = found.union(*(_wrong(part.comparisons, part.faults) for _, part in twin.inside))
@@ -202,10 +206,11 @@ def _wrong(comparisons: Iterable[Comparison], faults: Iterable[Fault]) -> set[An
 
 def _of_twin(b: Bench, twin: Judgement, seen: Observed) -> Observed:
     """Return which probes a twin ran instead."""
+    coverage = tuple(p for p in twin.coverage if not seen.ran(p.name))
     args = twin.subject.args
     shorter = [f"{n} {a.shape}" for n, a in args.items() if a.shape != b.subject.args[n].shape]
     note = f"each run takes long: most values were tried on shorter axes, {', '.join(shorter)}"
-    return Observed(coverage=tuple(p for p in twin.coverage if not seen.ran(p.name)), notes=(note,))
+    return Observed(coverage=coverage, notes=(note,) if coverage else ())
 
 
 def _watched(stage: Stage, b: Bench, seen: Observed) -> Observed:
@@ -266,6 +271,16 @@ def _fewer_gradients(b: Bench, seen: Observed) -> Observed:
 
 def _values(b: Bench, seen: Observed) -> Observed:
     return run_all(b, value_examples(b.subject, b.shapes, b.rng), seen)
+
+
+def _far(b: Bench, seen: Observed) -> Observed:
+    """Try a few of the values at the size that is given, where the others will be tried on shorter axes."""
+    if not b.takes_long:
+        return Observed()
+    few = ("20 ×", "1000 ×", "all negative", "tied", "moved")
+    examples = value_examples(b.subject, b.shapes, b.rng)
+    new = run_all(b, (e for e in examples if isinstance(e, Example) and e.label in few), seen)
+    return new + _until_none_is_zero(b, seen + new)
 
 
 def _cotangents(b: Bench, seen: Observed) -> Observed:
@@ -375,6 +390,7 @@ _AS_GIVEN: tuple[tuple[str, Stage], ...] = (
     ("", _shapes),
     ("", _fewer_gradients),
     ("", _cotangents),
+    ("rectangular", _far),
 )
 """What is tried first, in this order, each with its probe; "" where it is several, of which the wanted ones run."""
 

@@ -209,18 +209,22 @@ def recorded() -> Iterator[list[Any]]:
         _ANSWER.reset(token)
 
 
+class _Otherwise(BaseException):
+    """Raised inside a forward pass that branches in another way when it is traced; no handler of its own takes it."""
+
+
 @contextlib.contextmanager
 def replayed(answers: Sequence[Any]) -> Iterator[None]:
     """Give a forward pass the answers that another run was given: the trace takes the branches that it took.
 
     Raises:
-        ValueError: it asks for more, or for less.
+        _Otherwise, RuntimeError: it asks for more, or for less.
     """
     left = list(reversed(answers))
 
     def answer(_value: Any, _kind: Any) -> Any:
         if not left:
-            raise ValueError("the forward pass branches in another way when it is traced")
+            raise _Otherwise
         return left.pop()
 
     token = _ANSWER.set(answer)
@@ -229,7 +233,7 @@ def replayed(answers: Sequence[Any]) -> Iterator[None]:
     finally:
         _ANSWER.reset(token)
     if left:
-        raise ValueError("the forward pass branches in another way when it is traced")
+        raise RuntimeError("the forward pass branches in another way when it is traced")
 
 
 def raw(tree: Any) -> Any:

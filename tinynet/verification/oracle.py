@@ -7,7 +7,7 @@ jit. What JAX cannot follow at all is differentiated numerically, to the resolut
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
-from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
+from tinynet.verification.execution import Hang, Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
 from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound, recorded, replayed
 from tinynet.verification.probes.lines import closeness
@@ -59,7 +59,8 @@ class JaxOracle:
     _compiled: dict[Any, Any] = field(default_factory=dict)
     _noisy: dict[Any, Any] = field(default_factory=dict)
     _asked: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
-    _met: dict[Any, bool | None] = field(default_factory=dict)
+    _taken: set[Any] = field(default_factory=set)
+    _refused: set[Any] = field(default_factory=set)
 
     @property
     def text(self) -> str:
@@ -81,28 +82,40 @@ class JaxOracle:
             pure = self.subject.pure
             assert pure is not None
             seed_generators(self.subject.library)
-            with replayed(key[1]) if self.eager else contextlib.nullcontext():
+            if self.eager:
+                fixed = {n: a for n, a in args.items() if n not in self.subject.wrt}
+                with replayed(key[-1]):
+                    self._programs[key] = self.watch.call(lambda: trace(lambda a: pure({**a, **fixed}, True), args))
+            else:
                 self._programs[key] = self.watch.call(lambda: trace(lambda a: pure(a, self.manners), args))
         return self._programs[key]
 
-    def _key(self, args: Args) -> tuple[Any, tuple[Any, ...]]:
-        """Return what a trace depends on: the shapes, and what the forward pass asks of the values."""
-        pure, shapes = self.subject.pure, shapes_of(args)
-        if not self.eager or pure is None:
-            return shapes, ()
-        place = (shapes, *(hash(a.tobytes()) for a in args.values()))
+    def _key(self, args: Args) -> tuple[Any, ...]:
+        """Return what a trace depends on: shapes; where values are asked for, these, and what is not differentiated.
+
+        Raises:
+            Exception: whatever the target raises.
+        """
+        shapes = shapes_of(args)
+        if not self.eager:
+            return (shapes,)
+        digests = {n: hashlib.blake2b(a.tobytes()).digest() for n, a in args.items()}
+        place = (shapes, tuple(digests.values()))
         if place not in self._asked:
+            pure, wrt = self.subject.pure, self.subject.wrt
+            assert pure is not None
             seed_generators(self.subject.library)
             with jax.enable_x64(True), recorded() as answers:
-                self.watch.call(lambda: pure({n: jnp.asarray(a) for n, a in args.items()}, self.manners))
+                self.watch.call(lambda: pure({n: jnp.asarray(a) if n in wrt else a for n, a in args.items()}, True))
             self._asked[place] = tuple(answers)
-        return shapes, self._asked[place]
+        fixed = tuple(d for n, d in digests.items() if n not in self.subject.wrt)
+        return shapes, fixed, self._asked[place]
 
     def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         args64 = as_float64(args)
-        key = self._key(args64)
-        if self.eager and not self._is_worth_a_trace(key, args64):
+        if self.eager and not self._is_worth_a_trace(args64):
             return self._as_it_runs(args64, dy)
+        key = self._key(args64)
         if key not in self._compiled:
             self._compiled[key] = compiled_vjp(self.program(args64), self.subject.wrt)
             self._compiled[key](args64, tuple(np.asarray(d, np.float64) for d in dy))  # compiles, which no watch counts
@@ -110,17 +123,22 @@ class JaxOracle:
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
-    def _is_worth_a_trace(self, key: Any, args: Args) -> bool:
-        """Return whether the same branches were taken before, which can be traced, by a program that is not long."""
-        if key not in self._met:
-            self._met[key] = None
+    def _is_worth_a_trace(self, args: Args) -> bool:
+        """Return whether the branches that are taken were taken before, and make a program that is not long."""
+        try:
+            key = self._key(args)
+        except (Exception, Hang):
             return False
-        if self._met[key] is None:
-            try:
-                self._met[key] = not is_long(self.program(args))
-            except Exception:
-                self._met[key] = False
-        return bool(self._met[key])
+        if key not in self._taken or key in self._refused:
+            self._taken.add(key)
+            return False
+        try:
+            worth = not is_long(self.program(args))
+        except (Exception, Hang):
+            worth = False
+        if not worth:
+            self._refused.add(key)
+        return worth
 
     def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
         """Return the same, computed with an error of up to ±unit in every operation.

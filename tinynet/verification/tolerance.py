@@ -73,6 +73,9 @@ LONG_AS_IT_RUNS = 100
 LARGE = 1 << 16
 """Beyond this many numbers in the arrays, shapes are varied on small inputs and the rest is tried at few values."""
 
+LONGER = 1 << 19
+"""Beyond this many numbers, most values are tried on shorter axes."""
+
 RULE = (
     f"|mine − exact| ≤ {K} · {{depth}}max(u · max|exact|, spread of the exact gradient when its inputs move by ±1 ulp)"
 )

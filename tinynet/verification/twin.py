@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tinynet.verification.adapters.subject import Subject, shortened, shorter
@@ -11,20 +13,19 @@ _DIVISORS = (64, 32, 16, 8, 4, 2)
 
 
 def find_twin(subject: Subject, shapes: Shapes) -> Subject | None:
-    """Return a target with its axes divided by one number, the smallest that it accepts; None where there is none.
+    """Return the target with the fewest numbers that it accepts, all axes divided by one divisor; None for none.
 
     Axes that differ in length go on to differ, and the output has the shape that follows.
     """
     lengths = {k for a in subject.args.values() for k in a.shape}
     outputs = [y.shape for y in shapes.of(subject, subject.args)]
-    found = []
+    sizes = {}
     for divisor in _DIVISORS:
-        size = sum(np.prod([shorter(k, divisor) for k in a.shape]) for a in subject.args.values())
         if len({shorter(k, divisor) for k in lengths}) == len(lengths):
-            found.append((size, divisor))
-    for _, divisor in sorted(found):
+            sizes[divisor] = sum(np.prod([shorter(k, divisor) for k in a.shape]) for a in subject.args.values())
+    for divisor in sorted(sizes, key=sizes.__getitem__):
         try:
-            twin = _divided(subject, divisor)
+            twin = _shorter(subject, divisor)
             y = shapes.of(twin, twin.args)
         except Exception:
             continue
@@ -34,7 +35,8 @@ def find_twin(subject: Subject, shapes: Shapes) -> Subject | None:
     return None
 
 
-def _divided(subject: Subject, divisor: int) -> Subject:
+def _shorter(subject: Subject, divisor: int) -> Subject:
     if subject.narrower is not None:
         return subject.narrower(divisor).judged_for(subject.wrt)
-    return subject.at({n: shortened(a, divisor) for n, a in subject.args.items()})
+    args = {n: shortened(a, divisor) for n, a in subject.args.items()}
+    return replace(subject, args=args, variants=lambda rng: [], parts=list)

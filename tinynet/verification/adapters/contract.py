@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -150,6 +150,7 @@ def layer_subject(
             if (f := vars(cls).get(n)) and cls is not Layer
         ),
         constants=numbers(layer),
+        configuration=_configuration(layer),
         reference=lambda f, args: f(rebuilt(params, "params", args), rebuilt(x, "x", args)),
     )
     if loss is None and not inside:
@@ -157,20 +158,29 @@ def layer_subject(
 
     def narrower(divisor: int) -> Subject:
         small_x, small_params, small_y = (map_leaves(lambda a: shortened(a, divisor), t) for t in (x, params, y))
-        return layer_subject(_divided(layer, divisor), small_x, small_params, loss=loss, y=small_y)
+        lengths = {k for a in subject.args.values() for k in a.shape}
+        return layer_subject(_with_sizes(layer, lengths, divisor), small_x, small_params, loss=loss, y=small_y)
 
     return replace(subject, parts=lambda: _parts(form, subject.args), narrower=narrower)
 
 
-def _divided(layer: Layer, divisor: int) -> Any:
-    """Return a layer, and those inside it, with the sizes in its fields divided.
+def _configuration(layer: Any) -> frozenset[str]:
+    """Return the fields of a frozen dataclass."""
+    if not is_dataclass(layer) or not getattr(layer, "__dataclass_params__").frozen:  # noqa: B009
+        return frozenset()
+    return frozenset(f.name for f in fields(layer))
+
+
+def _with_sizes(layer: Layer, lengths: Collection[int], divisor: int) -> Any:
+    """Return a layer, and those inside it, with the numbers in its fields that are lengths of arrays made shorter.
 
     Raises:
         TypeError, ValueError: its configuration is not in its fields, or it takes no such sizes.
     """
-    layer = layer.with_children({name: _divided(child, divisor) for name, child in layer.children().items()})
+    children = {name: _with_sizes(child, lengths, divisor) for name, child in layer.children().items()}
+    layer = layer.with_children(children)
     sizes = {f.name: getattr(layer, f.name) for f in fields(layer) if f.init}  # type: ignore[arg-type]
-    sizes = {name: shorter(k, divisor) for name, k in sizes.items() if type(k) is int}
+    sizes = {name: shorter(k, divisor) for name, k in sizes.items() if type(k) is int and k in lengths}
     return replace(layer, **sizes) if sizes else layer  # type: ignore[type-var]
 
 

@@ -110,6 +110,7 @@ class Subject:
         depth: how many layers contribute rounding.
         code: the functions that compute y and the gradients, for the lines that ran.
         constants: numbers of the configuration, for names of factors.
+        configuration: the attributes of the target that never change.
         settle: chooses among the places where gradients may be found, by exact values at a few draws.
         notes: how the target was read.
         library: "numpy", "jax" or "torch": whose arrays the target takes.
@@ -134,6 +135,7 @@ class Subject:
     depth: int = 1
     code: tuple[Callable[..., Any], ...] = ()
     constants: Mapping[str, float] = field(default_factory=dict)
+    configuration: frozenset[str] = frozenset()
     settle: Callable[[Sequence[Draw]], Subject] | None = None
     notes: tuple[str, ...] = ()
     library: str = "numpy"
@@ -177,13 +179,13 @@ def shorter(length: int, divisor: int) -> int:
 
 
 def shortened(a: Any, divisor: int) -> Any:
-    """Return the first entries of an array along each axis that `shorter` shortens; whole numbers divided likewise.
+    """Return evenly spaced entries of an array along each axis that `shorter` shortens; whole numbers divided likewise.
 
     So what counts or selects entries stays in range.
     """
     if not isinstance(a, np.ndarray):
         return a
-    kept = a[tuple(slice(shorter(k, divisor)) for k in a.shape)].copy()
+    kept = a[tuple(slice(None, None, k // shorter(k, divisor)) if k else slice(0) for k in a.shape)].copy()
     return kept // divisor if a.dtype.kind in "iu" and np.max(kept, initial=0) >= divisor else kept
 
 

@@ -39,8 +39,8 @@ class _Stretch:
 class _Branch:
     """A condition, and what runs on its two sides; None where it is whatever follows.
 
-    A side that only raises is none, nor what a loop does when it ends. `asks_self` says that the condition depends on
-    attributes of `self` alone.
+    A side that only raises is none, nor what a loop does when it ends. `asks` has the attributes of `self` where the
+    condition depends on nothing else.
     """
 
     test: _Stretch
@@ -48,7 +48,7 @@ class _Branch:
     other: _Stretch | None
     counts: tuple[bool, bool]
     on_one_line: bool
-    asks_self: bool
+    asks: frozenset[str]
 
     @property
     def line(self) -> int:
@@ -70,7 +70,7 @@ class Lines:
     """The steps that the target's own functions took, while it is traced."""
 
     def __init__(self, subject: Subject) -> None:
-        self._is_configured = subject.contract
+        self._configuration = subject.configuration
         self._files = {f.__code__.co_filename for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")}
         self._branches: dict[CodeType, list[_Branch]] = {}
         self._arcs: dict[CodeType, set[tuple[Point, Point]]] = {}
@@ -119,7 +119,7 @@ class Lines:
         found: list[tuple[str, str]] = []
         for code, branches in self._branches.items():
             for branch in branches:
-                fixed = self._is_configured and branch.asks_self
+                fixed = branch.asks and branch.asks <= self._configuration
                 if not fixed and branch.missed(self._arcs[code]):
                     text = linecache.getline(code.co_filename, branch.line).strip()
                     found.append((f"{Path(code.co_filename).name}:{branch.line}", text))
@@ -155,7 +155,7 @@ def _branches_in(source: str) -> tuple[_Branch, ...]:
 def _branch(node: ast.If | ast.While | ast.For | ast.IfExp) -> _Branch:
     if isinstance(node, ast.IfExp):
         sides = _stretch(node.body), _stretch(node.orelse)
-        return _Branch(_stretch(node.test), *sides, (True, True), True, _asks_self(node.test))
+        return _Branch(_stretch(node.test), *sides, (True, True), True, _asked_of_self(node.test))
     condition = node.iter if isinstance(node, ast.For) else node.test
     test = _stretch(condition)
     last = node.body[-1]
@@ -168,11 +168,13 @@ def _branch(node: ast.If | ast.While | ast.For | ast.IfExp) -> _Branch:
         )
     counts = not isinstance(last, ast.Raise), follows and not isinstance(last, ast.Raise)
     on_one_line = node.body[0].lineno <= test.end[0]
-    return _Branch(test, _stretch(node.body[0], last), other, counts, on_one_line, _asks_self(condition))
+    return _Branch(test, _stretch(node.body[0], last), other, counts, on_one_line, _asked_of_self(condition))
 
 
-def _asks_self(test: ast.expr) -> bool:
-    return {node.id for node in ast.walk(test) if isinstance(node, ast.Name)} == {"self"}
+def _asked_of_self(test: ast.expr) -> frozenset[str]:
+    if {node.id for node in ast.walk(test) if isinstance(node, ast.Name)} != {"self"}:
+        return frozenset()
+    return frozenset(node.attr for node in ast.walk(test) if isinstance(node, ast.Attribute))
 
 
 def _stretch(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr | None = None) -> _Stretch:
