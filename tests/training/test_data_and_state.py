@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -357,12 +358,15 @@ def test_threads_do_not_share_a_batch_whose_samples_do_not_add_up(loss: tn.Loss)
     assert_close(two.history["loss"], one.history["loss"], 1e-12)
 
 
-def test_half_precision_is_refused_and_halves_in_the_data_are_taken() -> None:
-    params = tn.Linear(3, 2).init(RNG, np.float16)
-    with pytest.raises(TypeError, match=r'params\["W"\] has dtype float16.*expected float32'):
-        fit(tn.Linear(3, 2), tn.SquaredError(), X, Y, params=params)
-    result = fit(tn.Linear(3, 2), tn.SquaredError("mean"), X.astype(np.float16), Y.astype(np.float16))
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
+def test_parameters_of_half_precision_are_refused_and_halves_in_the_data_are_taken(engine: str, half: Any) -> None:
+    net, loss, x, y = tn.Linear(3, 2), tn.SquaredError("mean"), X.astype(half), Y.astype(half)
+    with pytest.raises(TypeError, match=rf'params\["W"\] has dtype {np.dtype(half)}.*expected float32'):
+        fit(net, loss, X, Y, params=net.init(RNG, half), engine=engine)
+    result = fit(net, loss, x, y, engine=engine)
     assert {p.dtype for p in leaves(result.params)} == {np.dtype(np.float32)}
+    assert_close(result.params, fit(net, loss, x.astype("f"), y.astype("f"), engine=engine).params, 0)
 
 
 def test_numpy_integers_are_integers() -> None:

@@ -38,8 +38,9 @@ def test_the_best_constant_is_the_one_that_scipy_finds(case: str) -> None:
 
 def test_unscaled_inputs_are_named_as_a_reason_by_fit_and_by_the_estimators() -> None:
     X, y = load_breast_cancer(return_X_y=True)
-    with pytest.warns(tn.NoHeadwayWarning, match="after 10 epochs the loss is .*Scale the inputs"):
+    with pytest.warns(tn.NoHeadwayWarning, match="after 10 epochs the loss is .*Scale the inputs") as caught:
         Classifier(epochs=10, random_state=0).fit(X, y)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Classifier(epochs=10, random_state=0).fit((X - X.mean(axis=0)) / X.std(axis=0), y)

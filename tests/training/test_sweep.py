@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,17 @@ def test_a_run_that_diverges_leaves_the_others_alone(engine: Any) -> None:
     assert (one.split()[-1], other.split()[-1]) == ("epochs", "diverged")
     assert len(head) == len(one) == len(other)
     assert "<td>diverged</td>" in result._repr_html_()
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_grid_with_a_learning_rate_that_learns_nothing_is_no_reason_to_warn(engine: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = tn.sweep(
+            tn.Linear(3, 2), LOSS, X, Y, optimizer=tn.SGD(1.0), epochs=12, grid={"lr": [1e-9, 0.1]}, engine=engine
+        )
+    still, learning = (run.history["loss"][-1] for run in result.results)
+    assert learning < 0.9 * still
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])

@@ -219,6 +219,8 @@ def as_array(name: str, data: Any) -> Array:
     array = np.asarray(data)
     if array.dtype.kind == "O" and all(getattr(t, "kind", "O") in "fiub" for t in getattr(data, "dtypes", [None])):
         array = data.to_numpy(np.float64)  # a pandas frame whose columns are numbers of several kinds, or nullable
+    if array.dtype.name == "bfloat16":  # of which NumPy knows no kind; float32 holds every such number
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use numpy.asarray({name}, float)")
     if array.ndim == 0:

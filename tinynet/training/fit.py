@@ -238,7 +238,7 @@ def fit(
             run.next_epoch(row)
         history = {name: np.array(values) for name, values in run.history.items()}
         if stopped in ("epochs", "early_stopping"):
-            warn_without_headway(loss, data, history, from_start=is_new, stacklevel=2)
+            warn_without_headway(loss, data, history, from_start=is_new)
         state, params = runner.state(carry), map_leaves(np.array, runner.params(carry))
         if run.best is not None:
             params, state = run.best[1], replace(state, layers=run.best[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -22,6 +23,7 @@ from tinynet.training.batches import Samples, cast_in_memory
 from tinynet.training.engines import Carry, TrainingState, first_layers_state
 from tinynet.training.evaluation import EngineName, Metrics, evaluate, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
+from tinynet.training.headway import NoHeadwayWarning
 from tinynet.training.interruptions import DivergenceError, all_finite
 from tinynet.trees import leaves
 
@@ -88,7 +90,7 @@ def sweep(
     """Train once for each seed and each point of the grid; each run is that of `fit` with these arguments.
 
     On NumPy the runs follow each other. On JAX those whose optimizers differ only in numbers that are `traced`, such as
-    lr, run as one program, compiled once.
+    lr, run as one program, compiled once. No run warns that it made no headway: the table shows that.
 
     Args:
         optimizer: the settings that the grid does not name.
@@ -122,7 +124,9 @@ def sweep(
 def _fit(net: Layer, loss: Loss, x: Any, y: Any, *, epochs: int, **options: Any) -> FitResult:
     rows: list[Mapping[str, float]] = []
     try:
-        return fit(net, loss, x, y, epochs=epochs, callbacks=[lambda epoch: rows.append(epoch.row)], **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoHeadwayWarning)
+            return fit(net, loss, x, y, epochs=epochs, callbacks=[lambda epoch: rows.append(epoch.row)], **options)
     except DivergenceError:
         return _diverged(rows, epochs)
 
