@@ -7,6 +7,7 @@ run in their learning rates. Both are frozen dataclasses, and what a program is 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
@@ -16,6 +17,8 @@ import numpy as np
 
 from tinynet.arrays import Array
 from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.optimizers import Optimizer
 from tinynet.training.engines import is_sampled
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -160,30 +163,76 @@ class Attributes:
 
     Args:
         trees: the configurations.
+
+    Raises:
+        TypeError: one of them has no hash.
     """
 
     def __init__(self, *trees: Any) -> None:
-        self._before = [(thing, dict(vars(thing))) for tree in trees for thing in _objects(tree)]
+        for thing in (thing for tree in trees for thing in reversed(list(_objects(tree)))):
+            _check_hash(thing)
+        self._before = [
+            (thing, {name: (value, _content(value)) for name, value in vars(thing).items()})
+            for tree in trees
+            for thing in _objects(tree)
+        ]
 
     def check_unchanged(self) -> None:
         """Raise TypeError if an attribute was set since: a compiled program sets it once, while it is compiled."""
         for thing, before in self._before:
             for name, value in vars(thing).items():
-                if before.get(name, before) is not value and not _computes(type(thing), name):
+                was, content = before.get(name, (before, None))
+                if (was is not value or not _same(content, _content(value))) and not _computes(type(thing), name):
                     raise TypeError(
                         f'fit: {type(thing).__name__} set its attribute {name!r} while training; engine="jax" would '
                         "keep none of it; use init_state and update_state for what changes from batch to batch"
                     )
 
 
-def _objects(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, tuple):
-        for part in tree:
-            yield from _objects(part)
-    elif is_dataclass(tree) and not isinstance(tree, type) and hasattr(tree, "__dict__"):
+def _objects(tree: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
+    """Yield the layers, losses, optimizers and dataclasses in a tree, outer ones first."""
+    configures = isinstance(tree, (Layer, Loss, Optimizer)) or (is_dataclass(tree) and not isinstance(tree, type))
+    if id(tree) in seen:
+        return
+    if configures and hasattr(tree, "__dict__"):
         yield tree
-        for field in fields(tree):
-            yield from _objects(getattr(tree, field.name))
+        tree, seen = vars(tree), seen | {id(tree)}
+    if isinstance(tree, (tuple, list, dict)):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from _objects(part, seen)
+
+
+def _content(value: Any) -> Any:
+    """Return a copy of what an attribute holds that can change in place; None if that is nothing."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, (list, set)) else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(operator.is_, one, other))
+    return one is other if one is None else np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _check_hash(thing: Any) -> None:
+    try:
+        hash(thing)
+    except TypeError:
+        held = [f"{n} of type {type(value).__name__}" for n, value in vars(thing).items() if not _has_hash(value)]
+        found = f"its field {held[0]} has none" if type(thing).__hash__ is not None and held else "its class has none"
+        raise TypeError(
+            f'fit: {thing!r:.60} has no hash, by which engine="jax" tells compiled programs apart: {found}; use a '
+            "dataclass(frozen=True) whose fields are numbers, strings, tuples and layers"
+        ) from None
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _computes(cls: type, name: str) -> bool:
