@@ -143,6 +143,13 @@ def test_state_on_the_layer_itself_is_an_error_where_it_would_be_lost(where: str
     fit(tn.Sequential(tn.Linear(3, 2), Around(Keeping("nowhere"))), tn.SquaredError("mean"), X, Y, engine="jax")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_composite_that_would_lose_the_state_of_its_children_is_named(engine: str) -> None:
+    for net in (Around(tn.BatchNorm(3)), tn.Sequential(tn.Residual(Around(tn.Sequential(tn.BatchNorm(3)))))):
+        with pytest.raises(TypeError, match=r"Around has no init_state, but .*BatchNorm.* inside it has state"):
+            fit(net, tn.SquaredError(), X, X, engine=engine)
+
+
 @dataclass
 class Unfrozen(tn.Layer):
     def forward(self, params: Any, x: Any) -> Any:
