@@ -36,6 +36,19 @@ def test_each_run_is_that_of_fit(engine: Any) -> None:
             np.testing.assert_allclose(run.history[name], single.history[name], rtol=1e-9)
 
 
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_run_goes_on_with_fit_as_one_that_was_longer(engine: Any) -> None:
+    common: dict[str, Any] = {"optimizer": tn.SGD(0.1, 0.9), "engine": engine}
+    still = tn.Sequential(*NET.layers[:3], NET.layers[4])  # what is dropped is drawn anew
+    half, longer = (tn.sweep(still, LOSS, X, Y, seeds=[3, 4], epochs=n, **common).results for n in (2, 4))
+    for one, other in zip(half, longer, strict=True):
+        rest = tn.fit(still, LOSS, X, Y, params=one.params, state=one.state, epochs=2, **common)
+        for p, q in zip(
+            leaves((rest.params, rest.state.layers)), leaves((other.params, other.state.layers)), strict=True
+        ):
+            np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12)
+
+
 def test_a_new_learning_rate_compiles_nothing() -> None:
     net = tn.Sequential(tn.Linear(3, 4), tn.Tanh(), tn.Dropout(0.2), tn.Linear(4, 2))
     options = {"engine": "jax", "epochs": 2, "batch_size": 11}
