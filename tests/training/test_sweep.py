@@ -52,12 +52,23 @@ def test_a_run_goes_on_with_fit_as_one_that_was_longer(engine: Any) -> None:
 def test_a_new_learning_rate_compiles_nothing() -> None:
     net = tn.Sequential(tn.Linear(3, 4), tn.Tanh(), tn.Dropout(0.2), tn.Linear(4, 2))
     options = {"engine": "jax", "epochs": 2, "batch_size": 11}
-    for optimizer in (tn.SGD(0.1, 0.9), tn.AdamW(tn.ExponentialDecay(0.1, 0.5, 3)), tn.WeightDecay(tn.SGD(0.1), 0.1)):
+    of = lambda a, b: (  # noqa: E731
+        tn.SGD(a, b),
+        tn.AdamW(tn.ExponentialDecay(a, b, 3)),
+        tn.WeightDecay(tn.SGD(a), b),
+        tn.AverageWeights(tn.Nesterov(a, b), b),
+        tn.ReduceOnPlateau(
+            tn.Groups({"0.*": tn.ClipByGlobalNorm(tn.SGD(a), b), "*": tn.AdamW(a, weight_decay=b)}), "loss", b
+        ),
+    )
+    for optimizer in of(0.1, 0.9):
         tn.fit(net, LOSS, X, Y, optimizer=optimizer, **options)
     compiled = Program.scan_rows._cache_size()  # type: ignore[attr-defined]
-    for optimizer in (tn.SGD(0.2, 0.8), tn.AdamW(tn.ExponentialDecay(0.2, 0.6, 3)), tn.WeightDecay(tn.SGD(0.2), 0.3)):
+    for optimizer in of(0.2, 0.6):
         one, other = (tn.fit(net, LOSS, X, Y, optimizer=optimizer, **options | {"engine": e}) for e in ("numpy", "jax"))
-        for p, q in zip(leaves(one.params), leaves(other.params), strict=True):
+        for p, q in zip(
+            leaves((one.params, one.state.optimizer)), leaves((other.params, other.state.optimizer)), strict=True
+        ):
             np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12)
     assert Program.scan_rows._cache_size() == compiled  # type: ignore[attr-defined]
 

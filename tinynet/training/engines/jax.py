@@ -310,7 +310,7 @@ class Program:
 
 def stacked(trees: Sequence[Any]) -> Any:
     """Return one tree of the arrays of several, stacked along a new first axis."""
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
+    return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *trees)  # NumPy compiles nothing for that
 
 
 @contextmanager
