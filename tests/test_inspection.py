@@ -351,7 +351,7 @@ def test_multiply_adds_of_attention_and_recurrent_layers_are_counted():
     """n = 8, t = 5: four projections t n², and Q Kᵀ and A V, t² n each; of the GRU three gates at each of 5 times."""
     attention = tn.summary(tn.MultiHeadAttention(8, 2), np.zeros((1, 5, 8)))
     assert attention.multiply_adds == 4 * 5 * 64 + 2 * 25 * 8
-    assert tn.summary(tn.GRU(6, 4), np.zeros((2, 5, 6))).multiply_adds == 5 * 3 * 4 * (6 + 4)
+    assert tn.summary(tn.GRU(6, 4), np.zeros((2, 5, 6), np.float32)).multiply_adds == 5 * 3 * 4 * (6 + 4)
 
 
 def test_bad_input_is_named():

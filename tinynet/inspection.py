@@ -163,7 +163,8 @@ class _Counting(np.ndarray):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
             options["out"] = tuple(map(np.asarray, options["out"]))
-        result = getattr(ufunc, method)(*map(np.asarray, inputs), **options)
+        plain = (np.asarray(a) if isinstance(a, np.ndarray) else a for a in inputs)  # a number does not widen the rest
+        result = getattr(ufunc, method)(*plain, **options)
         if ufunc is np.matmul:
             self.counts.append(np.size(result) * inputs[0].shape[-1])
         return _counting(result, self.counts) if isinstance(result, np.ndarray) else result

@@ -222,8 +222,9 @@ def _check_hash(thing: Any) -> None:
         held = [f"{n} of type {type(value).__name__}" for n, value in vars(thing).items() if not _has_hash(value)]
         found = f"its field {held[0]} has none" if type(thing).__hash__ is not None and held else "its class has none"
         raise TypeError(
-            f'fit: {thing!r:.60} has no hash, by which engine="jax" tells compiled programs apart: {found}; use a '
-            "dataclass(frozen=True) whose fields are numbers, strings, tuples and layers"
+            f'fit: {type(thing).__name__} has no hash, by which engine="jax" tells compiled programs apart: {found}; '
+            "use a dataclass(frozen=True) whose fields are numbers, strings, tuples and layers; arrays are for init "
+            "and init_state"
         ) from None
 
 
