@@ -22,7 +22,7 @@ class Layer(ABC):
     passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
 
     Randomness and mode. A network is a pure function, and `net` itself is the network that evaluates. `net.sample(rng)`
-    is the network of one training step: the same layers, each with its random numbers drawn. So
+    is the network of one training step: the same layers, each with its random numbers and arrays drawn. So
 
         value_and_grads(net.sample(rng), loss, params, x, y)
 

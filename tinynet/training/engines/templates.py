@@ -1,7 +1,8 @@
 """Templates: configurations with numbers left out, so that one compiled program serves all that differ in them only.
 
-Networks that `sample` draws differ from batch to batch, in the seeds of their masks say; optimizers differ from run to
-run in their learning rates. Both are frozen dataclasses, and what a program is compiled for is a template of them.
+Networks that `sample` draws differ from batch to batch, in the seeds of their masks or in arrays of noise; optimizers
+differ from run to run in their learning rates. Both are frozen dataclasses, and what a program is compiled for is a
+template of them.
 """
 
 from __future__ import annotations
@@ -118,10 +119,13 @@ class SampledNetworks:
             self._varying.append(set())
         i = self._index[structure]
         first = self._first[i][1]
-        self._varying[i] |= {path for path, number in numbers.items() if number != first[path]}
+        self._varying[i] |= {path for path, number in numbers.items() if _varies(number, first[path])}
         return i, numbers
 
     def _column(self, numbers: list[Any]) -> Array:
+        if isinstance(numbers[0], np.ndarray):
+            arrays = np.stack(numbers)
+            return arrays.astype(self.dtype) if arrays.dtype.kind == "f" else arrays
         whole = all(isinstance(number, (int, np.integer)) for number in numbers)
         return np.array(numbers, (np.uint32 if min(numbers) >= 0 else np.int32) if whole else self.dtype)
 
@@ -133,6 +137,9 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
     if isinstance(sampled, (int, float, np.integer, np.floating)) and not isinstance(sampled, bool):
         numbers[path] = sampled
         return "number"
+    if isinstance(sampled, np.ndarray):
+        numbers[path] = sampled
+        return sampled.dtype.str, sampled.shape
     if isinstance(sampled, tuple):
         parts = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
         return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, parts, strict=True)))
@@ -143,6 +150,11 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
             _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
         )
     return sampled
+
+
+def _varies(number: Any, first: Any) -> bool:
+    """Return whether a number may differ from batch to batch; an array, which has no hash, always may."""
+    return isinstance(number, np.ndarray) or bool(number != first)
 
 
 def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
