@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -19,7 +19,7 @@ from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
 from tinynet.layers import Layer, Linear, MultiHeadAttention, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
-from tinynet.layers.stand_in import StandIn
+from tinynet.layers.stand_in import StandIn, with_watched_children
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
@@ -180,7 +180,7 @@ class _Watched(StandIn):
     """Writes the row of a layer when it runs; what was seen before it, as in its children, is not counted again."""
 
     def __init__(self, layer: Layer, path: str, rows: list[SummaryRow], seen: set[int]) -> None:
-        super().__init__(_with_children(layer, path, lambda child, at: _Watched(child, at, rows, seen)))
+        super().__init__(with_watched_children(layer, path, lambda child, at: _Watched(child, at, rows, seen)))
         self._given, self._path, self._rows, self._seen = layer, path, rows, seen
 
     def forward(self, params: Params, x: Any, *, state: State = None) -> tuple[Any, Any]:
@@ -193,12 +193,6 @@ class _Watched(StandIn):
         if own or counts or len(self._rows) == before:
             self._rows.append(SummaryRow(self._path, self._given, leaves(y)[0].shape[1:], own, sum(counts)))
         return y, cache
-
-
-def _with_children(layer: Layer, path: str, watch: Callable[[Layer, str], Layer]) -> Layer:
-    """Return the layer at `path` with a watch in the place of each child."""
-    children = {name: watch(child, f"{path}.{name}".strip(".")) for name, child in layer.children().items()}
-    return layer.with_children(children) if children else layer
 
 
 def _address(p: Array) -> int:
@@ -367,7 +361,7 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
     names, values, caches, inside = _names(chain), [x], [], list[list[_Note]]()
     for path, (layer, layer_params), layer_state in zip(_paths(net), chain, states_of(net, state), strict=True):
         inside.append([])
-        watched = _with_children(layer, path, lambda child, at: _Noted(child, at, inside[-1]))
+        watched = with_watched_children(layer, path, lambda child, at: _Noted(child, at, inside[-1]))
         value, cache = forward_with_state(watched, layer_params, values[-1], layer_state)
         values.append(value)
         caches.append((watched, cache))
@@ -422,7 +416,7 @@ class _Noted(StandIn):
     """Notes each call of a layer; a chain, whose output is that of its last layer, has no note of its own."""
 
     def __init__(self, layer: Layer, path: str, notes: list[_Note]) -> None:
-        super().__init__(_with_children(layer, path, lambda child, at: _Noted(child, at, notes)))
+        super().__init__(with_watched_children(layer, path, lambda child, at: _Noted(child, at, notes)))
         self._given, self._path, self._notes = layer, path, notes
 
     def forward(self, params: Params, x: Any, *, state: State = None) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinynet.arrays import Cache, Params, State
@@ -39,3 +40,9 @@ class StandIn(Layer):
 
     def __deepcopy__(self, memo: Any) -> StandIn:
         return self
+
+
+def with_watched_children(layer: Layer, path: str, watch: Callable[[Layer, str], Layer]) -> Layer:
+    """Return the layer, which is at `path` in a network, with a watch in the place of each child."""
+    children = {name: watch(child, f"{path}.{name}".strip(".")) for name, child in layer.children().items()}
+    return layer.with_children(children) if children else layer

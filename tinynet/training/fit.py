@@ -24,7 +24,6 @@ from tinynet.losses import Loss
 from tinynet.training.arguments import (
     check_arguments,
     check_calls,
-    check_fits,
     check_joins,
     check_watching,
     first_dtype,
@@ -56,6 +55,7 @@ from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
 from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.training.settings import chained, settings_of, versions
+from tinynet.training.trial import check_fits
 from tinynet.trees import leaves, map_leaves
 
 

@@ -18,13 +18,14 @@ from tinynet.inspection import html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
-from tinynet.training.arguments import check_fits, first_dtype, initial_params, source, split_off
+from tinynet.training.arguments import first_dtype, initial_params, source, split_off
 from tinynet.training.batches import Samples, cast_in_memory
 from tinynet.training.engines import Carry, TrainingState, first_layers_state
 from tinynet.training.evaluation import EngineName, Metrics, evaluate, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
 from tinynet.training.headway import NoHeadwayWarning
 from tinynet.training.interruptions import DivergenceError, all_finite
+from tinynet.training.trial import check_fits
 from tinynet.trees import leaves
 
 

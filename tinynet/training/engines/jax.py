@@ -76,9 +76,16 @@ class JaxEngine:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Use the precision of the parameters."""
+        """Use the precision of the parameters; say what to do where a program cannot be compiled."""
         with precision(self.dtype):
-            yield
+            try:
+                yield
+            except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+                error.add_note(
+                    'engine="jax" compiles layers and losses: take functions from tinynet.namespace(x) where it says '
+                    'numpy now, `where` for an `if` on values, and no float() or int() of an array; or engine="numpy"'
+                )
+                raise
 
     def start(self, params: Params, state: TrainingState | None = None) -> Carry:
         self._attributes  # noqa: B018
