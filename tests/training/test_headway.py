@@ -21,6 +21,8 @@ TARGETS = {
     "squared error": (tn.SquaredError("mean"), RNG.normal(size=(40, 2)) + 3, 2),
     "softmax, one-hot": (tn.SoftmaxCrossEntropy("mean"), np.eye(3)[LABELS], 3),
     "softmax, classes": (tn.SoftmaxCrossEntropy("sum"), LABELS, 3),
+    "softmax, some ignored": (tn.SoftmaxCrossEntropy("mean", ignore_index=-1), np.where(LABELS, LABELS, -1), 3),
+    "softmax, a class ignored": (tn.SoftmaxCrossEntropy("mean", ignore_index=0), LABELS, 3),
     "binary": (tn.BinaryCrossEntropy("mean"), (RNG.random((40, 2)) < [0.2, 0.7]).astype(float), 2),
 }
 

@@ -69,10 +69,14 @@ def best_constant(loss: Loss, data: Samples | Stream) -> float | None:
         elif type(loss) is BinaryCrossEntropy:
             p = np.clip(y.mean(axis=0), 1e-12, 1 - 1e-12)
             constant = np.log(p / (1 - p))
-        elif type(loss) is SoftmaxCrossEntropy and loss.ignore_index is None and not loss.label_smoothing:
-            shares = (
-                np.bincount(y.reshape(-1)) / y.size if y.dtype.kind in "iu" else y.mean(axis=tuple(range(y.ndim - 1)))
-            )
+        elif type(loss) is SoftmaxCrossEntropy and not loss.label_smoothing:
+            if y.dtype.kind in "iu":
+                counted = y[y != loss.ignore_index]
+                if not counted.size:
+                    return None
+                shares = np.bincount(counted) / counted.size
+            else:
+                shares = y.mean(axis=tuple(range(y.ndim - 1)))
             constant = np.log(np.maximum(shares, 1e-12))
         else:
             return None
