@@ -153,6 +153,17 @@ def test_layers_deep_in_the_fields_are_children_too_and_their_params_those_of_th
     assert tn.verify(sampled, inputs=(4, 3), params=params, name_seconds=0).ok
 
 
+def test_a_wrong_child_is_named_by_its_place():
+    class Doubled(tn.Linear):
+        def backward(self, params, a, dz):
+            return dz @ params["W"], {"W": 2 * dz.T @ a, "b": dz.sum(axis=0)}
+
+    wrong = Ways({"a": [tn.Linear(3, 3), tn.Tanh()], "b": [tn.Tanh(), Doubled(3, 3)]})
+    report = tn.verify(wrong, inputs=(4, 3), probes=("rectangular",), name_seconds=0)
+    assert report.verdict == "FAIL"
+    assert "ways.b.1: " in str(report)
+
+
 @pytest.mark.parametrize("engine", ["numpy", "jax"])
 def test_a_composite_that_is_no_dataclass_drops_what_its_children_drop_in_training(engine):
     rng = np.random.default_rng(0)
