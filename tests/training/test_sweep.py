@@ -49,6 +49,18 @@ def test_a_run_goes_on_with_fit_as_one_that_was_longer(engine: Any) -> None:
             np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_settings_of_optimizers_inside_others_are_swept_by_their_paths(engine: Any) -> None:
+    optimizer = tn.ClipByGlobalNorm(tn.Groups({"0.*": tn.SGD(0.1), "*": tn.Adam(0.1)}), 1.0)
+    grid = {"optimizer.groups.1.1.lr": [0.01, 0.05], "max_norm": [0.5]}
+    result = tn.sweep(NET, LOSS, X, Y, optimizer=optimizer, epochs=2, grid=grid, engine=engine)
+    for lr, settings, run in zip((0.01, 0.05), result.settings, result.results, strict=True):
+        assert settings == {"seed": 0, "optimizer.groups.1.1.lr": lr, "max_norm": 0.5}
+        single = tn.ClipByGlobalNorm(tn.Groups({"0.*": tn.SGD(0.1), "*": tn.Adam(lr)}), 0.5)
+        expected = tn.fit(NET, LOSS, X, Y, optimizer=single, epochs=2)
+        np.testing.assert_allclose(run.history["loss"], expected.history["loss"], rtol=1e-9)
+
+
 def test_a_new_learning_rate_compiles_nothing() -> None:
     net = tn.Sequential(tn.Linear(3, 4), tn.Tanh(), tn.Dropout(0.2), tn.Linear(4, 2))
     options = {"engine": "jax", "epochs": 2, "batch_size": 11}
@@ -124,7 +136,11 @@ def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: A
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grid": {"beta": [1]}}, "grid has 'beta', which is no setting of SGD"),
+        ({"grid": {"beta": [1]}}, r"grid has 'beta', which is no setting of SGD.*expected one of \['lr', 'momentum'\]"),
+        (
+            {"grid": {"lr": [1]}, "optimizer": tn.Accumulate(tn.SGD(1.0), 2)},
+            r"expected one of \['optimizer', 'optimizer.lr', .*'every'",
+        ),
         ({"seeds": []}, "leave no run"),
         ({"seeds": [-1]}, "seeds is -1"),
         ({"optimizer": 3}, "optimizer is int"),
