@@ -179,8 +179,13 @@ class NoisyWeights(tn.Layer):
         return dy @ W, {"W": dW if self.mask is None else dW * self.mask}
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_arrays_that_a_layer_draws_are_those_of_the_numpy_engine(dtype: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "held"), [(np.float64, 2**26), (np.float32, 2**26), (np.float64, 1000), (np.float64, 1)]
+)
+def test_arrays_that_a_layer_draws_are_those_of_the_numpy_engine(
+    dtype: Any, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinynet.training.engines.templates.SampledNetworks._BYTES", held)
     net = tn.Sequential(NoisyWeights(5, 4), tn.Tanh(), NoisyWeights(4, 2))
     one, other = both(*data(dtype), net=net, optimizer=tn.SGD(0.05), epochs=5)
     assert_equal(one, other, 1e-13 if dtype == np.float64 else FLOAT32_BOUND)

@@ -72,6 +72,8 @@ class SampledNetworks:
     """
 
     _MOST = 64
+    _BYTES = 64 * 2**20
+    """Of arrays that are drawn, so many are held at a time."""
 
     def __init__(self, net: Layer, dtype: Any) -> None:
         self.net, self.dtype = net, dtype
@@ -87,6 +89,11 @@ class SampledNetworks:
         """Return them; a program is compiled for these."""
         paths = (tuple(sorted(varying, key=str)) for varying in self._varying)
         return tuple(Template.without(net, where) for (net, _), where in zip(self._first, paths, strict=True))
+
+    def at_once(self, batches: int, runs: int = 1) -> int:
+        """Return for how many of the batches to draw at a time: all, unless large arrays are drawn."""
+        size = sum(a.nbytes for _, numbers in self._first for a in numbers.values() if isinstance(a, np.ndarray)) * runs
+        return max(1, min(batches, self._BYTES // size)) if size else batches
 
     def draw(self, rng: np.random.Generator, n: int) -> Draws:
         """Sample the networks of `n` batches."""
