@@ -17,9 +17,10 @@ from tinynet.trees import leaves
 class Layer(ABC):
     """A function y = f(params, x) and its vector-Jacobian product.
 
-    Subclasses are frozen dataclasses: their fields are the configuration, never arrays. Parameters go in as a dict of
-    arrays and gradients come out as one; what `backward` needs of the forward pass travels in `cache`. So two forward
-    passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
+    Subclasses are frozen dataclasses: their fields are the configuration, and no arrays but those that `sample` draws.
+    Parameters go in as a dict of arrays and gradients come out as one; what `backward` needs of the forward pass
+    travels in `cache`. So two forward passes cannot be confused, and the same text runs under NumPy, `jax.jit` and
+    `jax.grad`.
 
     Randomness and mode. A network is a pure function, and `net` itself is the network that evaluates. `net.sample(rng)`
     is the network of one training step: the same layers, each with its random numbers and arrays drawn. So
