@@ -290,7 +290,11 @@ def test_integer_targets_of_a_sequence_equal_one_hot_ones(engine: str) -> None:
         ([[1.0, 2.0], [3.0]], Y[:2], "fit: x is list, of which NumPy makes no array: .* inhomogeneous"),
         (X[:2], np.array(["a", "b"]), r"fit: y has dtype <U1.*use numpy.unique\(y, return_inverse=True\)\[1\]"),
         (X[:2], np.array(["a", 1], object), r"fit: y has dtype object.*use numpy.unique\(y, return_inverse=True\)"),
-        (X[:2], np.array([0.0, 1.0]), r"y has dtype float64; expected integers of shape \(2,\); use y.astype\(int\)"),
+        (
+            X[:2],
+            np.array([0.0, 1.0]),
+            r"y has shape \(2,\); expected \(2, 2\), that of y_hat; for classes use y.astype\(int\)",
+        ),
     ],
     ids=["ragged", "texts", "objects", "classes as floats"],
 )
