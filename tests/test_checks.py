@@ -32,6 +32,8 @@ def test_what_is_not_floating_is_named():
         check_floating("owner", "x", np.zeros(3, int))
     with pytest.raises(TypeError, match=r"owner: y has dtype int32"):
         check_same_shape("owner", "y", np.zeros(3, np.int32), (3,), "z")
+    with pytest.raises(TypeError, match=r"owner: x has dtype bfloat16, of which NumPy has no arithmetic; use x.astype"):
+        check_floating("owner", "x", np.zeros(3, jnp.bfloat16))
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 4), (3, 0)])

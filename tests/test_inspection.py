@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 import pytest
 
@@ -121,6 +122,69 @@ def test_a_layer_with_state_is_traced_as_it_evaluates_and_as_it_trains():
     np.testing.assert_allclose(evaluated["z2"], (z1 - of_batch_norm["mean"]) / np.sqrt(of_batch_norm["var"] + 1e-5))
     with pytest.raises(ValueError, match="forward has no state; hand it over as state="):
         tn.trace(net, tn.SquaredError(), params, x, y)
+
+
+@dataclass(frozen=True)
+class Gate(tn.Layer):
+    """y = f(x) ⊗ g(x), a composite of a user's own."""
+
+    f: tn.Layer
+    ways: tuple[tn.Layer, ...]
+
+    def forward(self, params, x):
+        a, of_f = self.f.forward(params["f"], x)
+        b, of_g = self.ways[0].forward(params["ways"][0], x)
+        return a * b, (a, of_f, b, of_g)
+
+    def backward(self, params, cache, dy):
+        a, of_f, b, of_g = cache
+        dx, df = self.f.backward(params["f"], of_f, dy * b)
+        dx_g, dg = self.ways[0].backward(params["ways"][0], of_g, dy * a)
+        return dx + dx_g, {"f": df, "ways": (dg,)}
+
+
+def test_the_layers_inside_composites_have_their_outputs_and_errors():
+    chain = tn.Sequential(tn.Linear(3, 3), tn.Tanh())
+    net = tn.Sequential(tn.Linear(2, 3), tn.Sequential(Gate(chain, (tn.Residual(tn.Linear(3, 3)),))), tn.Tanh())
+    rng = np.random.default_rng(0)
+    params, x, y = net.init(rng, np.float64), *rng.normal(size=(2, 5, 3))
+    trace = tn.trace(net, tn.SquaredError(), params, x[:, :2], y)
+    inside = [q for q in trace if q.rule == "inside"]
+    forward = ["y[1.0.f.0]", "y[1.0.f.1]", "y[1.0.ways.0.f]", "y[1.0.ways.0]"]
+    assert [q.name for q in inside] == [*forward, *(f"∂E/∂{name}" for name in reversed(forward))]
+    assert [str(q.factors) for q in inside[:4]] == ["('z1',)", "('y[1.0.f.0]',)", "('z1',)", "('z1',)"]
+    assert "y[1.0.f.1] = Tanh(y[1.0.f.0])" in str(trace)
+    own = params[1][0]
+
+    def E(nudges):
+        tanh = jax.numpy.tanh
+        z1 = x[:, :2] @ params[0]["W"].T + params[0]["b"]
+        u = z1 @ own["f"][0]["W"].T + own["f"][0]["b"] + nudges[0]
+        v = z1 @ own["ways"][0]["W"].T + own["ways"][0]["b"] + nudges[2]
+        values = u, tanh(u) + nudges[1], v, z1 + v + nudges[3]
+        return ((tanh(values[1] * values[3]) - y) ** 2).sum() / 2, values
+
+    with jax.enable_x64(True):
+        errors, values = jax.grad(E, has_aux=True)([np.zeros((5, 3))] * 4)
+    for name, value, error in zip(forward, values, errors, strict=True):
+        np.testing.assert_allclose(trace[name], value, rtol=1e-12)
+        np.testing.assert_allclose(trace[f"dE/d{name}"], error, rtol=1e-12)
+
+
+def test_a_layer_that_is_called_twice_has_two_outputs_and_attention_inside_another_its_weights():
+    rng = np.random.default_rng(0)
+    shared, pair = tn.Shared(tn.Linear(3, 3)), tuple(rng.normal(size=(2, 4, 3)))
+    params = shared.init(rng, np.float64)
+    trace = tn.trace(shared, tn.InfoNCE(), params, pair, None)
+    for name, x in zip(("y[f]", "y[f]′"), pair, strict=True):
+        np.testing.assert_array_equal(trace[name], x @ params["W"].T + params["b"])
+        assert trace[f"∂E/∂{name}"].shape == (4, 3)
+    attention, x = tn.MultiHeadAttention(4, 2), rng.normal(size=(3, 5, 4))
+    params = attention.init(rng, np.float64)
+    net = tn.Sequential(tn.Residual(attention))
+    inside = tn.trace(net, tn.SquaredError(), (params,), x, x)
+    alone = tn.trace(attention, tn.SquaredError(), params, x, x)
+    np.testing.assert_array_equal(inside["P[0.f]"], alone["P1"])
 
 
 @dataclass(frozen=True)
@@ -287,7 +351,7 @@ def test_multiply_adds_of_attention_and_recurrent_layers_are_counted():
     """n = 8, t = 5: four projections t n², and Q Kᵀ and A V, t² n each; of the GRU three gates at each of 5 times."""
     attention = tn.summary(tn.MultiHeadAttention(8, 2), np.zeros((1, 5, 8)))
     assert attention.multiply_adds == 4 * 5 * 64 + 2 * 25 * 8
-    assert tn.summary(tn.GRU(6, 4), np.zeros((2, 5, 6))).multiply_adds == 5 * 3 * 4 * (6 + 4)
+    assert tn.summary(tn.GRU(6, 4), np.zeros((2, 5, 6), np.float32)).multiply_adds == 5 * 3 * 4 * (6 + 4)
 
 
 def test_bad_input_is_named():

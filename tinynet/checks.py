@@ -13,9 +13,14 @@ from tinynet.arrays import Array, Params, describe, has_values, is_array, is_flo
 
 
 def check_floating(owner: object, name: str, x: Array) -> None:
-    """Raise TypeError unless `x` is an array of floating-point numbers."""
+    """Raise TypeError unless `x` is an array of floating-point numbers, which in NumPy are not those of bfloat16."""
     if is_floating(x):
-        return
+        if x.dtype.kind == "f" or not has_values(x):
+            return
+        raise TypeError(
+            f"{owner}: {name} has dtype {x.dtype}, of which NumPy has no arithmetic; use {name}.astype(numpy.float32), "
+            f"or jax.numpy.asarray({name})"
+        )
     if not is_array(x):
         raise TypeError(f"{owner}: {name} is {describe(x)}; expected an array; use numpy.asarray({name}, float)")
     raise TypeError(f"{owner}: {name} has dtype {x.dtype}; expected floating point; use {name}.astype(float)")

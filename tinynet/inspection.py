@@ -19,11 +19,12 @@ from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
 from tinynet.layers import Layer, Linear, MultiHeadAttention, Sequential, Sigmoid
 from tinynet.layers.layer import forward_with_state
+from tinynet.layers.stand_in import StandIn, with_watched_children
 from tinynet.losses import Loss, SquaredError
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_ASCII = {"delta": "δ", "dE/da": "∂E/∂a", "f'": "f′"}
+_ASCII = {"delta": "δ", "dE/da": "∂E/∂a", "dE/dy": "∂E/∂y", "f'": "f′"}
 
 
 # Text for any terminal
@@ -147,7 +148,7 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
-    forward_with_state(_watched(net, "", rows, set()), params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
+    _Watched(net, "", rows, set()).forward(params, map_leaves(lambda a: a[:1], x), state=net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
 
 
@@ -162,7 +163,8 @@ class _Counting(np.ndarray):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if "out" in options:
             options["out"] = tuple(map(np.asarray, options["out"]))
-        result = getattr(ufunc, method)(*map(np.asarray, inputs), **options)
+        plain = (np.asarray(a) if isinstance(a, np.ndarray) else a for a in inputs)  # a number does not widen the rest
+        result = getattr(ufunc, method)(*plain, **options)
         if ufunc is np.matmul:
             self.counts.append(np.size(result) * inputs[0].shape[-1])
         return _counting(result, self.counts) if isinstance(result, np.ndarray) else result
@@ -174,36 +176,23 @@ def _counting(a: Array, counts: list[int]) -> Array:
     return view
 
 
-@dataclass(frozen=True)
-class _Watched(Layer):
-    """A layer that writes its row when it runs; what was seen before it, as in its children, is not counted again."""
+class _Watched(StandIn):
+    """Writes the row of a layer when it runs; what was seen before it, as in its children, is not counted again."""
 
-    inner: Layer
-    given: Layer
-    path: str
-    rows: list[SummaryRow]
-    seen: set[int]
+    def __init__(self, layer: Layer, path: str, rows: list[SummaryRow], seen: set[int]) -> None:
+        super().__init__(with_watched_children(layer, path, lambda child, at: _Watched(child, at, rows, seen)))
+        self._given, self._path, self._rows, self._seen = layer, path, rows, seen
 
-    def forward(self, params: Params, x: Array, *, state: Any = None) -> tuple[Array, Any]:
-        before, counts = len(self.rows), list[int]()
+    def forward(self, params: Params, x: Any, *, state: State = None) -> tuple[Any, Any]:
+        before, counts = len(self._rows), list[int]()
         counted = map_leaves(lambda p: _counting(p, counts), params)
-        y, cache = forward_with_state(self.inner, counted, map_leaves(np.asarray, x), state)
-        new = {_address(p): p.size for p in leaves(params) if _address(p) not in self.seen}
-        self.seen.update(new)
+        y, cache = super().forward(counted, map_leaves(np.asarray, x), state=state)
+        new = {_address(p): p.size for p in leaves(params) if _address(p) not in self._seen}
+        self._seen.update(new)
         own = sum(new.values())
-        if own or counts or len(self.rows) == before:
-            self.rows.append(SummaryRow(self.path, self.given, leaves(y)[0].shape[1:], own, sum(counts)))
+        if own or counts or len(self._rows) == before:
+            self._rows.append(SummaryRow(self._path, self._given, leaves(y)[0].shape[1:], own, sum(counts)))
         return y, cache
-
-    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Array, Params]:
-        return self.inner.backward(params, cache, dy)
-
-
-def _watched(layer: Layer, path: str, rows: list[SummaryRow], seen: set[int]) -> Layer:
-    children = {
-        name: _watched(part, f"{path}.{name}".strip("."), rows, seen) for name, part in layer.children().items()
-    }
-    return _Watched(layer.with_children(children) if children else layer, layer, path, rows, seen)
 
 
 def _address(p: Array) -> int:
@@ -260,7 +249,7 @@ class Quantity:
         value: the array, one row per sample; dW and db are summed over the samples.
         layer: which layer computed it, counted from 0 in the chain; −1 for the input and the loss.
         rule: how an entry follows from those of the factors: "input", "affine", "entrywise", "layer", "loss",
-            "residual", "transposed", "product", "outer" or "sum".
+            "residual", "transposed", "product", "outer" or "sum"; or "inside", of a layer that is part of another.
         factors: the names of what it is computed from.
     """
 
@@ -287,7 +276,8 @@ class Trace:
         quantities: in the order of their computation.
         parameters: W1, b1, … by name.
         slopes: f′(z1), … of each layer that is a function of each entry.
-        attention: P1, … of each MultiHeadAttention (m, heads, t, t): how much each place takes from each.
+        attention: P1, … of each MultiHeadAttention (m, heads, t, t): how much each place takes from each; P[2.f.1] of
+            one inside another layer.
         net, loss, params, x, y, state: what was traced.
     """
 
@@ -355,7 +345,8 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
 
     A layer with parameters opens a level l: its output is z^l, ∂E/∂z^l is δ^l, and its gradients are dW^l, db^l (or
     d + whatever its parameters are called). The output of a layer without parameters is a^l, of a second one a^l′. The
-    input is a⁰.
+    input is a⁰. What a layer inside another returns is y[2.f.1], the path being that of `summary`, and the error there
+    ∂E/∂y[2.f.1]; where such a layer is called more than once, y[f]′ is the second.
 
     Shapes:
         x (m, …), y of the shape of the network's output; every value keeps the batch's rows. `state` is that of a
@@ -367,11 +358,13 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
     check_instance("trace", "net", net, Layer)
     check_instance("trace", "loss", loss, Loss)
     chain = chain_of(net, params)
-    names, values, caches = _names(chain), [x], []
-    for (layer, layer_params), layer_state in zip(chain, states_of(net, state), strict=True):
-        value, cache = forward_with_state(layer, layer_params, values[-1], layer_state)
+    names, values, caches, inside = _names(chain), [x], [], list[list[_Note]]()
+    for path, (layer, layer_params), layer_state in zip(_paths(net), chain, states_of(net, state), strict=True):
+        inside.append([])
+        watched = with_watched_children(layer, path, lambda child, at: _Noted(child, at, inside[-1]))
+        value, cache = forward_with_state(watched, layer_params, values[-1], layer_state)
         values.append(value)
-        caches.append(cache)
+        caches.append((watched, cache))
     E, residual = loss.forward(values[-1], y)
     error = loss.backward(residual)
     left, factors = error_name(names[-1]), (names[-1], "y")
@@ -379,26 +372,89 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
         Quantity("E", _loss_equation(loss), E, -1, "loss", factors),
         Quantity(left, _first_error_equation(loss, names[-1]), error, -1, "residual", factors),
     ]
-    parameters, slopes, attention, kinds = {}, {}, {}, {}
+    parameters, slopes, attention = {}, {}, dict[str, Array]()
+    outputs = dict[int, list[Quantity]]()
     for i in reversed(range(len(chain))):
         layer, layer_params = chain[i]
+        watched, cache = caches[i]
         output, source, above = names[i + 1], names[i], error
-        error, dparams = layer.backward(layer_params, caches[i], above)
-        slope = _slope(layer, layer_params, caches[i], above, error)
-        kinds[i] = kind = "affine" if isinstance(layer, Linear) else "layer" if slope is None else "entrywise"
+        error, dparams = watched.backward(layer_params, cache, above)
+        outputs[i], errors = _inside(inside[i], {id(values[i]): source}, i)
+        steps += errors
+        attention |= {f"P{n.name[1:]}": n.cache[4] for n in inside[i] if isinstance(n.layer, MultiHeadAttention)}
+        slope = _slope(watched, layer_params, cache, above, error)
+        kind = "affine" if isinstance(layer, Linear) else "layer" if slope is None else "entrywise"
+        outputs[i].append(_output(layer, kind, values[i + 1], output, source, i))
         for (path, p), dp in zip(leaves_with_paths(layer_params), leaves(dparams), strict=True):
             name = parameter_name(path, output)
             parameters[name] = p
             steps.append(_gradient(kind, name, dp, output, source, i))
         if isinstance(layer, MultiHeadAttention):
-            attention[f"P{output[1:]}"] = caches[i][4]
+            attention[f"P{output[1:]}"] = cache[4]
         if i > 0:
             if slope is not None:
                 slopes[f"f′({source})"] = slope
             steps.append(_passed_error(layer, kind, error, output, source, i))
-    inputs = [Quantity("a0", f"{superscript('a0')} = x", x, -1, "input")]
-    outputs = [_output(chain[i][0], kinds[i], values[i + 1], names[i + 1], names[i], i) for i in range(len(chain))]
-    return Trace((*inputs, *outputs, *steps), parameters, slopes, attention, net, loss, params, x, y, state)
+    forward = [Quantity("a0", f"{superscript('a0')} = x", x, -1, "input")]
+    forward += [q for i in range(len(chain)) for q in outputs[i]]
+    return Trace((*forward, *steps), parameters, slopes, attention, net, loss, params, x, y, state)
+
+
+@dataclass
+class _Note:
+    """One call of a layer inside another: what went in and came out, and the error there once it has come back."""
+
+    name: str
+    layer: Layer
+    x: Any
+    y: Any
+    cache: Any
+    dy: Any = None
+
+
+class _Noted(StandIn):
+    """Notes each call of a layer; a chain, whose output is that of its last layer, has no note of its own."""
+
+    def __init__(self, layer: Layer, path: str, notes: list[_Note]) -> None:
+        super().__init__(with_watched_children(layer, path, lambda child, at: _Noted(child, at, notes)))
+        self._given, self._path, self._notes = layer, path, notes
+
+    def forward(self, params: Params, x: Any, *, state: State = None) -> tuple[Any, Any]:
+        y, cache = super().forward(params, x, state=state)
+        name = f"y[{self._path}]"
+        while any(note.name == name for note in self._notes):
+            name += "′"
+        note = _Note(name, self._given, x, y, cache)
+        if not self._notes or self._notes[-1].y is not y:
+            self._notes.append(note)
+        return y, (note, cache)
+
+    def backward(self, params: Params, cache: Any, dy: Any) -> tuple[Any, Params]:
+        cache[0].dy = dy
+        return super().backward(params, cache[1], dy)
+
+    def param_grads(self, params: Params, cache: Any, dy: Any) -> Params:
+        return self.backward(params, cache, dy)[1]
+
+
+def _inside(notes: list[_Note], names: dict[int, str], i: int) -> tuple[list[Quantity], list[Quantity]]:
+    """Return outputs and errors of the layers inside layer i; `names` has that of its input, by identity."""
+    outputs = []
+    for note in notes:
+        source = names.get(id(note.x), "…")
+        factors = (source,) if source in names.values() else ()
+        equation = f"{note.name} = {type(note.layer).__name__}({superscript(source)})"
+        outputs.append(Quantity(note.name, equation, note.y, i, "inside", factors))
+        names = {**names, id(note.y): note.name}
+    errors = [Quantity(f"∂E/∂{n.name}", f"∂E/∂{n.name}", n.dy, i, "inside") for n in reversed(notes)]
+    return outputs, [q for q in errors if q.value is not None]
+
+
+def _paths(net: Layer, path: str = "") -> list[str]:
+    """Return where in the network each layer of `chain_of` is."""
+    if not isinstance(net, Sequential):
+        return [path]
+    return [at for name, child in net.children().items() for at in _paths(child, f"{path}.{name}".strip("."))]
 
 
 def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:

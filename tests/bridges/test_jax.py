@@ -89,6 +89,34 @@ def test_reverse_mode_twice_differentiates_the_backward(data):
         assert_trees_close(got, jax.jit(jax.grad(penalty(own_forward)))(params), rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (tn.GELU(), (4, 3)),
+        (tn.LayerNorm(3), (4, 3)),
+        (tn.BatchNorm(3, training=True), (4, 3)),
+        (tn.GRU(3, 2), (2, 4, 3)),
+        (tn.MultiHeadAttention(4, 2, causal=True), (2, 3, 4)),
+        (tn.Conv1d(2, 3, 2), (2, 2, 5)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, tn.Layer) else "",
+)
+def test_a_loss_with_derivatives_of_any_layer_has_the_gradient_of_jax(layer, shape):
+    """∂/∂(θ, x) of Σ (∂ sin(y)/∂(θ, x))²: through the hand-written backward, and through the forward by JAX alone."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape), layer.init(rng, np.float64))
+    x = rng.normal(size=shape)
+
+    def penalty(f):
+        inner = jax.grad(lambda p, a: jnp.sin(f(p, a)).sum(), argnums=(0, 1))
+        return lambda p, a: sum(jnp.sum(g**2) for g in jax.tree.leaves(inner(p, a)))
+
+    with jax.enable_x64(True):
+        got = jax.jit(jax.grad(penalty(tn.to_custom_vjp(layer)), argnums=(0, 1)))(params, x)
+        exact = jax.jit(jax.grad(penalty(lambda p, a: layer.forward(p, a)[0]), argnums=(0, 1)))(params, x)
+        assert_trees_close(got, exact, rtol=1e-11)
+
+
 def test_integer_inputs_have_a_float0_derivative():
     @dataclass(frozen=True)
     class Table(tn.Layer):

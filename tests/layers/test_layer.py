@@ -116,6 +116,65 @@ def test_sampling_a_composite_samples_its_children():
     assert sampled.ways[1].seed is not None
 
 
+class Ways(tn.Layer):
+    """x + Σ_k g_k(f_k(x)): no dataclass, and its layers are in pairs in a dict."""
+
+    def __init__(self, ways):
+        self.ways, self.letters = ways, ("a", 1)
+
+    def forward(self, params, x):
+        y, caches = x, {}
+        for name, (f, g) in self.ways.items():
+            h, of_f = f.forward(params["ways"][name][0], x)
+            h, of_g = g.forward(params["ways"][name][1], h)
+            y, caches[name] = y + h, (of_f, of_g)
+        return y, caches
+
+    def backward(self, params, caches, dy):
+        dx, grads = dy, {}
+        for name, (f, g) in self.ways.items():
+            dh, of_g = g.backward(params["ways"][name][1], caches[name][1], dy)
+            dh, of_f = f.backward(params["ways"][name][0], caches[name][0], dh)
+            dx, grads[name] = dx + dh, [of_f, of_g]
+        return dx, {"ways": grads}
+
+
+WAYS = Ways({"a": [tn.Linear(3, 3), tn.Dropout(0.5)], "b": [tn.Tanh(), tn.Linear(3, 3)]})
+
+
+def test_layers_deep_in_the_fields_are_children_too_and_their_params_those_of_the_composite():
+    assert list(WAYS.children()) == ["ways.a.0", "ways.a.1", "ways.b.0", "ways.b.1"]
+    params = WAYS.init(np.random.default_rng(0), np.float64)
+    assert WAYS.split(params)["ways.b.1"] is params["ways"]["b"][1]
+    assert WAYS.split(params)["ways.b.1"]["W"].shape == (3, 3)
+    sampled = WAYS.sample(np.random.default_rng(0))
+    assert sampled.ways["a"][1].seed is not None
+    assert WAYS.ways["a"][1].seed is None
+    assert tn.verify(sampled, inputs=(4, 3), params=params, name_seconds=0).ok
+
+
+def test_a_wrong_child_is_named_by_its_place():
+    class Doubled(tn.Linear):
+        def backward(self, params, a, dz):
+            return dz @ params["W"], {"W": 2 * dz.T @ a, "b": dz.sum(axis=0)}
+
+    wrong = Ways({"a": [tn.Linear(3, 3), tn.Tanh()], "b": [tn.Tanh(), Doubled(3, 3)]})
+    report = tn.verify(wrong, inputs=(4, 3), probes=("rectangular",), name_seconds=0)
+    assert report.verdict == "FAIL"
+    assert "ways.b.1: " in str(report)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_composite_that_is_no_dataclass_drops_what_its_children_drop_in_training(engine):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 20, 3))
+    still = WAYS.with_children({**WAYS.children(), "ways.a.1": tn.Dropout(0.0)})
+    options = {"optimizer": tn.SGD(0.1), "epochs": 2, "batch_size": 5, "engine": engine}
+    a, b, again = (tn.fit(net, tn.SquaredError("mean"), x, y, **options) for net in (WAYS, still, WAYS))
+    assert (a.params["ways"]["b"][1]["W"] != b.params["ways"]["b"][1]["W"]).all()
+    assert_within(a.params, again.params, bound=0)
+
+
 def test_state_is_handed_to_whoever_has_some():
     net = tn.Sequential(Square(), tn.Residual(tn.Sequential(tn.Tanh(), Memory())), Memory())
     state = net.init_state(np.float64)

@@ -12,6 +12,8 @@ X = RNG.normal(size=(20, 6, 3))
 LENGTHS = RNG.integers(1, 7, size=20)
 IDS = np.where(np.arange(6) < LENGTHS[:, None], RNG.integers(5, size=(20, 6)), -1)
 NORMALISED = tn.Sequential(tn.Linear(3, 4), tn.BatchNorm(4), tn.Dropout(0.05), tn.Linear(4, 3))
+BOTH = tn.Concatenate(tn.Linear(4, 2), tn.Linear(4, 2))
+TIED = tn.Tied(tn.Sequential(tn.Embedding(5, 4), BOTH, tn.Tanh(), tn.Linear(4, 5)), {"3.W": "0.W"})
 CASES = {
     "lengths and ignored targets": (
         tn.Sequential(tn.GRU(3, 8), tn.Linear(8, 5)),
@@ -20,6 +22,17 @@ CASES = {
     ),
     "pairs": (tn.Shared(tn.Linear(3, 2)), tn.InfoNCE("mean"), ((X[:, 0], X[:, 0] + 0.1 * X[:, 1]), None)),
     "state": (NORMALISED, tn.SquaredError("mean"), (X[:, 0], 2 * X[:, 0])),
+    "two walks": (
+        tn.Sequential(tn.Add(tn.RNN(3, 4), tn.LSTM(3, 4)), tn.RMSNorm(4), tn.Linear(4, 5)),
+        tn.SoftmaxCrossEntropy("mean", ignore_index=-1),
+        ((X, LENGTHS), IDS),
+    ),
+    "convolution": (
+        tn.Sequential(tn.Conv1d(6, 4, kernel=2), tn.ReLU(), tn.Flatten(), tn.Linear(8, 2)),
+        tn.SquaredError("mean"),
+        (X, X[:, 0, :2]),
+    ),
+    "tied": (TIED, tn.SoftmaxCrossEntropy("mean", label_smoothing=0.1), (np.abs(IDS), np.abs(IDS[:, ::-1]))),
     "a mask": (
         tn.Sequential(tn.MultiHeadAttention(3, 1), tn.Linear(3, 5)),
         tn.SoftmaxCrossEntropy("mean", ignore_index=-1),
@@ -56,9 +69,21 @@ def test_the_running_statistics_are_carried_and_read_in_evaluation():
         tn.predict(NORMALISED, result.params, x)
 
 
+class Cut(Exception):
+    pass
+
+
+def cut(step):
+    if (step.epoch, step.batch) == (1, 1):
+        raise Cut
+
+
 @pytest.mark.parametrize("engine", ["numpy", "jax"])
-def test_state_and_parameters_come_back_from_a_file(engine, tmp_path):
-    path = tmp_path / "run.tinynet"
-    whole = fitted("state", engine)
-    fitted("state", engine, epochs=2, checkpoint=path)
-    assert_identical(fitted("state", engine, checkpoint=path).state.layers, whole.state.layers)
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(name, engine, tmp_path):
+    file = {"checkpoint": tmp_path / "run", "every": 1}
+    whole = fitted(name, engine, step_callbacks=[lambda step: None])
+    with pytest.raises(Cut):
+        fitted(name, engine, step_callbacks=[cut], **file)
+    rest = fitted(name, engine, step_callbacks=[lambda step: None], **file)
+    assert_identical((rest.params, rest.state.layers), (whole.params, whole.state.layers))

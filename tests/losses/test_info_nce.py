@@ -40,6 +40,18 @@ def test_the_length_of_a_vector_does_not_count_and_zeros_are_finite():
     assert np.isfinite(tn.InfoNCE().backward(cache)[0]).all()
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+def test_half_precision_is_that_of_float64_rounded_where_squares_overflow_or_vanish_too(scale):
+    half = tuple((scale * v).astype(np.float16) for v in (A, B))
+    E, cache = tn.InfoNCE(temperature=0.5).forward(half)
+    exact, exact_cache = tn.InfoNCE(temperature=0.5).forward(tuple(v.astype(float) for v in half))
+    grads, expected = tn.InfoNCE(temperature=0.5).backward(cache), tn.InfoNCE(temperature=0.5).backward(exact_cache)
+    assert {a.dtype for a in (E, *grads)} == {np.dtype(np.float16)}
+    np.testing.assert_allclose(E, exact, rtol=2e-3)
+    for mine, right in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(mine, right, atol=0.01 * abs(right).max())
+
+
 def test_samples_have_no_loss_of_their_own():
     assert not tn.InfoNCE().samplewise()
     with pytest.raises(ValueError, match=r"the loss of one sample depends on the others"):

@@ -96,6 +96,16 @@ def test_wide_layers_fold_and_images_are_heat_maps():
     assert max(frame["worst"].values()) <= 32
 
 
+def test_the_page_shows_a_composite_as_one_layer():
+    net = tn.Sequential(tn.Linear(4, 4), tn.Residual(tn.MultiHeadAttention(4, 2)))
+    rng = np.random.default_rng(1)
+    x, params = rng.normal(size=(2, 3, 4)), net.init(rng, np.float64)
+    data = record(trace_page(tn.trace(net, tn.SquaredError(), params, x, x), 0.1, 2))
+    assert [step["name"] for step in data["steps"]][:4] == ["a0", "z1", "z2", "E"]
+    assert data["attention"] == []
+    assert max(frame["worst"][name] for frame in data["frames"] for name in frame["worst"]) <= 64
+
+
 @dataclass(frozen=True)
 class Hostile(tn.Layer):
     text: str = "</script><script>alert(1)</script>"

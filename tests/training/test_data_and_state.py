@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -98,22 +99,80 @@ def test_state_goes_in_and_is_that_of_the_best_epoch(engine: str) -> None:
         fit(net, tn.SquaredError("mean"), X, Y, state=wrong, engine=engine)
 
 
-@dataclass(frozen=True)
-class Counting(tn.Layer):
-    """Keeps a count on itself, as a layer must not."""
+class Keeping(tn.Layer):
+    """Keeps something on itself, as a layer must not: by name, in a list, in a dict or in an array."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.list, self.dict, self.array = where, [0.0], {}, np.zeros(1)  # type: ignore[var-annotated]
 
     def forward(self, params: Any, x: Any) -> Any:
-        object.__setattr__(self, "mean", x.mean())
+        if self.where == "mean":
+            self.mean = x.mean()
+        elif self.where == "list":
+            self.list.append(x.mean())
+        elif self.where == "dict":
+            self.dict["mean"] = x.mean()
+        elif self.where == "array":
+            self.array += 1
         return x + 0, None
 
     def backward(self, params: Any, cache: Any, dy: Any) -> Any:
         return dy, {}
 
 
-def test_state_on_the_layer_itself_is_an_error_where_it_would_be_lost() -> None:
-    net = tn.Sequential(tn.Linear(3, 2), Counting())
-    with pytest.raises(TypeError, match=r"Counting set its attribute 'mean' while training.*use init_state"):
+@dataclass(frozen=True)
+class Around(tn.Layer):
+    """A layer around another, with a field that has no hash."""
+
+    f: tn.Layer
+    field: Any = None
+
+    def forward(self, params: Any, x: Any) -> Any:
+        return self.f.forward(params["f"], x)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        dx, dparams = self.f.backward(params["f"], cache, dy)
+        return dx, {"f": dparams}
+
+
+@pytest.mark.parametrize("where", ["mean", "list", "dict", "array"])
+def test_state_on_the_layer_itself_is_an_error_where_it_would_be_lost(where: str) -> None:
+    net = tn.Sequential(tn.Linear(3, 2), Around(Keeping(where)))
+    with pytest.raises(TypeError, match=rf"Keeping set its attribute '{where}' while training.*use init_state"):
         fit(net, tn.SquaredError(), X, Y, engine="jax")
+    fit(tn.Sequential(tn.Linear(3, 2), Around(Keeping("nowhere"))), tn.SquaredError("mean"), X, Y, engine="jax")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_composite_that_would_lose_the_state_of_its_children_is_named(engine: str) -> None:
+    for net in (Around(tn.BatchNorm(3)), tn.Sequential(tn.Residual(Around(tn.Sequential(tn.BatchNorm(3)))))):
+        with pytest.raises(TypeError, match=r"Around has no init_state, but .*BatchNorm.* inside it has state"):
+            fit(net, tn.SquaredError(), X, X, engine=engine)
+
+
+@dataclass
+class Unfrozen(tn.Layer):
+    def forward(self, params: Any, x: Any) -> Any:
+        return x + 0, None
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        return dy, {}
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Unfrozen(), r"Unfrozen has no hash.*: its class has none; use a dataclass\(frozen=True\)"),
+        (Around(tn.Tanh(), [1]), r"Around has no hash.*: its field field of type list has none"),
+        (Around(Around(tn.Tanh(), np.ones(2))), r"Around has no hash.*: its field field of type ndarray has none"),
+    ],
+    ids=["class", "list", "array inside"],
+)
+def test_a_configuration_that_no_compiled_program_can_be_told_by_is_named(net: tn.Layer, message: str) -> None:
+    net = tn.Sequential(tn.Linear(3, 2), net)
+    fit(net, tn.SquaredError("mean"), X, Y)
+    with pytest.raises(TypeError, match=message):
+        fit(net, tn.SquaredError("mean"), X, Y, engine="jax")
 
 
 # data
@@ -223,6 +282,25 @@ def test_integer_targets_of_a_sequence_equal_one_hot_ones(engine: str) -> None:
     a, b = (fit(net, loss, ids, y, params=net.init(np.random.default_rng(0), np.float64), engine=engine)
             for y in (np.roll(ids, -1, axis=1), np.eye(4)[np.roll(ids, -1, axis=1)]))  # fmt: skip
     assert_close(a.params, b.params)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], Y[:2], "fit: x is list, of which NumPy makes no array: .* inhomogeneous"),
+        (X[:2], np.array(["a", "b"]), r"fit: y has dtype <U1.*use numpy.unique\(y, return_inverse=True\)\[1\]"),
+        (X[:2], np.array(["a", 1], object), r"fit: y has dtype object.*use numpy.unique\(y, return_inverse=True\)"),
+        (
+            X[:2],
+            np.array([0.0, 1.0]),
+            r"y has shape \(2,\); expected \(2, 2\), that of y_hat; for classes use y.astype\(int\)",
+        ),
+    ],
+    ids=["ragged", "texts", "objects", "classes as floats"],
+)
+def test_targets_of_another_kind_are_named_with_what_to_do(x: Any, y: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit(tn.Linear(3, 2), tn.SoftmaxCrossEntropy("mean"), x, y)
 
 
 def test_rows_of_all_arrays_must_be_as_many() -> None:
@@ -357,12 +435,15 @@ def test_threads_do_not_share_a_batch_whose_samples_do_not_add_up(loss: tn.Loss)
     assert_close(two.history["loss"], one.history["loss"], 1e-12)
 
 
-def test_half_precision_is_refused_and_halves_in_the_data_are_taken() -> None:
-    params = tn.Linear(3, 2).init(RNG, np.float16)
-    with pytest.raises(TypeError, match=r'params\["W"\] has dtype float16.*expected float32'):
-        fit(tn.Linear(3, 2), tn.SquaredError(), X, Y, params=params)
-    result = fit(tn.Linear(3, 2), tn.SquaredError("mean"), X.astype(np.float16), Y.astype(np.float16))
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
+def test_parameters_of_half_precision_are_refused_and_halves_in_the_data_are_taken(engine: str, half: Any) -> None:
+    net, loss, x, y = tn.Linear(3, 2), tn.SquaredError("mean"), X.astype(half), Y.astype(half)
+    with pytest.raises(TypeError, match=rf'params\["W"\] has dtype {np.dtype(half)}.*expected float32'):
+        fit(net, loss, X, Y, params=net.init(RNG, half), engine=engine)
+    result = fit(net, loss, x, y, engine=engine)
     assert {p.dtype for p in leaves(result.params)} == {np.dtype(np.float32)}
+    assert_close(result.params, fit(net, loss, x.astype("f"), y.astype("f"), engine=engine).params, 0)
 
 
 def test_numpy_integers_are_integers() -> None:

@@ -50,6 +50,18 @@ def test_one_output_is_on_the_side_of_the_class_that_costs_less(loss: tn.Loss, s
     assert tn.evaluate(net, loss, params, x, y, metrics=["accuracy"])["accuracy"] == 0.5
 
 
+def test_the_accuracy_leaves_out_what_the_loss_ignores_and_takes_targets_with_weights() -> None:
+    net = tn.Linear(3, 4)
+    params, x = net.init(RNG, np.float64), RNG.normal(size=(6, 5, 3))
+    y, counted = RNG.integers(4, size=(6, 5)), RNG.random((6, 5)) < 0.7
+    expected = accuracy_score(y[counted], net.forward(params, x)[0].argmax(axis=-1)[counted])
+    assert 0 < expected < 1
+    masked = np.where(counted, y, -1)
+    for target in (masked, (masked, RNG.random((6, 5)))):
+        loss = tn.SoftmaxCrossEntropy("mean", ignore_index=-1)
+        assert tn.evaluate(net, loss, params, x, target, metrics=["accuracy"])["accuracy"] == pytest.approx(expected)
+
+
 def test_fit_takes_the_names_too() -> None:
     loss, held_out, metrics = tn.SoftmaxCrossEntropy("mean"), (X[:9], LABELS[:9]), ["accuracy"]
     options: dict[str, Any] = {"optimizer": tn.SGD(0.1), "epochs": 2, "validation": held_out, "metrics": metrics}

@@ -21,6 +21,8 @@ TARGETS = {
     "squared error": (tn.SquaredError("mean"), RNG.normal(size=(40, 2)) + 3, 2),
     "softmax, one-hot": (tn.SoftmaxCrossEntropy("mean"), np.eye(3)[LABELS], 3),
     "softmax, classes": (tn.SoftmaxCrossEntropy("sum"), LABELS, 3),
+    "softmax, some ignored": (tn.SoftmaxCrossEntropy("mean", ignore_index=-1), np.where(LABELS, LABELS, -1), 3),
+    "softmax, a class ignored": (tn.SoftmaxCrossEntropy("mean", ignore_index=0), LABELS, 3),
     "binary": (tn.BinaryCrossEntropy("mean"), (RNG.random((40, 2)) < [0.2, 0.7]).astype(float), 2),
 }
 
@@ -38,8 +40,9 @@ def test_the_best_constant_is_the_one_that_scipy_finds(case: str) -> None:
 
 def test_unscaled_inputs_are_named_as_a_reason_by_fit_and_by_the_estimators() -> None:
     X, y = load_breast_cancer(return_X_y=True)
-    with pytest.warns(tn.NoHeadwayWarning, match="after 10 epochs the loss is .*Scale the inputs"):
+    with pytest.warns(tn.NoHeadwayWarning, match="after 10 epochs the loss is .*Scale the inputs") as caught:
         Classifier(epochs=10, random_state=0).fit(X, y)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Classifier(epochs=10, random_state=0).fit((X - X.mean(axis=0)) / X.std(axis=0), y)

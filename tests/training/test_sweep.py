@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,51 @@ def test_each_run_is_that_of_fit(engine: Any) -> None:
             np.testing.assert_allclose(run.history[name], single.history[name], rtol=1e-9)
 
 
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_run_goes_on_with_fit_as_one_that_was_longer(engine: Any) -> None:
+    common: dict[str, Any] = {"optimizer": tn.SGD(0.1, 0.9), "engine": engine}
+    still = tn.Sequential(*NET.layers[:3], NET.layers[4])  # what is dropped is drawn anew
+    half, longer = (tn.sweep(still, LOSS, X, Y, seeds=[3, 4], epochs=n, **common).results for n in (2, 4))
+    for one, other in zip(half, longer, strict=True):
+        rest = tn.fit(still, LOSS, X, Y, params=one.params, state=one.state, epochs=2, **common)
+        for p, q in zip(
+            leaves((rest.params, rest.state.layers)), leaves((other.params, other.state.layers)), strict=True
+        ):
+            np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_settings_of_optimizers_inside_others_are_swept_by_their_paths(engine: Any) -> None:
+    optimizer = tn.ClipByGlobalNorm(tn.Groups({"0.*": tn.SGD(0.1), "*": tn.Adam(0.1)}), 1.0)
+    grid = {"optimizer.groups.1.1.lr": [0.01, 0.05], "max_norm": [0.5]}
+    result = tn.sweep(NET, LOSS, X, Y, optimizer=optimizer, epochs=2, grid=grid, engine=engine)
+    for lr, settings, run in zip((0.01, 0.05), result.settings, result.results, strict=True):
+        assert settings == {"seed": 0, "optimizer.groups.1.1.lr": lr, "max_norm": 0.5}
+        single = tn.ClipByGlobalNorm(tn.Groups({"0.*": tn.SGD(0.1), "*": tn.Adam(lr)}), 0.5)
+        expected = tn.fit(NET, LOSS, X, Y, optimizer=single, epochs=2)
+        np.testing.assert_allclose(run.history["loss"], expected.history["loss"], rtol=1e-9)
+
+
 def test_a_new_learning_rate_compiles_nothing() -> None:
     net = tn.Sequential(tn.Linear(3, 4), tn.Tanh(), tn.Dropout(0.2), tn.Linear(4, 2))
     options = {"engine": "jax", "epochs": 2, "batch_size": 11}
-    for optimizer in (tn.SGD(0.1, 0.9), tn.AdamW(tn.ExponentialDecay(0.1, 0.5, 3)), tn.WeightDecay(tn.SGD(0.1), 0.1)):
+    of = lambda a, b: (  # noqa: E731
+        tn.SGD(a, b),
+        tn.AdamW(tn.ExponentialDecay(a, b, 3)),
+        tn.WeightDecay(tn.SGD(a), b),
+        tn.AverageWeights(tn.Nesterov(a, b), b),
+        tn.ReduceOnPlateau(
+            tn.Groups({"0.*": tn.ClipByGlobalNorm(tn.SGD(a), b), "*": tn.AdamW(a, weight_decay=b)}), "loss", b
+        ),
+    )
+    for optimizer in of(0.1, 0.9):
         tn.fit(net, LOSS, X, Y, optimizer=optimizer, **options)
     compiled = Program.scan_rows._cache_size()  # type: ignore[attr-defined]
-    for optimizer in (tn.SGD(0.2, 0.8), tn.AdamW(tn.ExponentialDecay(0.2, 0.6, 3)), tn.WeightDecay(tn.SGD(0.2), 0.3)):
+    for optimizer in of(0.2, 0.6):
         one, other = (tn.fit(net, LOSS, X, Y, optimizer=optimizer, **options | {"engine": e}) for e in ("numpy", "jax"))
-        for p, q in zip(leaves(one.params), leaves(other.params), strict=True):
+        for p, q in zip(
+            leaves((one.params, one.state.optimizer)), leaves((other.params, other.state.optimizer)), strict=True
+        ):
             np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12)
     assert Program.scan_rows._cache_size() == compiled  # type: ignore[attr-defined]
 
@@ -75,6 +112,17 @@ def test_a_run_that_diverges_leaves_the_others_alone(engine: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_grid_with_a_learning_rate_that_learns_nothing_is_no_reason_to_warn(engine: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = tn.sweep(
+            tn.Linear(3, 2), LOSS, X, Y, optimizer=tn.SGD(1.0), epochs=12, grid={"lr": [1e-9, 0.1]}, engine=engine
+        )
+    still, learning = (run.history["loss"][-1] for run in result.results)
+    assert learning < 0.9 * still
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
 def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: Any) -> None:
     optimizer = tn.ReduceOnPlateau(tn.SGD(0.5), factor=0.5, patience=1)
     wrong: dict[str, Any] = {"epochs": 8, "validation": (X, -Y)}
@@ -88,7 +136,11 @@ def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: A
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grid": {"beta": [1]}}, "grid has 'beta', which is no setting of SGD"),
+        ({"grid": {"beta": [1]}}, r"grid has 'beta', which is no setting of SGD.*expected one of \['lr', 'momentum'\]"),
+        (
+            {"grid": {"lr": [1]}, "optimizer": tn.Accumulate(tn.SGD(1.0), 2)},
+            r"expected one of \['optimizer', 'optimizer.lr', .*'every'",
+        ),
         ({"seeds": []}, "leave no run"),
         ({"seeds": [-1]}, "seeds is -1"),
         ({"optimizer": 3}, "optimizer is int"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from tinynet.trees import leaves
 class Layer(ABC):
     """A function y = f(params, x) and its vector-Jacobian product.
 
-    Subclasses are frozen dataclasses: their fields are the configuration, never arrays. Parameters go in as a dict of
-    arrays and gradients come out as one; what `backward` needs of the forward pass travels in `cache`. So two forward
-    passes cannot be confused, and the same text runs under NumPy, `jax.jit` and `jax.grad`.
+    Subclasses are frozen dataclasses: their fields are the configuration, and no arrays but those that `sample` draws.
+    Parameters go in as a dict of arrays and gradients come out as one; what `backward` needs of the forward pass
+    travels in `cache`. So two forward passes cannot be confused, and the same text runs under NumPy, `jax.jit` and
+    `jax.grad`.
 
     Randomness and mode. A network is a pure function, and `net` itself is the network that evaluates. `net.sample(rng)`
-    is the network of one training step: the same layers, each with its random numbers drawn. So
+    is the network of one training step: the same layers, each with its random numbers and arrays drawn. So
 
         value_and_grads(net.sample(rng), loss, params, x, y)
 
@@ -31,8 +33,9 @@ class Layer(ABC):
     `init_state` makes it, the layer that evaluates reads it, `forward(params, x, *, state=None)`, and after a training
     step `update_state` returns the next one. A layer without state takes no `state`.
 
-    Composites. A layer that has layers among its fields is a composite: `children` names them, and `with_children`
-    returns it with others in their place. Its params and state have one entry per child; `split` says which.
+    Composites. A layer that has layers among its fields, or in tuples and dicts among them, is a composite: `children`
+    names them, and `with_children` returns it with others in their place. Its params and state have one entry per
+    child; `split` says which. One that writes no `init` has the params of its children, each where the child stands.
 
     A new layer is one file: the class, its derivation in the docstring, and one line in the verification cases.
     """
@@ -45,8 +48,11 @@ class Layer(ABC):
             cls.samplewise = Layer.samplewise  # type: ignore[method-assign]
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
-        """Draw the parameters; `{}` where there are none."""
-        return {}
+        """Draw the parameters; `{}` where there are none, and by default those of the children."""
+        return {
+            name: _mapped(lambda part: part.init(rng, dtype) if isinstance(part, Layer) else {}, value)
+            for name, value in _fields_with_layers(self)
+        }
 
     def init_state(self, dtype: Any = np.float32) -> State:
         """Return the state to start from; `{}` where there is none."""
@@ -80,28 +86,19 @@ class Layer(ABC):
         return False
 
     def children(self) -> dict[str, Layer]:
-        """Return the layers among the fields, by name: `f`, or `branches.0` where a field holds a tuple of them."""
-        found: dict[str, Layer] = {}
-        for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():  # type: ignore[var-annotated]
-            value = getattr(self, field.name)
-            if isinstance(value, Layer):
-                found[field.name] = value
-            elif isinstance(value, tuple):
-                found |= {f"{field.name}.{i}": part for i, part in enumerate(value) if isinstance(part, Layer)}
-        return found
+        """Return the layers among the fields, by name: `f`, or `branches.0` where a field holds several."""
+        return {path: child for name, value in _fields_with_layers(self) for path, child in _layers_in(value, name)}
 
     def with_children(self, children: Mapping[str, Layer]) -> Layer:
         """Return the layer with `children`, which has the names that the method of that name gives."""
-        changes: dict[str, Any] = {}
-        for name, child in children.items():
-            field, _, i = name.partition(".")
-            if i:
-                parts = list(changes.get(field, getattr(self, field)))
-                parts[int(i)] = child
-                changes[field] = tuple(parts)
-            else:
-                changes[field] = child
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        inside = (children[path] for path in self.children())
+        swap = lambda part: next(inside) if isinstance(part, Layer) else part  # noqa: E731
+        changes = {name: _mapped(swap, value) for name, value in _fields_with_layers(self)}
+        if dataclasses.is_dataclass(self):
+            return dataclasses.replace(self, **changes)
+        changed = copy.copy(self)
+        vars(changed).update(changes)
+        return changed
 
     def split(self, tree: Any) -> dict[str, Any]:
         """Return by child's name its part of `tree`, which is the layer's params, gradients or state.
@@ -125,3 +122,27 @@ def _part(tree: Any, name: str) -> Any:
     for key in name.split("."):
         tree = tree[key] if isinstance(tree, Mapping) else tree[int(key)]
     return tree
+
+
+def _fields_with_layers(layer: Layer) -> list[tuple[str, Any]]:
+    """Return the fields in which there are layers, by name."""
+    names = [f.name for f in dataclasses.fields(layer)] if dataclasses.is_dataclass(layer) else list(vars(layer))
+    return [(name, value) for name in names if any(_layers_in(value := getattr(layer, name), name))]
+
+
+def _layers_in(value: Any, path: str) -> Iterator[tuple[str, Layer]]:
+    if isinstance(value, Layer):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _layers_in(part, f"{path}.{key}")
+    elif isinstance(value, (tuple, list)):
+        for i, part in enumerate(value):
+            yield from _layers_in(part, f"{path}.{i}")
+
+
+def _mapped(f: Callable[[Any], Any], value: Any) -> Any:
+    """Apply `f` to what stands in the tuples, lists and dicts of `value`."""
+    if isinstance(value, Mapping):
+        return {key: _mapped(f, part) for key, part in value.items()}
+    return type(value)(_mapped(f, part) for part in value) if isinstance(value, (tuple, list)) else f(value)

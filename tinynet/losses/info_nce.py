@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinynet.arrays import Array, Cache, describe, namespace
+from tinynet.arrays import Array, Cache, describe, namespace, widened
 from tinynet.checks import check_floating, check_positive, check_same_shape
 from tinynet.losses.loss import Loss
 
@@ -64,8 +64,8 @@ class InfoNCE(Loss):
     def forward(self, y_hat: tuple[Array, Array], y: None = None) -> tuple[Array, Cache]:
         self.check(y_hat, y)
         xp = namespace(y_hat[0])
-        r_a, r_b = (1 / xp.sqrt((v * v).sum(axis=1, keepdims=True) + _TINY) for v in y_hat)
-        a, b = y_hat[0] * r_a, y_hat[1] * r_b
+        r_a, r_b = (1 / xp.sqrt((widened(v) ** 2).sum(axis=1, keepdims=True) + _TINY) for v in y_hat)
+        a, b = ((v * r).astype(v.dtype, copy=False) for v, r in zip(y_hat, (r_a, r_b), strict=True))
         S = a @ b.T / self.temperature
         S -= S.max(axis=1, keepdims=True, initial=xp.finfo(S.dtype).min)
         p = xp.exp(S)
@@ -81,4 +81,4 @@ class InfoNCE(Loss):
 
 
 def _through_norm(g: Array, a: Array, r: Array) -> Array:
-    return r * (g - (g * a).sum(axis=1, keepdims=True) * a)
+    return (r * (g - (g * a).sum(axis=1, keepdims=True) * a)).astype(a.dtype, copy=False)

@@ -58,6 +58,11 @@ class SoftmaxCrossEntropy(Loss):
         y, w = y if isinstance(y, tuple) else (y, None)
         if is_array(y) and y.dtype.kind in "iu" and y.ndim < z.ndim:
             check_labels(self, y, z.shape, self.ignore_index)
+        elif is_array(y) and y.dtype.kind == "f" and y.shape == z.shape[:-1] and z.shape[-1] > 1:
+            raise ValueError(
+                f"{self}: y has shape {tuple(y.shape)}; expected {tuple(z.shape)}, that of y_hat; for classes use "
+                "y.astype(int)"
+            )
         else:
             check_same_shape(self, "y", y, z.shape, "y_hat")
         if w is not None:

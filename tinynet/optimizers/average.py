@@ -31,6 +31,8 @@ class AverageWeights(Optimizer):
         TypeError, ValueError: optimizer is not an Optimizer; decay is not a number in its range.
     """
 
+    traced = ("decay",)
+
     optimizer: Optimizer
     decay: float
 

@@ -35,6 +35,8 @@ class ReduceOnPlateau(Optimizer):
         TypeError, ValueError: an argument is out of its range; after the first epoch, monitor is not in the history.
     """
 
+    traced = ("factor", "rtol")
+
     optimizer: Optimizer
     monitor: str = "validation_loss"
     factor: float = 0.1

@@ -6,6 +6,7 @@ import base64
 import operator
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -52,12 +53,13 @@ _OF_SECTION_2 = {"dW2": {5, 6, 7}, "dW1": {8, 9, 10, 11}, "db2": {12, 13}, "db1"
 def trace_page(first: Trace, lr: float, steps: int) -> str:
     """Return the page of `steps` training steps of gradient descent that begin with `first`."""
     check_positive_int("to_html", "steps", steps)
+    first = _of_chain(first)
     optimizer, traces = SGD(lr), [first]
     for _ in range(steps):
         at = traces[-1]
         _, grads = value_and_grads(at.net, at.loss, at.params, at.x, at.y, state=at.state)
         params, _ = optimizer.update(at.params, grads, optimizer.init(at.params))
-        traces.append(trace(at.net, at.loss, params, at.x, at.y, state=at.state))
+        traces.append(_of_chain(trace(at.net, at.loss, params, at.x, at.y, state=at.state)))
     layers = {q.name[1:]: q.layer for q in first}
     updates = [_update(name) for name in sorted(first.parameters, key=lambda name: layers[name])]
     shown = [_shown_step(first, q) for q in (*first.quantities, *updates)]
@@ -78,6 +80,12 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
         "remark": remark,
     }
     return fill("trace.html", script=read("trace.js"), data=as_json(data))
+
+
+def _of_chain(at: Trace) -> Trace:
+    """Return the trace without what is inside its layers, which the drawing has no place for."""
+    attention = {name: P for name, P in at.attention.items() if "[" not in name}
+    return replace(at, quantities=tuple(q for q in at if q.rule != "inside"), attention=attention)
 
 
 def _values(at: Trace) -> dict[str, Values]:

@@ -24,7 +24,6 @@ from tinynet.training.batches import (
     count,
     is_data,
     map_arrays,
-    mapping,
     rows_of,
     sample_weights,
     samples,
@@ -171,6 +170,11 @@ def split_off(data: Samples | Stream, validation: Any, seed: int) -> tuple[Sampl
 def initial_params(net: Layer, params: Params, rng: np.random.Generator, dtype: Any) -> Params:
     """Return the parameters to start from: `params`, checked, or drawn."""
     initial = net.init(rng, dtype)
+    for path, p in leaves_with_paths(initial):
+        if not is_array(p) or p.dtype != dtype:
+            raise TypeError(
+                f"fit: init makes params{path} {describe(p)}; expected an array of {dtype}, the dtype it is given"
+            )
     if params is None:
         return initial
     check_like("fit", "params", params, initial, "the network")
@@ -193,27 +197,6 @@ def first_dtype(x: Any) -> Any:
     """Return the dtype in which parameters are drawn: that of the floating-point data, of 32 bits at least."""
     found = [a.dtype for a in arrays_in(x) if a.dtype.kind == "f"]
     return np.result_type(np.float32, *found)
-
-
-def check_fits(name: str, net: Layer, loss: Loss, params: Params, state: Any, x: Any, y: Any, dtype: Any) -> None:
-    """Send one sample of the data called `name` through, so that a misfit is met before anything is trained."""
-    y_hat, _ = forward_with_state(net, params, cast("x", rows_of(x, slice(1)), dtype), state)
-    if all(mapping(a) is None for a in arrays_in(y)):
-        every = map_arrays(lambda a: np.broadcast_to(a[:1], (count(x), *a.shape[1:])), y_hat)
-        y = cast("y", y, dtype)
-    else:  # a file is read when its batches come
-        every, y = y_hat, cast("y", rows_of(y, slice(1)), dtype)
-    arrays = is_array(every) and is_array(y)
-    try:
-        loss.check(every, y)
-    except (TypeError, ValueError) as error:
-        classes = arrays and every.ndim == 2 and y.ndim == 1 and y.dtype.kind in "iu"
-        hint = f"; for classes use numpy.eye({every.shape[1]})[y]" if classes else ""
-        raise type(error)(f"fit: {name} do not fit the network's output: {error}{hint}") from error
-    if type(loss).check is Loss.check and arrays and {y.ndim, every.ndim} == {1, 2} and y.size == every.size:
-        # Broadcasting would hide the mistake: (m,) against (m, 1) makes (m, m).
-        raise ValueError(f"{loss}: y has shape {y.shape}; expected {every.shape}, that of y_hat")
-    loss.forward(y_hat, rows_of(y, slice(1)))
 
 
 def check_joins(net: Layer, loss: Loss, params: Params, state: Any, data: Samples | Stream, dtype: Any) -> bool:

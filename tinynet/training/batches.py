@@ -216,11 +216,18 @@ def as_array(name: str, data: Any) -> Array:
             f"fit: {name} has masked values; expected a number for each; fill them in (`filled`), or leave their rows "
             "out"
         )
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"fit: {name} is {describe(data)}, of which NumPy makes no array: {error}") from error
     if array.dtype.kind == "O" and all(getattr(t, "kind", "O") in "fiub" for t in getattr(data, "dtypes", [None])):
         array = data.to_numpy(np.float64)  # a pandas frame whose columns are numbers of several kinds, or nullable
+    if array.dtype.name == "bfloat16":  # of which NumPy knows no kind; float32 holds every such number
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use numpy.asarray({name}, float)")
+        texts = array.dtype.kind in "US" or (array.size and isinstance(array.flat[0], str))
+        hint = f"numpy.unique({name}, return_inverse=True)[1]" if texts else f"numpy.asarray({name}, float)"
+        raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use {hint}")
     if array.ndim == 0:
         raise ValueError(f"fit: {name} has shape (); expected (m, …), one row per sample")
     if mapping(array) is None:

@@ -24,7 +24,6 @@ from tinynet.losses import Loss
 from tinynet.training.arguments import (
     check_arguments,
     check_calls,
-    check_fits,
     check_joins,
     check_watching,
     first_dtype,
@@ -56,6 +55,7 @@ from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
 from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.training.settings import chained, settings_of, versions
+from tinynet.training.trial import check_fits
 from tinynet.trees import leaves, map_leaves
 
 
@@ -238,7 +238,7 @@ def fit(
             run.next_epoch(row)
         history = {name: np.array(values) for name, values in run.history.items()}
         if stopped in ("epochs", "early_stopping"):
-            warn_without_headway(loss, data, history, from_start=is_new, stacklevel=2)
+            warn_without_headway(loss, data, history, from_start=is_new)
         state, params = runner.state(carry), map_leaves(np.array, runner.params(carry))
         if run.best is not None:
             params, state = run.best[1], replace(state, layers=run.best[2])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
+import tinynet
 from tinynet.arrays import Array
 from tinynet.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
 from tinynet.training.batches import Samples, Stream, mapping
@@ -21,12 +24,11 @@ class NoHeadwayWarning(UserWarning):
     """A training ended about where the best constant prediction is, or where it began."""
 
 
-def warn_without_headway(
-    loss: Loss, data: Samples | Stream, history: Mapping[str, Array], *, from_start: bool, stacklevel: int
-) -> None:
+def warn_without_headway(loss: Loss, data: Samples | Stream, history: Mapping[str, Array], *, from_start: bool) -> None:
     """Warn if the loss of the last epoch is above 0.9 times that of the best constant prediction.
 
-    For losses whose best constant is not known here it is compared with the first epoch, in a run `from_start`.
+    For losses whose best constant is not known here it is compared with the first epoch, in a run `from_start`. The
+    warning is at the line that called tinynet.
     """
     losses = history["loss"]
     if len(losses) < _EPOCHS:
@@ -39,8 +41,17 @@ def warn_without_headway(
             f"fit: no headway: after {len(losses)} epochs the loss is {losses[-1]:.4g}; {what} {E:.4g}. Scale the "
             'inputs to mean 0 and variance 1, use reduction="mean", or try other learning rates, smaller and larger',
             NoHeadwayWarning,
-            stacklevel=stacklevel + 1,
+            stacklevel=_first_caller(),
         )
+
+
+def _first_caller() -> int:
+    """Return the `stacklevel`, for a warning by the caller of this, of the first line that is not tinynet's."""
+    package = os.path.dirname(tinynet.__file__) + os.sep
+    level = 1
+    while sys._getframe(level).f_code.co_filename.startswith(package):
+        level += 1
+    return level
 
 
 def best_constant(loss: Loss, data: Samples | Stream) -> float | None:
@@ -58,10 +69,14 @@ def best_constant(loss: Loss, data: Samples | Stream) -> float | None:
         elif type(loss) is BinaryCrossEntropy:
             p = np.clip(y.mean(axis=0), 1e-12, 1 - 1e-12)
             constant = np.log(p / (1 - p))
-        elif type(loss) is SoftmaxCrossEntropy and loss.ignore_index is None and not loss.label_smoothing:
-            shares = (
-                np.bincount(y.reshape(-1)) / y.size if y.dtype.kind in "iu" else y.mean(axis=tuple(range(y.ndim - 1)))
-            )
+        elif type(loss) is SoftmaxCrossEntropy and not loss.label_smoothing:
+            if y.dtype.kind in "iu":
+                counted = y[y != loss.ignore_index]
+                if not counted.size:
+                    return None
+                shares = np.bincount(counted) / counted.size
+            else:
+                shares = y.mean(axis=tuple(range(y.ndim - 1)))
             constant = np.log(np.maximum(shares, 1e-12))
         else:
             return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from tinynet.inspection import html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
-from tinynet.training.arguments import check_fits, first_dtype, initial_params, source, split_off
+from tinynet.training.arguments import first_dtype, initial_params, source, split_off
 from tinynet.training.batches import Samples, cast_in_memory
 from tinynet.training.engines import Carry, TrainingState, first_layers_state
 from tinynet.training.evaluation import EngineName, Metrics, evaluate, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
+from tinynet.training.headway import NoHeadwayWarning
 from tinynet.training.interruptions import DivergenceError, all_finite
+from tinynet.training.trial import check_fits
 from tinynet.trees import leaves
 
 
@@ -88,12 +92,13 @@ def sweep(
     """Train once for each seed and each point of the grid; each run is that of `fit` with these arguments.
 
     On NumPy the runs follow each other. On JAX those whose optimizers differ only in numbers that are `traced`, such as
-    lr, run as one program, compiled once.
+    lr, run as one program, compiled once. No run warns that it made no headway: the table shows that.
 
     Args:
         optimizer: the settings that the grid does not name.
         seeds: of `fit`, for each point.
-        grid: field of the optimizer -> its values; every combination is a point.
+        grid: field of the optimizer -> its values; every combination is a point. "optimizer.lr" is the lr of the
+            optimizer that a wrapper follows.
         the others: as for `fit`; x and y are data, no iterable of batches.
 
     Raises:
@@ -102,13 +107,16 @@ def sweep(
     check_instance("sweep", "optimizer", optimizer, Optimizer)
     check_positive_int("sweep", "epochs", epochs)
     grid = dict(grid or {})
-    if unknown := grid.keys() - {field.name for field in fields(optimizer)}:  # type: ignore[arg-type]
-        raise ValueError(f"sweep: grid has {min(unknown)!r}, which is no setting of {optimizer!r:.80}")
+    known = list(_settings(optimizer))
+    if unknown := grid.keys() - set(known):
+        raise ValueError(
+            f"sweep: grid has {min(unknown)!r}, which is no setting of {optimizer!r:.80}; expected one of {known}"
+        )
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     runs = [{"seed": check_natural("sweep", "seeds", seed), **point} for point in points for seed in seeds]
     if not runs:
         raise ValueError("sweep: seeds or grid leave no run; expected at least one")
-    optimizers = [replace(optimizer, **{k: v for k, v in run.items() if k != "seed"}) for run in runs]  # type: ignore[type-var]
+    optimizers = [reduce(_with_setting, (item for item in run.items() if item[0] != "seed"), optimizer) for run in runs]
     common = {"params": params, "batch_size": batch_size, "shuffle": shuffle, "validation": validation}
     common |= {"epochs": int(epochs), "metrics": metrics_by_name(metrics, loss)}
     if engine != "jax":
@@ -119,10 +127,31 @@ def sweep(
     return SweepResult(tuple(runs), tuple(results))
 
 
+def _settings(tree: Any, path: str = "") -> Iterator[str]:
+    """Yield the fields of an optimizer, and of those inside it, by their paths."""
+    parts = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
+    for name, part in parts:
+        if not isinstance(tree, tuple):
+            yield f"{path}{name}"
+        if isinstance(part, (Optimizer, tuple)):
+            yield from _settings(part, f"{path}{name}.")
+
+
+def _with_setting(tree: Any, setting: tuple[str, Any]) -> Any:
+    """Return the optimizer with a value at a path."""
+    (name, _, rest), value = setting[0].partition("."), setting[1]
+    if isinstance(tree, tuple):
+        i = int(name)
+        return (*tree[:i], _with_setting(tree[i], (rest, value)), *tree[i + 1 :])
+    return replace(tree, **{name: _with_setting(getattr(tree, name), (rest, value)) if rest else value})
+
+
 def _fit(net: Layer, loss: Loss, x: Any, y: Any, *, epochs: int, **options: Any) -> FitResult:
     rows: list[Mapping[str, float]] = []
     try:
-        return fit(net, loss, x, y, epochs=epochs, callbacks=[lambda epoch: rows.append(epoch.row)], **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoHeadwayWarning)
+            return fit(net, loss, x, y, epochs=epochs, callbacks=[lambda epoch: rows.append(epoch.row)], **options)
     except DivergenceError:
         return _diverged(rows, epochs)
 

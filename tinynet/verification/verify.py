@@ -198,12 +198,19 @@ def _with_claims(j: Judgement, target: Any, loss: Loss | None, settings: Setting
     params, x = j.subject.reference(lambda params, x: (params, x), args)
     j = dataclasses.replace(j, faults=(*j.faults, *check_samplewise(target, params, x)))
     trains = target.sample(np.random.default_rng(settings.seed))
-    if trains is target or trains == target:
+    if trains is target or _equal(trains, target):
         return j
     subject = dataclasses.replace(layer_subject(trains, x, params, given=True), variants=lambda rng: [])
     return dataclasses.replace(
         j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None))))
     )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except ValueError:  # arrays in their fields
+        return False
 
 
 def _report(j: Judgement, settings: Settings, seconds: float, seed: int) -> Report:

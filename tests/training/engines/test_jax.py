@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -150,6 +150,59 @@ class Jitter(tn.Layer):
 def test_random_layers_draw_the_numbers_that_the_numpy_engine_draws() -> None:
     net = tn.Sequential(tn.Linear(5, 4), Jitter(), tn.Sequential(Jitter(), tn.Linear(4, 2)))
     assert_equal(*both(*data(np.float64), net=net, optimizer=tn.SGD(0.05)), 1e-14)
+
+
+@dataclass(frozen=True)
+class NoisyWeights(tn.Layer):
+    """z = ((W + N) ⊗ M) a with arrays drawn for each batch: noise N, and a mask M that is sometimes left out."""
+
+    n_in: int
+    n_out: int
+    noise: Any = None
+    mask: Any = None
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Any:
+        return {"W": tn.initializers.glorot_uniform(rng, (self.n_out, self.n_in), dtype)}
+
+    def sample(self, rng: np.random.Generator) -> tn.Layer:
+        noise, mask = rng.normal(size=(self.n_out, self.n_in)), rng.random((self.n_out, self.n_in)) < 0.8
+        return replace(self, noise=0.1 * noise, mask=mask if rng.random() < 0.5 else None)
+
+    def forward(self, params: Any, x: Any) -> Any:
+        W = params["W"] if self.noise is None else params["W"] + self.noise.astype(x.dtype)
+        W = W if self.mask is None else W * self.mask
+        return x @ W.T, (x, W)
+
+    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+        x, W = cache
+        dW = dy.T @ x
+        return dy @ W, {"W": dW if self.mask is None else dW * self.mask}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "held"), [(np.float64, 2**26), (np.float32, 2**26), (np.float64, 1000), (np.float64, 1)]
+)
+def test_arrays_that_a_layer_draws_are_those_of_the_numpy_engine(
+    dtype: Any, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinynet.training.engines.templates.SampledNetworks._BYTES", held)
+    net = tn.Sequential(NoisyWeights(5, 4), tn.Tanh(), NoisyWeights(4, 2))
+    one, other = both(*data(dtype), net=net, optimizer=tn.SGD(0.05), epochs=5)
+    assert_equal(one, other, 1e-13 if dtype == np.float64 else FLOAT32_BOUND)
+    sweep = tn.sweep(net, tn.SquaredError("mean"), *data(dtype), optimizer=tn.SGD(0.05), epochs=2, engine="jax")
+    alone = tn.fit(net, tn.SquaredError("mean"), *data(dtype), optimizer=tn.SGD(0.05), epochs=2)
+    np.testing.assert_allclose(sweep.results[0].history["loss"], alone.history["loss"], rtol=1e-5)
+
+
+def test_a_layer_that_draws_arrays_is_verified_as_it_trains() -> None:
+    assert tn.verify(NoisyWeights(5, 4), name_seconds=0).ok
+
+    class Halved(NoisyWeights):
+        def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+            dx, dparams = super().backward(params, cache, dy)
+            return dx if self.noise is None else dx / 2, dparams
+
+    assert tn.verify(Halved(5, 4), name_seconds=0).verdict == "FAIL"
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,24 @@ def first_layers_state(net: Layer, dtype: Any, state: TrainingState | None) -> S
     """Return the layers' state to begin with: that of `state`, if it has one.
 
     Raises:
-        TypeError, ValueError: it does not fit the network.
+        TypeError, ValueError: it does not fit the network; a composite would lose the state of its children.
     """
+    _check_composites(net)
     first = net.init_state(dtype)
     if state is None or not leaves(state.layers):
         return first
     check_like("fit", "state.layers", state.layers, first, "the network")
     return state.layers
+
+
+def _check_composites(layer: Layer) -> None:
+    for child in layer.children().values():
+        if type(layer).init_state is Layer.init_state and leaves(child.init_state()):
+            raise TypeError(
+                f"fit: {type(layer).__name__} has no init_state, but {child!r:.60} inside it has state; expected "
+                "init_state, update_state and forward(params, x, *, state=None) that hand it on, as Residual's do"
+            )
+        _check_composites(child)
 
 
 class Engine(Protocol):

@@ -76,9 +76,16 @@ class JaxEngine:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Use the precision of the parameters."""
+        """Use the precision of the parameters; say what to do where a program cannot be compiled."""
         with precision(self.dtype):
-            yield
+            try:
+                yield
+            except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+                error.add_note(
+                    'engine="jax" compiles layers and losses: take functions from tinynet.namespace(x) where it says '
+                    'numpy now, `where` for an `if` on values, and no float() or int() of an array; or engine="numpy"'
+                )
+                raise
 
     def start(self, params: Params, state: TrainingState | None = None) -> Carry:
         self._attributes  # noqa: B018
@@ -123,12 +130,12 @@ class JaxEngine:
         whole = m // size
         losses: Losses = []
         for rows in (order[: whole * size].reshape(whole, size), order[whole * size :].reshape(1, -1)):
-            if rows.size:
-                draws = self._draw(rng, len(rows))
-                on_device = _on_all_devices(self.mesh, rows.astype(np.int32))
+            for part in _cut(rows, self._samples.at_once(len(rows)), axis=0) if rows.size else ():
+                draws = self._draw(rng, len(part))
+                on_device = _on_all_devices(self.mesh, part.astype(np.int32))
                 carry, E = self._program.scan_rows(carry, data, on_device, draws, self.numbers)
                 self._attributes.check_unchanged()
-                losses += [(loss, rows.shape[1]) for loss in np.asarray(E, float).tolist()]
+                losses += [(loss, part.shape[1]) for loss in np.asarray(E, float).tolist()]
         return carry, losses
 
     def epoch_of_runs(
@@ -147,14 +154,14 @@ class JaxEngine:
             orders[:, whole * size :].reshape(len(batches), 1, -1),
         )
         for rows in parts:
-            if rows.size:
+            for part in _cut(rows, self._samples.at_once(rows.shape[1], len(batches)), axis=1) if rows.size else ():
                 for rng in rngs:  # so that all templates are known before the first numbers are drawn
-                    self._samples.draw(copy.deepcopy(rng), rows.shape[1])
-                draws = stacked([self._samples.draw(rng, rows.shape[1]) for rng in rngs])
-                carry, E = self._program.scan_rows_of_runs(carry, data, rows.astype(np.int32), draws, numbers)
+                    self._samples.draw(copy.deepcopy(rng), part.shape[1])
+                draws = stacked([self._samples.draw(rng, part.shape[1]) for rng in rngs])
+                carry, E = self._program.scan_rows_of_runs(carry, data, part.astype(np.int32), draws, numbers)
                 self._attributes.check_unchanged()
                 for of_run, Es in zip(losses, np.asarray(E, float).tolist(), strict=True):
-                    of_run += [(loss, rows.shape[2]) for loss in Es]
+                    of_run += [(loss, part.shape[2]) for loss in Es]
         return carry, losses
 
     def _fed_epoch(
@@ -308,9 +315,14 @@ class Program:
         return Carry(stepped, state, layers), E, jax.tree.map(lambda g: g / dE, grads)
 
 
+def _cut(a: Array, n: int, axis: int) -> list[Array]:
+    """Cut an array into parts of at most n along an axis."""
+    return np.split(a, range(n, a.shape[axis], n), axis=axis)
+
+
 def stacked(trees: Sequence[Any]) -> Any:
     """Return one tree of the arrays of several, stacked along a new first axis."""
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
+    return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *trees)  # NumPy compiles nothing for that
 
 
 @contextmanager

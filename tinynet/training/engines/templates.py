@@ -1,12 +1,14 @@
 """Templates: configurations with numbers left out, so that one compiled program serves all that differ in them only.
 
-Networks that `sample` draws differ from batch to batch, in the seeds of their masks say; optimizers differ from run to
-run in their learning rates. Both are frozen dataclasses, and what a program is compiled for is a template of them.
+Networks that `sample` draws differ from batch to batch, in the seeds of their masks or in arrays of noise; optimizers
+differ from run to run in their learning rates. Both are frozen dataclasses, and what a program is compiled for is a
+template of them.
 """
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
@@ -16,6 +18,8 @@ import numpy as np
 
 from tinynet.arrays import Array
 from tinynet.layers import Layer
+from tinynet.losses import Loss
+from tinynet.optimizers import Optimizer
 from tinynet.training.engines import is_sampled
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -68,6 +72,8 @@ class SampledNetworks:
     """
 
     _MOST = 64
+    _BYTES = 64 * 2**20
+    """Of arrays that are drawn, so many are held at a time."""
 
     def __init__(self, net: Layer, dtype: Any) -> None:
         self.net, self.dtype = net, dtype
@@ -83,6 +89,11 @@ class SampledNetworks:
         """Return them; a program is compiled for these."""
         paths = (tuple(sorted(varying, key=str)) for varying in self._varying)
         return tuple(Template.without(net, where) for (net, _), where in zip(self._first, paths, strict=True))
+
+    def at_once(self, batches: int, runs: int = 1) -> int:
+        """Return for how many of the batches to draw at a time: all, unless large arrays are drawn."""
+        size = sum(a.nbytes for _, numbers in self._first for a in numbers.values() if isinstance(a, np.ndarray)) * runs
+        return max(1, min(batches, self._BYTES // size)) if size else batches
 
     def draw(self, rng: np.random.Generator, n: int) -> Draws:
         """Sample the networks of `n` batches."""
@@ -115,10 +126,13 @@ class SampledNetworks:
             self._varying.append(set())
         i = self._index[structure]
         first = self._first[i][1]
-        self._varying[i] |= {path for path, number in numbers.items() if number != first[path]}
+        self._varying[i] |= {path for path, number in numbers.items() if _varies(number, first[path])}
         return i, numbers
 
     def _column(self, numbers: list[Any]) -> Array:
+        if isinstance(numbers[0], np.ndarray):
+            arrays = np.stack(numbers)
+            return arrays.astype(self.dtype) if arrays.dtype.kind == "f" else arrays
         whole = all(isinstance(number, (int, np.integer)) for number in numbers)
         return np.array(numbers, (np.uint32 if min(numbers) >= 0 else np.int32) if whole else self.dtype)
 
@@ -130,6 +144,9 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
     if isinstance(sampled, (int, float, np.integer, np.floating)) and not isinstance(sampled, bool):
         numbers[path] = sampled
         return "number"
+    if isinstance(sampled, np.ndarray):
+        numbers[path] = sampled
+        return sampled.dtype.str, sampled.shape
     if isinstance(sampled, tuple):
         parts = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
         return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, parts, strict=True)))
@@ -140,6 +157,11 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
             _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
         )
     return sampled
+
+
+def _varies(number: Any, first: Any) -> bool:
+    """Return whether a number may differ from batch to batch; an array, which has no hash, always may."""
+    return isinstance(number, np.ndarray) or bool(number != first)
 
 
 def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
@@ -160,30 +182,77 @@ class Attributes:
 
     Args:
         trees: the configurations.
+
+    Raises:
+        TypeError: one of them has no hash.
     """
 
     def __init__(self, *trees: Any) -> None:
-        self._before = [(thing, dict(vars(thing))) for tree in trees for thing in _objects(tree)]
+        for thing in (thing for tree in trees for thing in reversed(list(_objects(tree)))):
+            _check_hash(thing)
+        self._before = [
+            (thing, {name: (value, _content(value)) for name, value in vars(thing).items()})
+            for tree in trees
+            for thing in _objects(tree)
+        ]
 
     def check_unchanged(self) -> None:
         """Raise TypeError if an attribute was set since: a compiled program sets it once, while it is compiled."""
         for thing, before in self._before:
             for name, value in vars(thing).items():
-                if before.get(name, before) is not value and not _computes(type(thing), name):
+                was, content = before.get(name, (before, None))
+                if (was is not value or not _same(content, _content(value))) and not _computes(type(thing), name):
                     raise TypeError(
                         f'fit: {type(thing).__name__} set its attribute {name!r} while training; engine="jax" would '
                         "keep none of it; use init_state and update_state for what changes from batch to batch"
                     )
 
 
-def _objects(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, tuple):
-        for part in tree:
-            yield from _objects(part)
-    elif is_dataclass(tree) and not isinstance(tree, type) and hasattr(tree, "__dict__"):
+def _objects(tree: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
+    """Yield the layers, losses, optimizers and dataclasses in a tree, outer ones first."""
+    configures = isinstance(tree, (Layer, Loss, Optimizer)) or (is_dataclass(tree) and not isinstance(tree, type))
+    if id(tree) in seen:
+        return
+    if configures and hasattr(tree, "__dict__"):
         yield tree
-        for field in fields(tree):
-            yield from _objects(getattr(tree, field.name))
+        tree, seen = vars(tree), seen | {id(tree)}
+    if isinstance(tree, (tuple, list, dict)):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from _objects(part, seen)
+
+
+def _content(value: Any) -> Any:
+    """Return a copy of what an attribute holds that can change in place; None if that is nothing."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, (list, set)) else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(operator.is_, one, other))
+    return one is other if one is None else np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _check_hash(thing: Any) -> None:
+    try:
+        hash(thing)
+    except TypeError:
+        held = [f"{n} of type {type(value).__name__}" for n, value in vars(thing).items() if not _has_hash(value)]
+        found = f"its field {held[0]} has none" if type(thing).__hash__ is not None and held else "its class has none"
+        raise TypeError(
+            f'fit: {type(thing).__name__} has no hash, by which engine="jax" tells compiled programs apart: {found}; '
+            "use a dataclass(frozen=True) whose fields are numbers, strings, tuples and layers; arrays are for init "
+            "and init_state"
+        ) from None
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _computes(cls: type, name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.layers import Layer, Sequential
+from tinynet.layers.stand_in import StandIn
 from tinynet.losses import Loss
 from tinynet.trees import leaves_with_paths, map_leaves
 from tinynet.verification.adapters.arguments import as_array, dotted, floats, is_shape
@@ -187,14 +188,12 @@ def _with_sizes(layer: Layer, lengths: Collection[int], divisor: int) -> Any:
 def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:
     """Return the layers inside a composite with the parameters and the input that reach them."""
     met: list[tuple[str, Layer, Any, Any]] = []
-    children = dict(children_of(form.layer))
+    children = _children(form.layer)
     if not children:
         return []
-    instead = {id(child): _Recorder(child, path, met) for path, child in children.items()}
-    # The same layer object may stand in several places; each place is met when it is called.
     try:
-        copied = fresh(form.layer, instead)
-        replace(form, layer=copied).forward({n: a.copy() for n, a in args.items()})
+        watched = fresh(form.layer).with_children({path: _Recorder(c, path, met) for path, c in children.items()})
+        replace(form, layer=watched).forward({n: a.copy() for n, a in args.items()})
     except Exception:
         return []
     found = []
@@ -204,46 +203,20 @@ def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:
     return found
 
 
-class _Recorder(Layer):
-    """Stands in for a layer inside a composite, and notes what reaches it."""
+class _Recorder(StandIn):
+    """Notes what reaches a layer inside a composite."""
 
     def __init__(self, layer: Layer, path: str, met: list[tuple[str, Layer, Any, Any]]) -> None:
-        self._of = (layer, path, met)
+        super().__init__(layer)
+        self._path, self._met = path, met
 
-    def forward(self, params: Any, x: Any, **options: Any) -> tuple[Any, Any]:
-        layer, path, met = self._of
-        met.append((path, layer, map_leaves(np.array, params), map_leaves(np.array, x)))
-        return layer.forward(params, x, **options)
-
-    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
-        return self._of[0].backward(params, cache, dy)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_of":
-            raise AttributeError(name)
-        return getattr(self._of[0], name)
-
-    def __deepcopy__(self, memo: Any) -> _Recorder:
-        return self
+    def forward(self, params: Any, x: Any, *, state: Any = None) -> tuple[Any, Any]:
+        self._met.append((self._path, self._layer, map_leaves(np.array, params), map_leaves(np.array, x)))
+        return super().forward(params, x, state=state)
 
 
-def children_of(layer: Any) -> list[tuple[str, Layer]]:
-    """Return the layers that a layer holds in its fields, with their paths: `layers.0`, `f`."""
-    found: list[tuple[str, Layer]] = []
-    held = {f.name: getattr(layer, f.name, None) for f in fields(layer)} if is_dataclass(layer) else dict(vars(layer))
-    for name, value in held.items():
-        for key, part in _entries(value):
-            if isinstance(part, Layer):
-                found.append((".".join(filter(None, (name if name != "layers" else "", key))), part))
-    return found
-
-
-def _entries(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [(str(k), v) for k, v in value.items()]
-    if isinstance(value, (tuple, list)):
-        return [(str(i), v) for i, v in enumerate(value)]
-    return [("", value)]
+def _children(layer: Any) -> dict[str, Layer]:
+    return layer.children() if isinstance(layer, Layer) else {}
 
 
 @dataclass(frozen=True)
@@ -391,7 +364,7 @@ def numbers(layer: Any) -> dict[str, float]:
     for name, value in held.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             found[name] = float(value)
-    for path, child in children_of(layer):
+    for path, child in _children(layer).items():
         found |= {f"{path}.{n}": v for n, v in numbers(child).items()}
     return found
 
@@ -460,8 +433,7 @@ def _ints(layer: Any) -> list[int]:
 
 
 def _depth(layer: Any) -> int:
-    children = children_of(layer)
-    return sum(_depth(child) for _, child in children) or 1 if isinstance(layer, Sequential) else 1
+    return sum(map(_depth, layer.layers)) or 1 if isinstance(layer, Sequential) else 1
 
 
 def _in_other_widths(layer: Layer, x: Any, rng: np.random.Generator, given: bool) -> list[tuple[str, Subject]]:

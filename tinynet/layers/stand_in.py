@@ -1,0 +1,48 @@
+"""A layer in the place of another inside a composite, for those who watch what passes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinynet.arrays import Cache, Params, State
+from tinynet.layers.layer import Layer, forward_with_state
+
+
+class StandIn(Layer):
+    """Does what `layer` does; a subclass notes what goes in and what comes out.
+
+    Composites may ask their children for their fields: they get those of `layer`.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def forward(self, params: Params, x: Any, *, state: State | None = None) -> tuple[Any, Cache]:
+        return forward_with_state(self._layer, params, x, state)
+
+    def backward(self, params: Params, cache: Cache, dy: Any) -> tuple[Any, Params]:
+        return self._layer.backward(params, cache, dy)
+
+    def param_grads(self, params: Params, cache: Cache, dy: Any) -> Params:
+        return self._layer.param_grads(params, cache, dy)
+
+    def samplewise(self) -> bool:
+        return self._layer.samplewise()
+
+    def children(self) -> dict[str, Layer]:
+        return {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_layer":
+            raise AttributeError(name)
+        return getattr(self._layer, name)
+
+    def __deepcopy__(self, memo: Any) -> StandIn:
+        return self
+
+
+def with_watched_children(layer: Layer, path: str, watch: Callable[[Layer, str], Layer]) -> Layer:
+    """Return the layer, which is at `path` in a network, with a watch in the place of each child."""
+    children = {name: watch(child, f"{path}.{name}".strip(".")) for name, child in layer.children().items()}
+    return layer.with_children(children) if children else layer
