@@ -824,6 +824,25 @@ def test_a_pass_says_what_could_not_run():
     assert any("jax.jit" in note for note in report.notes), report
 
 
+def test_a_pass_says_that_no_larger_batch_was_tried():
+    """A loop over entries, of which each is several operations as JAX runs it, since it branches on values."""
+
+    def forward(x):
+        y = np.zeros_like(x)
+        for i in np.ndindex(x.shape):
+            y[i] = x[i] ** 2 if x[i] > 0 else np.sin(x[i]) * x[i]
+        return y
+
+    def backward(args, dy):
+        (x,) = args
+        return (dy * np.where(x > 0, 2 * x, np.sin(x) + x * np.cos(x)),)
+
+    report = tn.verify((forward, backward), inputs=X)
+    assert report.verdict == "PASS", report
+    assert any("no larger batch" in note for note in report.notes), report
+    assert any(p.name == "batch 33" and p.skipped for p in report.coverage)
+
+
 def test_what_is_wrong_at_the_plain_examples_is_not_excused_elsewhere():
     calls = []
 

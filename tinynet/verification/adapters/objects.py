@@ -25,6 +25,7 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     spellings,
 )
+from tinynet.verification.adapters.functions import y_and_backprop
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
@@ -134,28 +135,38 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, 
     raise TargetError(f"{short(backward)} takes {', '.join([*needed, *keywords])}; expected one of: {texts}")
 
 
+_RETURNED = _Convention("forward -> (y, backprop), backprop(dy)", 1, y_and_backprop, lambda f, rest, p, dy: rest(dy))
+
+
 def _with_argument(call: str, name: str) -> str:
     """Return the text of a call with one more argument."""
     return f"{call[:-1]}{'' if call.endswith('()') else ', '}{name})"
 
 
-def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
+def adapt_object(
+    target: Any, names: tuple[str, str], inputs: Any, params: Any, rng: np.random.Generator
+) -> list[Subject]:
     """Return an object with a forward and a backward method, in each convention that it can be of, the likeliest first.
 
     `backward(dy)`; `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`;
-    `backward(dy, *args)` or `backward(*args, dy)`; and `backward()` or `backward(*args)`, which dy multiplies.
+    `backward(dy, *args)` or `backward(*args, dy)`; `backward()` or `backward(*args)`, which dy multiplies; and
+    `forward(*args) -> (y, backprop)` with `backprop(dy)`.
+
+    Args:
+        names: of the two methods, as `methods_of` finds them; twice the one where it returns (y, backprop).
 
     Raises:
         TargetError: no input that its forward accepts was found.
     """
-    names = methods_of(target)
-    assert names is not None
     label = type(target).__name__
     forward = getattr(target, names[0])
     arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
     owner, declared = keeping_arrays_of_its_class(target), params
-    outputs = len(_call(fresh(owner), names[0], arguments, arrays))
-    conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
+    if names[0] == names[1]:
+        conventions = [_RETURNED]
+    else:
+        outputs = len(_call(fresh(owner), names[0], arguments, arrays))
+        conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
     _check_that_one_runs(owner, names, arguments, arrays, conventions)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)

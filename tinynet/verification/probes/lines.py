@@ -212,7 +212,7 @@ def _closeness(code: CodeType) -> float:
     functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
     todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
     known = set(map(id, todo))
-    ends: list[ast.expr] = []
+    ends: list[ast.AST] = []
     numbers = _constants([n for n in tree.body if isinstance(n, ast.Assign)])
     while todo:
         function = todo.pop()
@@ -222,6 +222,8 @@ def _closeness(code: CodeType) -> float:
             new = [f for f in functions if getattr(f, "name", None) == _name(node) and id(f) not in known]
             known.update(map(id, new))
             todo += new
+    for end in ends:  # and the functions that a condition names, which are looked at in their turn
+        ends += [f for n in ast.walk(end) for f in functions if getattr(f, "name", None) == _name(n) and f not in ends]
     close = [c for end in ends for node in ast.walk(end) for c in (_number(node), numbers.get(_name(node), 0.0))]
     return max((c for c in close if 0 < c <= 1e-5), default=0.0)
 
