@@ -20,7 +20,7 @@ from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Watch, execute, full_precision, seed_generators
-from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
+from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace, without_infinities
 from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, ROUNDINGS
@@ -91,6 +91,17 @@ class JaxOracle:
         call = self._compiled[key]
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
+
+    def overflows(self, args: Args) -> bool:
+        """Return whether y comes from a number inside the forward pass that is too large for the type of `args`.
+
+        As tanh(eᶻ) does, which is 1 beyond all numbers; what `where` leaves out does not count.
+
+        Raises:
+            Exception: the forward pass cannot be traced, or run, in this type.
+        """
+        program = self.program(args)
+        return any(np.isnan(y).any() for y in self.watch.call(lambda: without_infinities(program, args)))
 
     def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
         """Return the same, computed with an error of up to ±unit in every operation.

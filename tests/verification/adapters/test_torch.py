@@ -724,6 +724,15 @@ def test_a_gradient_that_is_asked_for_alone_must_be_returned(index):
         assert "None is returned where only arg2 needs a gradient" in str(finding)
 
 
+def test_a_gradient_that_is_returned_only_where_it_is_asked_for_alone_is_missing():
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        return dy @ w, None if ctx.needs_input_grad[0] else dy.T @ x
+
+    (finding,) = tn.verify(function(saved(lambda x, w: x @ w.T), backward), inputs=(x, w)).findings
+    assert (finding.gradient, finding.fault) == ("arg1", "missing")
+
+
 class Rows(nn.Module):
     """Rows of W by their numbers: no input has a gradient."""
 
