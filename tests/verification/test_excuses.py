@@ -229,3 +229,23 @@ def test_a_function_may_tell_a_loop_that_it_is_close_enough(forward, factor, ver
         )
     report = tn.verify(target, inputs=(x, w), name_seconds=0)
     assert report.verdict == verdict, report
+
+
+def power_mean(x, p):
+    return np.mean(x**p, axis=1) ** (1 / p)
+
+
+def power_mean_grads(args, dy, factor=1.0):
+    x, p = args
+    M, y = np.mean(x**p, axis=1), power_mean(x, p)
+    dx = dy[:, None] * (y / M)[:, None] * x ** (p - 1) / x.shape[1]
+    dp = dy * y * (np.mean(x**p * np.log(x), axis=1) / (p * M) - factor * np.log(M) / p**2)
+    return dx, dp.sum()
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (0.999, "FAIL")])
+def test_digits_that_are_lost_in_a_single_number_are_excused_as_in_an_array(factor, verdict):
+    """At p = 0.0025 two terms of 10⁵ cancel; the gradient is no array but one of NumPy's numbers."""
+    inputs = np.random.default_rng(7).random((4, 3)) + 0.2, np.array(2.5)
+    target = (power_mean, lambda args, dy: power_mean_grads(args, dy, factor))
+    assert tn.verify(target, inputs=inputs, name_seconds=0).verdict == verdict

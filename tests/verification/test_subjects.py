@@ -122,6 +122,38 @@ def test_a_closure_that_returns_y_and_backprop():
     assert [f.fault for f in report.findings] == ["sign"]
 
 
+class Lists:
+    """A list of weights and one of biases, each beside a list of its gradients."""
+
+    def __init__(self, names, factor=1.0):
+        self.names, self.factor = names, factor
+        self.weights, self.biases = [W.copy(), RNG.standard_normal((3, 2))], [b.copy(), np.zeros(2)]
+
+    def forward(self, x):
+        self.inputs = []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            self.inputs.append(x)
+            x = np.tanh(x @ weight + bias)
+        self.out = x
+        return x
+
+    def backward(self, dy):
+        dW, db = [None, None], [None, None]
+        for i, a in ((1, self.out), (0, self.inputs[1])):
+            dz = dy * (1 - a * a)
+            dW[i], db[i] = self.inputs[i].T @ dz, dz.sum(axis=0) * self.factor
+            dy = dz @ self.weights[i].T
+        for name, grads in zip(self.names, (dW, db), strict=True):
+            setattr(self, name, grads)
+        return dy
+
+
+@pytest.mark.parametrize("names", [("grad_weights", "grad_biases"), ("weight_grads", "bias_grads"), ("dW", "db")])
+def test_lists_of_parameters_beside_lists_of_gradients(names):
+    assert tn.verify(Lists(names), inputs=x).ok
+    assert {f.name for f in tn.verify(Lists(names, 2.0), inputs=x).findings} == {"scaled by 2"}
+
+
 class ReturnsBackprop:
     """Keeps its parameters on itself, and the gradients in what it returns."""
 

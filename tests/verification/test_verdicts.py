@@ -594,6 +594,8 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("large inputs", "infinite where the forward, by `where`, is not", (
         lambda x: np.where(x > 40, x, np.log1p(np.exp(x))),
         lambda a, dy: (dy * np.exp(a[0]) / (1 + np.exp(a[0])),)), {"inputs": 0.3 * X / abs(X).max()}),
+    Member("not finite", "a single number", (lambda x, s: x * np.sqrt(s * s), lambda a, dy: (
+        dy * abs(a[1]), (dy * a[0]).sum() * a[1] / np.sqrt(a[1] * a[1]))), {"inputs": (X, np.zeros(()))}),
     Member("missing", "None for many samples", (lambda x, w: x @ w, lambda a, dy: (
         dy @ a[1].T, a[0].T @ dy if len(dy) < 9 else None)), {"inputs": (X, W)}),
     Member("batches", "a weight a sample, for more than given", (lambda x, w: x * w[:, None], lambda a, dy: (

@@ -72,7 +72,7 @@ _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_gra
 
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients")
-_OF_CONTAINERS = ("d_{}", "{}_grads", "d{}")
+_OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delta_{} g{}".split())
 
 
 def methods_of(target: Any) -> tuple[str, str] | None:
@@ -343,7 +343,8 @@ def _candidates(path: str) -> Iterator[str]:
     containers = head.split(".") if head else []
     for i in reversed(range(len(containers) + 1)):  # `params.1.W` in `params.1.grads.W`, `params.grads.W`, `grads.1.W`
         upper, below = containers[:i], containers[i + 1 :]
-        for grads in (*_CONTAINERS, *(form.format(c) for c in containers[i : i + 1] for form in _OF_CONTAINERS)):
+        own = [n for c in containers[i : i + 1] for n in dict.fromkeys((c, c.removesuffix("s"), c.removesuffix("es")))]
+        for grads in (*_CONTAINERS, *(form.format(name) for name in own for form in _OF_CONTAINERS)):
             for key in (tail, *spellings(tail)):
                 yield ".".join([*upper, grads, *below, key])
     for s in spellings(tail):  # `params.W` in `dW`
@@ -385,6 +386,16 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
             chosen[name] = best
             if name not in inputs or len(inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
+        elif name not in chosen and _tail(name).isdigit():  # of `biases.1`, what else is 1 in a list: `db.1`
+            like = [
+                p
+                for p, a in pools[0].items()
+                if all(p in c for c in changed) and _tail(p) == _tail(name) and p not in chosen.values()
+                if np.shape(a) == subject.args[name].shape
+            ]
+            if len(like) == 1:
+                chosen[name] = like[0]
+                notes.append(f"the gradient of {name} is read from {_told(like[0])}")
     if notes:
         chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
     settled = replace(places, grads=chosen)
