@@ -231,6 +231,28 @@ def test_a_function_may_tell_a_loop_that_it_is_close_enough(forward, factor, ver
     assert report.verdict == verdict, report
 
 
+def left_equilibrium(x, w):
+    z = np.tanh(x)
+    for _ in range(500):
+        before, z = z, np.tanh(x + z @ w)
+        if np.max(np.abs(z - before)) < 1e-8:
+            break
+    return z
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_a_loop_that_is_close_enough_may_have_many_parameters(factor, verdict):
+    """Too many to move each alone: the steps that ran are followed back, which is known less well."""
+    x, w = np.random.default_rng(0).normal(size=(4, 80)), 0.05 * np.random.default_rng(1).normal(size=(80, 80))
+
+    def backward(args, dy):
+        return equilibrium_grads(*args, left_equilibrium(*args), dy, factor)
+
+    report = tn.verify((left_equilibrium, backward), inputs=(x, w), name_seconds=0)
+    assert report.verdict == verdict, report
+    assert report.resolution > 1e-6
+
+
 def power_mean(x, p):
     return np.mean(x**p, axis=1) ** (1 / p)
 

@@ -303,6 +303,9 @@ def _float32(b: Bench, seen: Observed) -> Observed:
         return Observed()
     if b.numerical:
         return Observed(coverage=(Probe("float32", skipped="differences do not resolve more than float32 does"),))
+    if b.oracle.resolution:
+        why = "a loop that ends when it is close enough need not end in float32"
+        return Observed(coverage=(Probe("float32", skipped=why),), notes=(f"not in float32: {why}",))
     if any(c.wrong and c.probe in SHAPES for c in seen.comparisons):
         return Observed()
     extreme = ("saturated", "huge", "tiny", "zeros and ties")
