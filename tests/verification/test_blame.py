@@ -215,15 +215,25 @@ def both_ways_backward(args, dy):
     return dx + dxu[::-1], dw, du
 
 
+def bilinear(a, M, b):
+    return np.einsum("ni,ij,nj->n", a, M, b)
+
+
+def bilinear_backward(args, dy):
+    a, M, b = args
+    return dy[:, None] * (b @ M), np.einsum("n,ni,nj->ij", dy, a, b), dy[:, None] * (a @ M)
+
+
 @pytest.mark.parametrize(
     ("target", "inputs", "text"),
     [
         ((weighted_hinge, weighted_hinge_backward), (x[0], np.array([1.0, -1.0, 1.0])), "return -dE * active, None"),
         ((squares, squares_backward), (x, x[::-1] + 0.1), "return dE * r, dE * r"),
         ((heads, heads_backward), (x, x[::-1], x + 1), "return split("),
+        ((bilinear, bilinear_backward), (x, RNG.standard_normal((3, 3)), x[::-1]), "return dy[:, None] * (b @ M)"),
         ((both_ways, both_ways_backward), (x, w, w[::-1].copy()), "dxu, du = "),
     ],
-    ids=["None for another", "an argument called y", "a helper called often", "several at once"],
+    ids=["None for another", "an argument called y", "a helper called often", "values of one axis", "several at once"],
 )
 def test_what_stands_beside_a_fault_does_not_hide_its_place(target, inputs, text):
     for _, where in places(target, inputs):

@@ -178,6 +178,8 @@ class Exact:
         if not slots or not all(slot in arrays for slot in slots):
             return None
         steps = [np.asarray(arrays[slot]) for slot in reversed(slots)]
+        if self.turned and any(step.ndim < 2 for step in steps):
+            return None
         return [np.swapaxes(step, -1, -2) for step in steps] if self.turned else steps
 
 
