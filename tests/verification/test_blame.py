@@ -151,3 +151,90 @@ def test_no_line_of_a_library_is_named():
 
     ((_, text),) = places((forward, backward), (RNG.standard_normal((5, 6)), RNG.standard_normal((3, 2))))
     assert "dk" in text
+
+
+def weighted_hinge(scores, sign):
+    return np.maximum(1 - sign * scores, 0).sum()
+
+
+def weighted_hinge_backward(args, dE):
+    scores, sign = args
+    active = (1 - sign * scores > 0).astype(scores.dtype)
+    return -dE * active, None
+
+
+def squares(pred, y):
+    return ((pred - y) ** 2).sum()
+
+
+def squares_backward(args, dE):
+    pred, y = args
+    r = 2 * (pred - y)
+    return dE * r, dE * r
+
+
+def heads(q, k, v):
+    return q * np.tanh(k), q + v
+
+
+def split(z):
+    return z.reshape(4, 3)
+
+
+def heads_backward(args, dy):
+    q, k, _ = args
+    dk = dy[0] * q * (1 - np.tanh(k) ** 2)
+    return split(dy[0] * np.tanh(k) + dy[1]), split(dk), split(2 * dy[1])
+
+
+def one_way(x, w):
+    h, states = np.zeros(x.shape[1]), []
+    for row in x:
+        h = np.tanh(row * w + h)
+        states.append(h)
+    return np.stack(states)
+
+
+def both_ways(x, w, u):
+    return one_way(x, w) * 2, one_way(x[::-1], u)[::-1] * 1.0
+
+
+def back_through_time(dy, x, w, states):
+    dx, dw, dh = np.zeros_like(x), np.zeros_like(w), np.zeros_like(w)
+    for t in reversed(range(len(x))):
+        dz = (dy[t] + dh) * (1 - states[t] ** 2)
+        dx[t], dh = dz * w, dz
+        dw += dz * x[t]
+    return dx, dw
+
+
+def both_ways_backward(args, dy):
+    x, w, u = args
+    dx, dw = back_through_time(2 * dy[0], x, w, one_way(x, w))
+    dxu, du = back_through_time(dy[1], x[::-1], u, one_way(x[::-1], u))  # dy reversed, too
+    return dx + dxu[::-1], dw, du
+
+
+def bilinear(a, M, b):
+    return np.einsum("ni,ij,nj->n", a, M, b)
+
+
+def bilinear_backward(args, dy):
+    a, M, b = args
+    return dy[:, None] * (b @ M), np.einsum("n,ni,nj->ij", dy, a, b), dy[:, None] * (a @ M)
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "text"),
+    [
+        ((weighted_hinge, weighted_hinge_backward), (x[0], np.array([1.0, -1.0, 1.0])), "return -dE * active, None"),
+        ((squares, squares_backward), (x, x[::-1] + 0.1), "return dE * r, dE * r"),
+        ((heads, heads_backward), (x, x[::-1], x + 1), "return split("),
+        ((bilinear, bilinear_backward), (x, RNG.standard_normal((3, 3)), x[::-1]), "return dy[:, None] * (b @ M)"),
+        ((both_ways, both_ways_backward), (x, w, w[::-1].copy()), "dxu, du = "),
+    ],
+    ids=["None for another", "an argument called y", "a helper called often", "values of one axis", "several at once"],
+)
+def test_what_stands_beside_a_fault_does_not_hide_its_place(target, inputs, text):
+    for _, where in places(target, inputs):
+        assert where.startswith(text)

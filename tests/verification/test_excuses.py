@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -179,3 +181,93 @@ def test_what_is_not_tried_on_a_loop_that_comes_close_is_said():
     assert {skipped.get(name, "").split(":")[0] for name in ("saturated", "huge", "one sign")} == {
         "a loop ends when it is close enough"
     }
+
+
+def compiled_equilibrium(x, w):
+    def goes_on(state):
+        z, before = state
+        return jnp.max(jnp.abs(z - before)) > 1e-7
+
+    def step(state):
+        return jnp.tanh(x + state[0] @ w), state[0]
+
+    return jax.lax.while_loop(goes_on, step, (jnp.tanh(x), jnp.zeros_like(x)))[0]
+
+
+def called_equilibrium(x, w):
+    def is_close(z, before):
+        return np.max(np.abs(z - before)) < 1e-7
+
+    z, before = np.tanh(x), np.zeros_like(x)
+    while not is_close(z, before):
+        z, before = np.tanh(x + z @ w), z
+    return z
+
+
+def equilibrium_grads(x, w, z, dy, factor):
+    u = dy
+    for _ in range(100):
+        u = dy + (u * (1 - z * z)) @ w.T
+    dz = u * (1 - z * z)
+    return dz, factor * z.T @ dz
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+@pytest.mark.parametrize("forward", [compiled_equilibrium, called_equilibrium])
+def test_a_function_may_tell_a_loop_that_it_is_close_enough(forward, factor, verdict):
+    """Far from the given values the loop does not end, which is no fault."""
+    x, w = np.random.default_rng(0).normal(size=(4, 6)), 0.2 * np.random.default_rng(1).normal(size=(6, 6))
+
+    def backward(args, dy):
+        return equilibrium_grads(*args, forward(*args), dy, factor)
+
+    target = (forward, backward)
+    if forward is compiled_equilibrium:
+        target = jax.custom_vjp(forward)
+        target.defvjp(
+            lambda x, w: ((z := forward(x, w)), (x, w, z)), lambda kept, dy: equilibrium_grads(*kept, dy, factor)
+        )
+    report = tn.verify(target, inputs=(x, w), name_seconds=0)
+    assert report.verdict == verdict, report
+
+
+def left_equilibrium(x, w):
+    z = np.tanh(x)
+    for _ in range(500):
+        before, z = z, np.tanh(x + z @ w)
+        if np.max(np.abs(z - before)) < 1e-8:
+            break
+    return z
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_a_loop_that_is_close_enough_may_have_many_parameters(factor, verdict):
+    """Too many to move each alone: the steps that ran are followed back, which is known less well."""
+    x, w = np.random.default_rng(0).normal(size=(4, 80)), 0.05 * np.random.default_rng(1).normal(size=(80, 80))
+
+    def backward(args, dy):
+        return equilibrium_grads(*args, left_equilibrium(*args), dy, factor)
+
+    report = tn.verify((left_equilibrium, backward), inputs=(x, w), name_seconds=0)
+    assert report.verdict == verdict, report
+    assert report.resolution > 1e-6
+
+
+def power_mean(x, p):
+    return np.mean(x**p, axis=1) ** (1 / p)
+
+
+def power_mean_grads(args, dy, factor=1.0):
+    x, p = args
+    M, y = np.mean(x**p, axis=1), power_mean(x, p)
+    dx = dy[:, None] * (y / M)[:, None] * x ** (p - 1) / x.shape[1]
+    dp = dy * y * (np.mean(x**p * np.log(x), axis=1) / (p * M) - factor * np.log(M) / p**2)
+    return dx, dp.sum()
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (0.999, "FAIL")])
+def test_digits_that_are_lost_in_a_single_number_are_excused_as_in_an_array(factor, verdict):
+    """At p = 0.0025 two terms of 10⁵ cancel; the gradient is no array but one of NumPy's numbers."""
+    inputs = np.random.default_rng(7).random((4, 3)) + 0.2, np.array(2.5)
+    target = (power_mean, lambda args, dy: power_mean_grads(args, dy, factor))
+    assert tn.verify(target, inputs=inputs, name_seconds=0).verdict == verdict

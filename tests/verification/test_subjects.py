@@ -122,6 +122,79 @@ def test_a_closure_that_returns_y_and_backprop():
     assert [f.fault for f in report.findings] == ["sign"]
 
 
+class Lists:
+    """A list of weights and one of biases, each beside a list of its gradients."""
+
+    def __init__(self, names, factor=1.0):
+        self.names, self.factor = names, factor
+        self.weights, self.biases = [W.copy(), RNG.standard_normal((3, 2))], [b.copy(), np.zeros(2)]
+
+    def forward(self, x):
+        self.inputs = []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            self.inputs.append(x)
+            x = np.tanh(x @ weight + bias)
+        self.out = x
+        return x
+
+    def backward(self, dy):
+        dW, db = [None, None], [None, None]
+        for i, a in ((1, self.out), (0, self.inputs[1])):
+            dz = dy * (1 - a * a)
+            dW[i], db[i] = self.inputs[i].T @ dz, dz.sum(axis=0) * self.factor
+            dy = dz @ self.weights[i].T
+        for name, grads in zip(self.names, (dW, db), strict=True):
+            setattr(self, name, grads)
+        return dy
+
+
+@pytest.mark.parametrize("names", [("grad_weights", "grad_biases"), ("weight_grads", "bias_grads"), ("dW", "db")])
+def test_lists_of_parameters_beside_lists_of_gradients(names):
+    assert tn.verify(Lists(names), inputs=x).ok
+    assert {f.name for f in tn.verify(Lists(names, 2.0), inputs=x).findings} == {"scaled by 2"}
+
+
+class ReturnsBackprop:
+    """Keeps its parameters on itself, and the gradients in what it returns."""
+
+    def __init__(self, factor=1.0):
+        self.W, self.b, self.factor = W.copy(), b.copy(), factor
+
+    def forward(self, x):
+        def backprop(dy):
+            return dy @ self.W.T, self.factor * x.T @ dy, dy.sum(axis=0)
+
+        return x @ self.W + self.b, backprop
+
+
+class CalledWithTwoOutputs(ReturnsBackprop):
+    forward = None
+
+    def __call__(self, x):
+        z = x @ self.W + self.b
+
+        def backprop(d):
+            dz = d[0] * np.cos(z) - d[1] * np.sin(z)
+            self.dW, self.db = self.factor * x.T @ dz, dz.sum(axis=0)
+            return dz @ self.W.T
+
+        return np.sin(z), np.cos(z), backprop
+
+
+@pytest.mark.parametrize("cls", [ReturnsBackprop, CalledWithTwoOutputs])
+def test_an_object_with_parameters_that_returns_y_and_backprop(cls):
+    report = tn.verify(cls(), inputs=x)
+    assert report.ok, report
+    assert report.compared == ("x", "W", "b")
+    (finding,) = tn.verify(cls(2.0), inputs=x).findings
+    assert (finding.gradient, finding.name) == ("W", "scaled by 2")
+
+
+def test_a_method_that_returns_y_and_backprop():
+    assert tn.verify(ReturnsBackprop().forward, inputs=x).ok
+    assert tn.verify(ReturnsBackprop(3.0).forward, inputs=x).verdict == "FAIL"
+
+
 def dense(x, W, b):
     return σ(x @ W + b)
 

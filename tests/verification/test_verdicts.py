@@ -459,6 +459,46 @@ def first_maximum_back(args, dy):
     return ((np.arange(x.shape[1]) == x.argmax(axis=1)[:, None]) * dy[:, None],)
 
 
+MASKED = (rng.standard_normal((4, 5, 2)), rng.random((4, 5)) < 0.6)
+
+
+def masked_mean(x, mask):
+    return (x * mask[:, :, None]).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)[:, None]
+
+
+def masked_mean_back(args, dy):
+    _, mask = args
+    return (dy / np.maximum(mask.sum(axis=1, keepdims=True), 1))[:, None, :] * mask[:, :, None], None
+
+
+def hidden(scores, mask):
+    s = np.where(mask, scores, -1e9)
+    e = np.exp(s - s.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def hidden_back(args, dy):
+    """Right where each row has a score, since what is hidden has p = 0."""
+    p = hidden(*args)
+    return p * (dy - (dy * p).sum(axis=1, keepdims=True)), None
+
+
+class TripledInto:
+    """3x, whose gradient is written into one array and handed out as `given`."""
+
+    def __init__(self, given):
+        self.given, self.buffer = given, None
+
+    def forward(self, x):
+        return 3 * x
+
+    def backward(self, dy):
+        if self.buffer is None or self.buffer.shape != dy.shape or self.buffer.dtype != dy.dtype:
+            self.buffer = np.empty_like(dy)
+        np.multiply(dy, 3, out=self.buffer)
+        return self.given(self.buffer)
+
+
 def norm(x):
     return np.sqrt((x * x).sum(axis=1))
 
@@ -548,6 +588,22 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("loops", "in JAX, a pair", (thrice, lambda a, dy: thrice_back(a, dy, 2))),
     Member("loops", "close enough", (equilibrium, lambda a, dy: equilibrium_back(a, dy, 3)), {
         "inputs": (X, 0.2 * V[:3, :3])}),
+    Member("masks", "none is set", (masked_mean, lambda a, dy: (
+        (dy / a[1].sum(axis=1, keepdims=True))[:, None, :] * a[1][:, :, None], None)), {"inputs": MASKED}),
+    Member("memory", "dx in one buffer, made of dy alone", TripledInto(np.asarray)),
+    Member("large inputs", "infinite where the forward, by `where`, is not", (
+        lambda x: np.where(x > 40, x, np.log1p(np.exp(x))),
+        lambda a, dy: (dy * np.exp(a[0]) / (1 + np.exp(a[0])),)), {"inputs": 0.3 * X / abs(X).max()}),
+    Member("not finite", "a single number", (lambda x, s: x * np.sqrt(s * s), lambda a, dy: (
+        dy * abs(a[1]), (dy * a[0]).sum() * a[1] / np.sqrt(a[1] * a[1]))), {"inputs": (X, np.zeros(()))}),
+    Member("missing", "None for many samples", (lambda x, w: x @ w, lambda a, dy: (
+        dy @ a[1].T, a[0].T @ dy if len(dy) < 9 else None)), {"inputs": (X, W)}),
+    Member("batches", "a weight a sample, for more than given", (lambda x, w: x * w[:, None], lambda a, dy: (
+        dy * a[1][:, None], (dy * a[0]).sum(axis=1) * (1 if len(dy) < 6 else 2))), {"inputs": (X, Z[:, 0])}),
+    Member("vacuous", "a slope where none is negative", (
+        lambda x, a: np.where(x > 0, x, a * x), lambda args, dy: (
+            dy * np.where(args[0] > 0, 1, args[1]), (dy * (args[0] < 0)).sum(axis=0))), {
+        "inputs": (abs(X), np.full(3, 0.25))}),
     Member("masks", "what they leave is negative", (lambda x, m: np.where(m > 0, x, 0.0), lambda a, dy: (
         -np.where(a[1] > 0, dy, 0.0), None)), {"inputs": (X, (Z > 0) * 1.0)}),
 )  # fmt: skip
@@ -614,6 +670,18 @@ def single(x, w):
     Member("loops", "entry by entry", (by_entry, by_entry_back), {"inputs": X[:2, :2]}),
     Member("loops", "close enough", (equilibrium, equilibrium_back), {"inputs": (X, 0.2 * V[:3, :3])}),
     Member("loops", "Newton's method", (newton, lambda a, dy: (dy / (2 * np.sqrt(a[0])),)), {"inputs": 1 + abs(X[:2])}),
+    Member("masks", "none is set, which is 1 sample", (masked_mean, masked_mean_back), {"inputs": MASKED}),
+    Member("masks", "none is set, which is never given", (hidden, hidden_back), {"inputs": (V, np.tri(4) > 0)}),
+    Member("memory", "a copy of a buffer", TripledInto(np.copy)),
+    Member("batches", "rows that are indexed, as many as samples", (
+        lambda x, p: p[0] * x + p[1] * x**2 + p[2] * x**3, lambda a, dy: (
+            dy * (a[1][0] + 2 * a[1][1] * a[0] + 3 * a[1][2] * a[0] ** 2),
+            np.stack([(dy * a[0] ** k).sum(axis=0) for k in (1, 2, 3)]))), {"inputs": (X[:3], V[:3, :3])}),
+    Member("large inputs", "overflow inside the forward in float32", (
+        lambda x: np.tanh(np.exp(3 * x)), lambda a, dy: (
+            3 * dy * (1 - np.tanh(np.exp(3 * a[0])) ** 2) * np.exp(3 * a[0]),)), {"inputs": X / abs(X).max()}),
+    Member("large inputs", "where leaves out what overflows", (
+        lambda x: np.where(x > 40, x, np.log1p(np.exp(x))), lambda a, dy: (dy / (1 + np.exp(-a[0])),))),
     Member("masks", "of 0 and 1, without a gradient", (lambda x, m: np.where(m > 0, x, 0.0), lambda a, dy: (
         np.where(a[1] > 0, dy, 0.0), None)), {"inputs": (X, (Z > 0) * 1.0)}),
     Member("masks", "of infinities that are added", (lambda s, m: softmax(s + m), lambda a, dy: (
@@ -861,6 +929,25 @@ def test_a_pass_says_what_could_not_run():
     report = tn.verify(NumPyOnly(), inputs=X)
     assert report.verdict == "PASS", report
     assert any("jax.jit" in note for note in report.notes), report
+
+
+def test_a_pass_says_that_no_larger_batch_was_tried():
+    """A loop over entries, of which each is several operations as JAX runs it, since it branches on values."""
+
+    def forward(x):
+        y = np.zeros_like(x)
+        for i in np.ndindex(x.shape):
+            y[i] = x[i] ** 2 if x[i] > 0 else np.sin(x[i]) * x[i]
+        return y
+
+    def backward(args, dy):
+        (x,) = args
+        return (dy * np.where(x > 0, 2 * x, np.sin(x) + x * np.cos(x)),)
+
+    report = tn.verify((forward, backward), inputs=X)
+    assert report.verdict == "PASS", report
+    assert any("no larger batch" in note for note in report.notes), report
+    assert any(p.name == "batch 33" and p.skipped for p in report.coverage)
 
 
 def test_what_is_wrong_at_the_plain_examples_is_not_excused_elsewhere():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -65,6 +65,7 @@ class Example:
         subject: the target with these arrays.
         dy: one array for each of y.
         ours: whether the shape is of our own making: the target may then refuse it.
+        strict: whether a finite gradient must be exact: not where the caller may never give such values.
     """
 
     probe: str
@@ -72,6 +73,7 @@ class Example:
     dy: tuple[Array, ...]
     label: str = ""
     ours: bool = False
+    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,28 @@ def _followed(subject: Subject, shapes: Shapes, m: int, axes: Mapping[str, int])
         return None
     # The places of the samples, each once: with the same ones twice they would be no such thing.
     places = [n for n in axes if len(axes) > 1 and _is_permutation(subject.args[n]) and longer((n,)) is not None]
+    idle = [n for n in axes if len(axes) > 1 and not places and not _counts(subject, shapes, axes, n)]
+    if idle and len(idle) < len(axes):
+        fewer = _followed(subject, shapes, m, {n: axis for n, axis in axes.items() if n not in idle})
+        if fewer is not None:
+            return fewer
     return Batch(m, axes, tuple(None if f == _SUMMED else f for f in follows), frozenset(places))
+
+
+def _counts(subject: Subject, shapes: Shapes, axes: Mapping[str, int], name: str) -> bool:
+    """Return whether samples that are added to an array move y; of an array that is indexed, as p[0], they do not."""
+    given = subject.args
+    twice = {n: np.concatenate([given[n], given[n]], axis=axis) for n, axis in axes.items()}
+    a, axis = given[name], axes[name]
+    other = np.roll(a, 1, axis=axis) if is_special(a) else -1.5 * a + 0.1
+    if np.array_equal(other, a):
+        return True
+    moved = {**twice, name: np.concatenate([a, other], axis=axis)}
+    try:
+        pairs = zip(*(shapes.run(subject, {**given, **arrays}) for arrays in (twice, moved)), strict=True)
+        return not all(np.array_equal(p, q, equal_nan=True) for p, q in pairs)
+    except Exception:
+        return True
 
 
 def _is_permutation(a: Array) -> bool:
@@ -271,6 +294,13 @@ def is_special(a: Array) -> bool:
         return True
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
+
+
+def _is_mask(a: Array) -> bool:
+    """Return whether an array chooses among others by 0 and 1: not of one-hot rows, of which each has its 1."""
+    if not a.ndim or not np.array_equal(np.unique(a), [0, 1]):
+        return False
+    return not _is_permutation(a) and not (a.ndim > 1 and np.all(a.sum(axis=-1) == 1))
 
 
 def keeps_its_sign(subject: Subject, name: str) -> bool:
@@ -410,6 +440,9 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
             )
         for n in inputs[1:]:
             made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
+    for n in filter(lambda n: _is_mask(subject.args[n]), subject.inputs):
+        none = example("zeros and ties", {**subject.args, n: np.zeros_like(subject.args[n])}, f"{n} all 0")
+        made.append(replace(none, strict=False) if none is not None else None)
     zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]
     if zeros:
         filled = {n: rng.standard_normal(subject.args[n].shape) for n in zeros}

@@ -279,13 +279,13 @@ def execute(
             stage = "backward"
             cotangent = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
             handed_out = watch.call(lambda: _at_rest(session.backward(context, cotangent)))
-            grads = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in handed_out.items()}
+            grads = _copied(handed_out, subject)
             param_grads = getattr(session, "param_grads", None)
             if param_grads is not None:
                 stage = "param_grads"
                 again = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
                 found = watch.call(lambda: _at_rest(param_grads(context, again)))
-                short = {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in found.items()}
+                short = _copied(found, subject)
     except (Exception, Hang, SystemExit) as error:
         return Run(session, y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
     if hasattr(session, "params_now"):  # an object's own, which no one handed in
@@ -304,6 +304,12 @@ def execute(
         session, y, grads, short, handed_out, handed_y, mutated=_changed(everything, pristine), shared=shared,
         context=context,
     )  # fmt: skip
+
+
+def _copied(grads: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+    """Return gradients with copies of the arrays; a single number, of NumPy's or in no contract, is one, too."""
+    numbers = (np.ndarray, np.floating) if subject.contract else (np.ndarray, np.floating, float)
+    return {n: np.array(g) if isinstance(g, numbers) else g for n, g in grads.items()}
 
 
 def seed_generators(library: str) -> None:

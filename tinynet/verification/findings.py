@@ -54,7 +54,8 @@ def findings_of(j: Judgement, *, seconds: float, label: str = "") -> list[Findin
 
 def _placed(j: Judgement, fault: Fault, deadline: float) -> Fault:
     """Return a fault with the backward's line to blame for it."""
-    if fault.where or fault.gradients == ("y",) or fault.fault in ("hangs", "exits"):
+    of_forward = fault.gradients == ("y",) and "y" not in j.subject.wrt
+    if fault.where or of_forward or fault.fault in ("hangs", "exits"):
         return fault
     bad = [
         c
@@ -228,7 +229,7 @@ def _finding(f: Fault, subject: Subject, label: str) -> Finding:
         where_text=where.text(),
         sources=tuple(lines for lines in (f.at.excerpt(), where.excerpt(around=3)) if lines),
         also=f.gradients[1:],
-        right=tuple(n for n in subject.wrt if n not in spoilt) if "y" not in spoilt else (),
+        right=tuple(n for n in subject.wrt if n not in spoilt) if "y" not in spoilt - {*subject.wrt} else (),
         index=index,
         got=value,
         expected=wanted,

@@ -92,6 +92,7 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
     seen = _tried(_AS_GIVEN, b, Observed())
     twin = _twin(b, seen)
     seen += _tried(_MORE, b, seen) if twin is None else _of_twin(b, twin, seen)
+    seen += _missing_at_times(b, seen)
     seen = _uncompared(b, seen) + seen
     inside = [("", twin), *twin.inside] if twin is not None and not seen.failed else _inside(b, seen)
     return Judgement(
@@ -252,21 +253,17 @@ def _shapes(b: Bench, seen: Observed) -> Observed:
 
 
 def _fewer_gradients(b: Bench, seen: Observed) -> Observed:
-    """Run the same arrays where fewer ask for a gradient; one is missing there if it is returned where all ask."""
-    new = Observed()
-    for label, variant in b.variants:
-        if not label.startswith("only ") or new.stopped:
-            continue
-        alone = run(b, Example("rectangular", variant, b.dy, label), seen + new)
-        new += alone
-        returned = {n for c in (seen + new).comparisons for n in c.got}
-        for c in alone.comparisons:
-            for name, (fault, sentence) in c.form.items():
-                if fault == "missing" and name in returned and np.any(c.exact.grads[name]):
-                    text = f"{sentence} where {label}; ctx.needs_input_grad has an entry for each argument of forward, "
-                    found = Fault((name,), fault, f"{text}in order", c.probe, shapes=(c.subject.shapes(),))
-                    new += Observed(faults=(found,))
-    return new
+    """Run the same arrays where fewer ask for a gradient."""
+    fewer = [(label, v) for label, v in b.variants if label.startswith("only ")]
+    return run_all(b, (Example("rectangular", variant, b.dy, label) for label, variant in fewer), seen)
+
+
+def _no_larger_batch(b: Bench, _seen: Observed) -> Observed:
+    """Say that no larger batch was tried, where the samples may be more and each run takes long."""
+    if not b.batches or b.may_grow:
+        return Observed()
+    why = "each run takes long"
+    return Observed(coverage=(Probe("batch 33", skipped=why),), notes=(f"no larger batch was tried: {why}",))
 
 
 def _values(b: Bench, seen: Observed) -> Observed:
@@ -364,6 +361,9 @@ def _float32(b: Bench, seen: Observed) -> Observed:
         return Observed()
     if b.numerical:
         return Observed(coverage=(Probe("float32", skipped="differences do not resolve more than float32 does"),))
+    if b.oracle.resolution:
+        why = "a loop that ends when it is close enough need not end in float32"
+        return Observed(coverage=(Probe("float32", skipped=why),), notes=(f"not in float32: {why}",))
     if any(c.wrong and c.probe in SHAPES for c in seen.comparisons):
         return Observed()
     extreme = ("saturated", "huge", "tiny", "zeros and ties")
@@ -395,6 +395,7 @@ _AS_GIVEN: tuple[tuple[str, Stage], ...] = (
 """What is tried first, in this order, each with its probe; "" where it is several, of which the wanted ones run."""
 
 _MORE: tuple[tuple[str, Stage], ...] = (
+    ("batch 33", _no_larger_batch),
     ("", _values),
     ("rectangular", _until_none_is_zero),
     ("state", _state),
@@ -436,10 +437,28 @@ def _uncompared(b: Bench, seen: Observed) -> Observed:
             text = f"the exact gradient by {name} is zero, or lost in rounding, at every example; give other inputs="
             return new + Observed(reason=text)
         new += Observed(notes=(f"{name} does not move y",))
+        if seen.unreached:
+            text = f"{name} does not move y at any example, and not every branch was taken: {seen.unreached[0]}"
+            return new + Observed(reason=f"{text}; give other inputs=, or say what is judged: wrt=[…]")
     if compared and len(vacuous) == len(compared) and not seen.faults:
         text = "nothing moves y, and every exact gradient is zero: nothing was tested; give other inputs="
         return new + Observed(reason=text)
     return new
+
+
+def _missing_at_times(b: Bench, seen: Observed) -> Observed:
+    """Return a fault for each gradient that is returned at some examples, and at others, where it is not 0, is not."""
+    found = []
+    returned = {n for c in seen.comparisons for n in c.got if c.probe != "empty batch"}
+    for c in seen.comparisons if not b.subject.contract else ():
+        for name, (fault, sentence) in c.form.items():
+            if fault == "missing" and name in returned and np.any(c.exact.grads[name]):
+                at = f"where {c.label}" if c.label.startswith("only ") else f"at {c.label or c.probe}"
+                text = f"{sentence} {at}, and one is at other examples"
+                if b.subject.library == "torch":
+                    text += "; ctx.needs_input_grad has an entry for each argument of forward, in order"
+                found.append(Fault((name,), fault, text, c.probe, shapes=(c.subject.shapes(),)))
+    return Observed(faults=_once(tuple(found)))
 
 
 def _only_selects(b: Bench, name: str) -> bool:

@@ -17,7 +17,8 @@ _ROWS = 10
 _DIRECTIONS = 3
 _TINY = 1e-20
 """The complex step: far below rounding, since nothing is subtracted."""
-_ENTRIES = 5_000
+ENTRIES = 5_000
+"""Of an array with more, each entry is not moved alone."""
 _VAGUE, _SHARP = 1e-3, 1e-6
 """Errors, relative to what moves y, above which a gradient is not known, and below which it is known well."""
 
@@ -118,7 +119,7 @@ class NumericalOracle:
         if size == 0:
             none = np.zeros((0, _flat(self._outputs(args)).size))
             return none, none
-        if size > _ENTRIES:
+        if size > ENTRIES:
             raise TargetError(f"{name} has {size} entries, too many to move one by one; give inputs= of fewer")
         columns = self._complex_columns(args, name)
         if columns is not None and self._confirmed(args, name, columns):

@@ -21,7 +21,8 @@ from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Hang, Watch, execute, full_precision, seed_generators
-from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
+from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace, without_infinities
+from tinynet.verification.numerical import ENTRIES, NumericalOracle
 from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound, recorded, replayed
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, ROUNDINGS
@@ -140,6 +141,17 @@ class JaxOracle:
             self._refused.add(key)
         return worth
 
+    def overflows(self, args: Args) -> bool:
+        """Return whether y comes from a number inside the forward pass that is too large for the type of `args`.
+
+        As tanh(eᶻ) does, which is 1 beyond all numbers; what `where` leaves out does not count.
+
+        Raises:
+            Exception: the forward pass cannot be traced, or run, in this type.
+        """
+        program = self.program(args)
+        return any(np.isnan(y).any() for y in self.watch.call(lambda: without_infinities(program, args)))
+
     def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
         """Return the same, computed with an error of up to ±unit in every operation.
 
@@ -184,7 +196,7 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
     """Return the best oracle that there is for a subject: its own, JAX's, or numerical derivatives."""
     if subject.make_oracle is not None:
         return subject.make_oracle(subject)
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     tried = [JaxOracle(subject, watch, m) for m in ((False, True) if subject.library == "numpy" else (False,))]
     for oracle in tried:
         try:
@@ -193,16 +205,16 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
         except Exception as error:
             failures.append(error)
     close = closeness(subject)
-    # A function of JAX's may hold rules of its own, which only a trace can leave out.
-    if subject.library == "numpy" and not close:
+    # A function of JAX's may hold rules of its own, which only a trace can leave out. A loop that ends when it is close
+    # enough is followed back only where differences would take too long: its steps tell its limit's derivative roughly.
+    many = any(subject.args[n].size > ENTRIES for n in subject.wrt)
+    if subject.library == "numpy" and (many or not close):
         try:
-            oracle = JaxOracle(subject, watch, manners=True, eager=True)
+            oracle = JaxOracle(subject, watch, manners=True, eager=True, resolution=LOOSER**2 * close)
             oracle(subject.args, dy)
             return oracle
-        except Exception as error:
+        except (Exception, Hang) as error:  # the forward pass itself came back: what takes long is to follow it
             failures.append(error)
-    from tinynet.verification.numerical import NumericalOracle
-
     pure = subject.pure
     loops = subject.library == "jax" or tried[0].traced  # JAX takes the forward pass, and not back
     compiled = jax.jit(lambda args: pure(args, False)) if loops and pure is not None else None

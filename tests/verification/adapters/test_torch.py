@@ -724,6 +724,38 @@ def test_a_gradient_that_is_asked_for_alone_must_be_returned(index):
         assert "None is returned where only arg2 needs a gradient" in str(finding)
 
 
+class Gain(nn.Module):
+    """A parameter of no axis."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.5))
+        self.rule = function(saved(lambda x, g: x * g), lambda ctx, dy: _of_gain(*ctx.saved_tensors, dy, factor))
+
+    def forward(self, x):
+        return self.rule.apply(torch.tanh(x), self.gain)
+
+
+def _of_gain(x, g, dy, factor):
+    return dy * g, factor * (dy * x).sum()
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (2.0, "FAIL")])
+def test_a_parameter_of_no_axis(factor, verdict):
+    report = tn.verify(Gain(factor), inputs=x)
+    assert report.verdict == verdict, report
+    assert report.compared == ("x", "params.gain")
+
+
+def test_a_gradient_that_is_returned_only_where_it_is_asked_for_alone_is_missing():
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        return dy @ w, None if ctx.needs_input_grad[0] else dy.T @ x
+
+    (finding,) = tn.verify(function(saved(lambda x, w: x @ w.T), backward), inputs=(x, w)).findings
+    assert (finding.gradient, finding.fault) == ("arg1", "missing")
+
+
 class Rows(nn.Module):
     """Rows of W by their numbers: no input has a gradient."""
 

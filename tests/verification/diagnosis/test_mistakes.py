@@ -50,9 +50,19 @@ def takes_w_for_x(args, dy):
     return dy * w, (dy * w).sum(0)
 
 
+def added_up(x):
+    return np.cumsum(x * x, axis=0)
+
+
+def added_up_from_the_start(args, dy):
+    (x,) = args
+    return 2 * x * np.cumsum(dy, axis=0)
+
+
 @pytest.mark.parametrize(
     ("fault", "forward", "backward", "inputs"),
     [
+        ("reversed", added_up, added_up_from_the_start, x),
         ("overwritten", rows_taken, rows_overwritten, x),
         ("summed over everything", normalised, summed_over_all, x),
         ("shifted", rolled, rolled_the_same_way, x),

@@ -18,10 +18,12 @@ from tinynet.verification.adapters.functions import (
     adapt_closure,
     adapt_pair,
     adapt_value_and_gradient,
+    returns_backprop,
     value_and_gradient,
 )
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import METHODS, adapt_object, methods_of
+from tinynet.verification.adapters.reachable import reachable
 from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
 
 __all__ = ["Subject", "TargetError", "adapt"]
@@ -51,8 +53,10 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
     if (node := adapt_function_node(target, inputs, rng)) is not None:
         _only_for_layers("params", params)
         return [node]
-    if methods_of(target) is not None and not inspect.isfunction(target):
-        return adapt_object(target, as_one_tuple(target, inputs), params, rng)
+    if (names := methods_of(target)) is not None and not inspect.isfunction(target):
+        return adapt_object(target, names, as_one_tuple(target, inputs), params, rng)
+    if (readings := _returning_backprop(target, inputs, params, rng)) is not None:
+        return readings
     if callable(target):
         _only_for_layers("params", params)
         return [_function(target, inputs, rng)]
@@ -65,6 +69,22 @@ _FORMS = (
     "a tinynet Layer or Loss, a pair (forward, backward), an object with forward and backward, a function that returns "
     "(y, backprop) or (E, gradient), a torch.autograd.Function or Module, or a jax.custom_vjp function"
 )
+
+
+def _returning_backprop(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject] | None:
+    """Return an object with parameters of which one method returns (y, backprop); None of anything else."""
+    owner, name = target, next((n for n in ("forward", "__call__") if callable(getattr(target, n, None))), "")
+    if inspect.ismethod(target):
+        owner, name = target.__self__, target.__name__
+    if not name or inspect.isroutine(owner) or not reachable(owner):
+        return None
+    try:
+        arguments, arrays = read_arguments(getattr(owner, name), inputs, rng, name=short(target), integers=True)
+        with np.errstate(all="ignore"):
+            out = arguments.call(getattr(fresh(owner), name), {n: a.copy() for n, a in arrays.items()})
+    except Exception:
+        return None
+    return adapt_object(owner, (name, name), inputs, params, rng) if returns_backprop(out) else None
 
 
 def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
@@ -87,7 +107,7 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
             hint = "; its parameters stand apart: give lambda params, x: module.apply(params, x) and inputs=(params, x)"
         text = f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}"
         raise TargetError(text + hint) from error
-    if isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1]):
+    if returns_backprop(out):
         return adapt_closure(target, out[-1], inputs, rng)
     if value_and_gradient(out) is not None:
         return adapt_value_and_gradient(target, inputs, rng)

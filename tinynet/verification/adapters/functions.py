@@ -133,6 +133,22 @@ def _first(out: Any) -> tuple[Any, Any]:
     return out[0], out[1] if len(out) == 2 else tuple(out[1:])
 
 
+def returns_backprop(out: Any) -> bool:
+    """Return whether what a forward pass gave is (y, backprop), or (y1, y2, …, backprop)."""
+    return isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1])
+
+
+def y_and_backprop(out: Any) -> tuple[Any, Any]:
+    """Return y, one array or a tuple, and the function that gives its gradients.
+
+    Raises:
+        Malformed: it is something else.
+    """
+    if not returns_backprop(out):
+        raise Malformed(f"forward returned {type(out).__name__}; expected (y, backprop)")
+    return out[0] if len(out) == 2 else tuple(out[:-1]), out[-1]
+
+
 def _all_but_last(out: Any) -> tuple[Any, Any]:
     if not isinstance(out, (tuple, list)) or len(out) < 3:
         raise Malformed(
@@ -289,14 +305,14 @@ def adapt_closure(
     numbers: set[str] = set()
     arguments, arrays = read_arguments(function, inputs, rng, name=short(function), numbers=numbers)
     arguments, arrays = _without_constants(
-        arguments, arrays, numbers, lambda a: [_FunctionSession(function, a, _first, pull)]
+        arguments, arrays, numbers, lambda a: [_FunctionSession(function, a, y_and_backprop, pull)]
     )
     return _subject(
         short(function),
         function,
         arguments,
         arrays,
-        _first,
+        y_and_backprop,
         pull,
         code=(function,),
         one_cache=True,

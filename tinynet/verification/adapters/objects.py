@@ -25,6 +25,7 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     spellings,
 )
+from tinynet.verification.adapters.functions import y_and_backprop
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
@@ -71,7 +72,7 @@ _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_gra
 
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients")
-_OF_CONTAINERS = ("d_{}", "{}_grads", "d{}")
+_OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delta_{} g{}".split())
 
 
 def methods_of(target: Any) -> tuple[str, str] | None:
@@ -134,28 +135,38 @@ def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, 
     raise TargetError(f"{short(backward)} takes {', '.join([*needed, *keywords])}; expected one of: {texts}")
 
 
+_RETURNED = _Convention("forward -> (y, backprop), backprop(dy)", 1, y_and_backprop, lambda f, rest, p, dy: rest(dy))
+
+
 def _with_argument(call: str, name: str) -> str:
     """Return the text of a call with one more argument."""
     return f"{call[:-1]}{'' if call.endswith('()') else ', '}{name})"
 
 
-def adapt_object(target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> list[Subject]:
+def adapt_object(
+    target: Any, names: tuple[str, str], inputs: Any, params: Any, rng: np.random.Generator
+) -> list[Subject]:
     """Return an object with a forward and a backward method, in each convention that it can be of, the likeliest first.
 
     `backward(dy)`; `forward(*args) -> (y, cache)` with `backward(dy, cache)` or `backward(cache, dy)`;
-    `backward(dy, *args)` or `backward(*args, dy)`; and `backward()` or `backward(*args)`, which dy multiplies.
+    `backward(dy, *args)` or `backward(*args, dy)`; `backward()` or `backward(*args)`, which dy multiplies; and
+    `forward(*args) -> (y, backprop)` with `backprop(dy)`.
+
+    Args:
+        names: of the two methods, as `methods_of` finds them; twice the one where it returns (y, backprop).
 
     Raises:
         TargetError: no input that its forward accepts was found.
     """
-    names = methods_of(target)
-    assert names is not None
     label = type(target).__name__
     forward = getattr(target, names[0])
     arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
     owner, declared = keeping_arrays_of_its_class(target), params
-    outputs = len(_call(fresh(owner), names[0], arguments, arrays))
-    conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
+    if names[0] == names[1]:
+        conventions = [_RETURNED]
+    else:
+        outputs = len(_call(fresh(owner), names[0], arguments, arrays))
+        conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
     _check_that_one_runs(owner, names, arguments, arrays, conventions)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)
@@ -332,7 +343,8 @@ def _candidates(path: str) -> Iterator[str]:
     containers = head.split(".") if head else []
     for i in reversed(range(len(containers) + 1)):  # `params.1.W` in `params.1.grads.W`, `params.grads.W`, `grads.1.W`
         upper, below = containers[:i], containers[i + 1 :]
-        for grads in (*_CONTAINERS, *(form.format(c) for c in containers[i : i + 1] for form in _OF_CONTAINERS)):
+        own = [n for c in containers[i : i + 1] for n in dict.fromkeys((c, c.removesuffix("s"), c.removesuffix("es")))]
+        for grads in (*_CONTAINERS, *(form.format(name) for name in own for form in _OF_CONTAINERS)):
             for key in (tail, *spellings(tail)):
                 yield ".".join([*upper, grads, *below, key])
     for s in spellings(tail):  # `params.W` in `dW`
@@ -374,6 +386,16 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
             chosen[name] = best
             if name not in inputs or len(inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
+        elif name not in chosen and _tail(name).isdigit():  # of `biases.1`, what else is 1 in a list: `db.1`
+            like = [
+                p
+                for p, a in pools[0].items()
+                if all(p in c for c in changed) and _tail(p) == _tail(name) and p not in chosen.values()
+                if np.shape(a) == subject.args[name].shape
+            ]
+            if len(like) == 1:
+                chosen[name] = like[0]
+                notes.append(f"the gradient of {name} is read from {_told(like[0])}")
     if notes:
         chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
     settled = replace(places, grads=chosen)

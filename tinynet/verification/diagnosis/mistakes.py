@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.diagnosis.primitives import UNARY, Array, overwritten
+from tinynet.verification.diagnosis.primitives import UNARY, Array, evaluate, overwritten
 from tinynet.verification.diagnosis.tape import Operation, Passing, Tape
 
 
@@ -188,6 +188,9 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     if p.x.shape == np.shape(p.ct[0]) and not p.factors() and p.x.size <= 64:
         sentence = "each output of `{text}` passes what comes back to its own input alone"
         yield Mistake("off-diagonal terms missing", sentence, lambda p, c: _own_input_only(p))
+    if op.name == "cumsum":
+        sentence = "what comes back to `{text}` is added up from the start, where it belongs from the end"
+        yield Mistake("reversed", sentence, lambda p, c: _by_the_operation_itself(p))
     if op.name == "gather" and p.k == 0:
         sentence = "of what comes back to one entry of `{text}` several times only the last is kept"
         yield Mistake("overwritten", sentence, lambda p, c: _overwritten(p))
@@ -225,6 +228,12 @@ def _own_input_only(p: Passing) -> Array:
         alone[i] = above[i]
         own[i] = np.asarray(p.by_rule(alone))[i]
     return own
+
+
+def _by_the_operation_itself(p: Passing) -> Array:
+    """Return what a linear operation makes of what comes from above, where what is transposed to it belongs."""
+    assert p.operation is not None
+    return np.asarray(evaluate(p.operation.primitive, p.operation.params, [np.asarray(p.ct[0])])[0])
 
 
 def _of_one_step(kept: int) -> Change:

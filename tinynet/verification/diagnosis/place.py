@@ -89,10 +89,11 @@ class Tracer:
     def _after(self, frame: types.FrameType, line: Line) -> None:
         if not self.wrote and any(a.tobytes() != before for a, before in self._watched):
             self.wrote = line
+        names = frame.f_locals  # asked for once: before Python 3.13 each time forgets what was put into it
         for target in itertools.chain(*map(_targets, statements_on(line))):
             text = ast.unparse(target)
             try:
-                value = eval(text, frame.f_globals, dict(frame.f_locals))
+                value = eval(text, frame.f_globals, dict(names))
             except Exception:
                 continue
             held = _held(value)
@@ -104,7 +105,7 @@ class Tracer:
             turns.append(held.copy())
             if new is not None:
                 if isinstance(target, ast.Name):
-                    frame.f_locals[text] = _like(value, new)
+                    names[text] = _like(value, new)
                 elif held.ndim and held.flags.writeable:
                     held[...] = new
 
@@ -177,6 +178,8 @@ class Exact:
         if not slots or not all(slot in arrays for slot in slots):
             return None
         steps = [np.asarray(arrays[slot]) for slot in reversed(slots)]
+        if self.turned and any(step.ndim < 2 for step in steps):
+            return None
         return [np.swapaxes(step, -1, -2) for step in steps] if self.turned else steps
 
 
@@ -204,23 +207,32 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
     except Exception:
         return Blame()
 
-    def again(key: tuple[Line, str], values: Mapping[int, Array]) -> Mapping[str, Any]:
+    def again(replacements: Replacements) -> Mapping[str, Any]:
         if time.monotonic() > deadline:
             raise TimeoutError
-        return _run_with(run, key, values)
+        return _run_with(run, replacements)
+
+    def is_suspect(keys: Sequence[tuple[Line, str]]) -> bool:
+        """Whether all that is wrong, and nothing that is right, depends on what is written there."""
+        other = {key: {i: disturbed(turn) for i, turn in enumerate(tracer.written[key])} for key in keys}
+        return _spoils(again(other), before, wrong, gradients)
 
     suspects: dict[tuple[Line, str], list[Array]] = {}
+    lines: list[Line] = []
     try:
         known = _known(_tape(wrong))
-        for key, turns in tracer.written.items():
-            if _spoils(again(key, {i: disturbed(turn) for i, turn in enumerate(turns)}), before, wrong, gradients):
-                suspects[key] = turns
+        for line, keys in itertools.groupby(tracer.written, key=lambda key: key[0]):
+            alone = {key: tracer.written[key] for key in keys if is_suspect([key])}
+            suspects |= alone
+            every = [key for key in tracer.written if key[0] == line]
+            if alone or (len(every) > 1 and line not in lines and is_suspect(every)):
+                lines.append(line)
         for key, values, exact in _gradients_meant(wrong, suspects, known):
-            if _is_mended(again(key, values), wrong, gradients):
+            if _is_mended(again({key: values}), wrong, gradients):
                 return Blame(*key, exact)
         mends = []  # of the values of the forward the one of that name, else the last: others may do by chance
         for key, values, exact in _values_meant(suspects, known):
-            if _is_mended(again(key, values), wrong, gradients):
+            if _is_mended(again({key: values}), wrong, gradients):
                 mends.append(Blame(*key, exact))
                 if exact is None or exact.name.split(".")[-1] == key[1].split(".")[-1]:
                     return mends[-1 if exact else 0]
@@ -228,9 +240,9 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
             return mends[-1]
     except TimeoutError:
         pass
-    if suspects and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
-        return Blame(list(suspects)[-1][0])
-    last = list(suspects)[-1][0] if suspects else tracer.last
+    if lines and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
+        return Blame(lines[-1])
+    last = lines[-1] if lines else tracer.last
     return Blame(_last_written(tracer, wrong, gradients) or last)
 
 
@@ -239,13 +251,13 @@ def confirms(run: Run, wrong: Wrong, gradients: Sequence[str], blame: Blame) -> 
     tape = _tape(wrong)
     values = blame.exact.of(tape) if tape is not None and blame.exact is not None else None
     return values is not None and _is_mended(
-        _run_with(run, (blame.line, blame.target), dict(enumerate(values))), wrong, gradients
+        _run_with(run, {(blame.line, blame.target): dict(enumerate(values))}), wrong, gradients
     )
 
 
-def _run_with(run: Run, key: tuple[Line, str], values: Mapping[int, Array]) -> Mapping[str, Any]:
+def _run_with(run: Run, replacements: Replacements) -> Mapping[str, Any]:
     try:
-        return run(Tracer({key: values}))
+        return run(Tracer(replacements))
     except Exception:
         return {}
 
@@ -260,13 +272,16 @@ def _right(wrong: Wrong) -> list[str]:
 
 def _spoils(after: Mapping[str, Any], before: Mapping[str, Any], wrong: Wrong, gradients: Sequence[str]) -> bool:
     """Return whether a disturbance reached every one of these gradients, and none that is right."""
-    moved = {n for n in wrong.wrt if n in after and not np.array_equal(after[n], before[n], equal_nan=True)}
+    arrays = [n for n in wrong.wrt if after.get(n) is not None and before.get(n) is not None]
+    moved = {n for n in arrays if not np.array_equal(after[n], before[n], equal_nan=True)}
     return moved >= set(gradients) and not moved & set(_right(wrong))
 
 
 def _is_exact(got: Any, wrong: Wrong, name: str) -> bool:
     exact = wrong.exact[name]
-    return np.shape(got) == exact.shape and bool(np.all(np.abs(np.asarray(got) - exact) <= 4 * wrong.tolerance[name]))
+    if got is None or np.shape(got) != exact.shape:
+        return False
+    return bool(np.all(np.abs(np.asarray(got) - exact) <= 4 * wrong.tolerance[name]))
 
 
 Written = Mapping[tuple[Line, str], Sequence[Array]]
@@ -348,13 +363,18 @@ def _close(a: Array, b: Array) -> bool:
 
 
 def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Line:
-    """Return the statement that wrote, or else returned, a gradient as it came out."""
+    """Return the statement that wrote, or else returned, a gradient as it came out.
+
+    Not one of a helper that is called several times, which does not say by which call.
+    """
+    calls = Counter(line for line, _ in tracer.returned)
+    returned = [r for r in tracer.returned if calls[r[0]] == 1] or tracer.returned
     for name in gradients:
         got = np.asarray(wrong.got[name])
         for (line, _), turns in tracer.written.items():
             if any(_close(turn, got) for turn in turns):
                 return line
-        for line, arrays in tracer.returned:
+        for line, arrays in returned:
             if any(_close(a, got) for a in arrays):
                 return line
     return Line()

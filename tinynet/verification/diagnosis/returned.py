@@ -254,7 +254,7 @@ def rounded_to_float32(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     for r in failing:
         if name in r.wrong:
             got, exact = np.asarray(r.got[name]), r.exact[name]
-            allowed = K * 2.0**-24 * float(np.max(np.abs(exact), initial=0))
-            if got.shape != exact.shape or float(np.max(np.abs(got - exact), initial=0)) > allowed:
+            unit = 2.0**-24 * float(np.max(np.abs(exact), initial=0))
+            if got.shape != exact.shape or not unit / 8 <= float(np.max(np.abs(got - exact), initial=0)) <= K * unit:
                 return None
     return _said("float32 inside", name)

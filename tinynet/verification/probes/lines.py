@@ -225,7 +225,7 @@ def _closeness(code: CodeType, source: str) -> float:
     functions, assigned = _functions_in(source)
     todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
     known = set(map(id, todo))
-    ends: list[ast.expr] = []
+    ends: list[ast.AST] = []
     numbers = dict(assigned)
     while todo:
         function = todo.pop()
@@ -235,6 +235,8 @@ def _closeness(code: CodeType, source: str) -> float:
             new = [f for f in functions if getattr(f, "name", None) == _name(node) and id(f) not in known]
             known.update(map(id, new))
             todo += new
+    for end in ends:  # and the functions that a condition names, which are looked at in their turn
+        ends += [f for n in ast.walk(end) for f in functions if getattr(f, "name", None) == _name(n) and f not in ends]
     close = [c for end in ends for node in ast.walk(end) for c in (_number(node), numbers.get(_name(node), 0.0))]
     return max((c for c in close if 0 < c <= 1e-5), default=0.0)
 

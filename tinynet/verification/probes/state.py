@@ -58,6 +58,8 @@ def probe_state(
             found += _in_between(A, dy, exact, watch, rng)
     elif A.one_cache:
         notes.append("each call adds to the gradients of the one before: set them to zero in between")
+    if not found and not adds_up:
+        found += _reused(A, dy, watch)
     if not found:
         found += _after_another(A, dy, exactly, batch, shapes, watch, rng, adds_up=adds_up)
     return found, notes, ""
@@ -160,6 +162,28 @@ def _in_between(A: Subject, dy: tuple[Array, ...], exact: Exact, watch: Watch, r
     return [_fault(changed, "stale cache", text, late, first.grads)] if changed else []
 
 
+def _reused(A: Subject, dy: tuple[Array, ...], watch: Watch) -> list[Fault]:
+    """The same call with another dy: a gradient by it alone, as of 3x, differs, and must not be in the same array."""
+    session = A.start()
+    first = execute(A, A.args, dy, watch, session=session)
+    second = execute(A, A.args, tuple(-2 * d for d in dy), watch, session=session)
+    if first.error is not None or second.error is not None:
+        return []
+    return _changed_since(first)
+
+
+def _changed_since(run: Run) -> list[Fault]:
+    """Return the fault of arrays that a run handed out and that hold something else by now."""
+    changed = [
+        n
+        for n, g in run.handed_out.items()
+        if isinstance(g, np.ndarray) and g.dtype.kind == "f" and not np.array_equal(g, run.grads[n], equal_nan=True)
+    ]
+    changed = ["y"] if _written_into(run) else changed
+    text = "the array that was returned changes at the next call: an internal buffer is handed out and reused"
+    return [Fault(tuple(changed), "shares memory", text, "state")] if changed else []
+
+
 def _after_another(
     A: Subject,
     dy: tuple[Array, ...],
@@ -203,18 +227,8 @@ def _after_another(
         if run.error is not None:
             text = f"A, then {what} B raises {told(run.error)}, where B alone does not"
             return [*found, Fault(A.wrt, "stale cache", text, "state")]
-        changed_buffers = [
-            n
-            for n, g in before.handed_out.items()
-            if isinstance(g, np.ndarray)
-            and g.dtype.kind == "f"
-            and not np.array_equal(g, before.grads[n], equal_nan=True)
-        ]
-        if _written_into(before):
-            changed_buffers = ["y"]
-        if changed_buffers and not adds_up:
-            text = "the array that was returned changes at the next call: an internal buffer is handed out and reused"
-            return [*found, Fault(tuple(changed_buffers), "shares memory", text, "state")]
+        if not adds_up and (changed := _changed_since(before)):
+            return [*found, *changed]
         wrong = [n for n in A.wrt if _off(run.grads.get(n), right[n]) and not _off(alone.grads.get(n), right[n])]
         if wrong:
             stale = all(not _differ(run.grads.get(n), before.grads.get(n), right[n]) for n in wrong)

@@ -13,7 +13,15 @@ from tinynet.verification.adapters.subject import MISSING, Args, Array, Malforme
 from tinynet.verification.bench import Bench
 from tinynet.verification.comparison import Comparison, compare, slim
 from tinynet.verification.examples import SHAPES, Example, Refused
-from tinynet.verification.excuses import Reader, at_kinks, without_own_rounding, without_rounding
+from tinynet.verification.excuses import (
+    Reader,
+    at_kinks,
+    overflows,
+    where_never_given,
+    without_overflow,
+    without_own_rounding,
+    without_rounding,
+)
 from tinynet.verification.execution import Hang, Run, Watch, execute, line_of_error, told
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.observations import Fault, Observed
@@ -184,6 +192,9 @@ def _excused(b: Bench, e: Example, c: Comparison, oracle: Oracle, read: Reader, 
         return c
     if c.wrong <= known_wrong(seen):
         return c
+    if not e.strict:
+        return where_never_given(c)
+    c = without_overflow(c, oracle, read, b.watch)
     c = at_kinks(c, oracle, read, b.rng, b.watch)
     if e.probe in (*SHAPES, "cotangents"):
         return without_own_rounding(c, b.rng, b.watch)
@@ -230,7 +241,9 @@ def _not_finite(b: Bench, e: Example, subject: Subject, ran: Run, names: list[st
         got = ran.grads.get(name, MISSING)
         if not isinstance(got, np.ndarray) or np.isfinite(got).all():
             continue
-        if _slopes_are_finite(b, subject, name):
+        if overflows(b.oracles.of(subject), subject.args):
+            new += Observed(notes=(f"{name}: the forward pass overflows inside ({e.label or e.probe})",))
+        elif _slopes_are_finite(b, subject, name):
             text = f"the gradient is NaN or infinite where y and its slopes are finite ({e.label or e.probe})"
             new += Observed(faults=(Fault((name,), "non-finite", text, e.probe, shapes=(subject.shapes(),)),))
         else:

@@ -80,6 +80,7 @@ class TorchSession:
 
 def to_tensor(array: Array, device: torch.device) -> torch.Tensor:
     """Return a tensor that shares the memory of the array where PyTorch can do so."""
+    array = np.asarray(array)  # of no axis, sums and products are NumPy's numbers
     shareable = array.flags.writeable and all(s >= 0 for s in array.strides) and array.dtype.isnative
     return torch.from_numpy(array if shareable else array.astype(array.dtype.newbyteorder("="))).to(device)
 
