@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 import tinynet as tn
 from tinynet.files import container as files
 from tinynet.files.container import read, write
-from tinynet.files.encoding import encode
+from tinynet.files.encoding import decode, encode
 from tinynet.trees import leaves_with_paths
 
 NET = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Sequential(tn.Linear(6, 3), tn.Sigmoid()))
@@ -457,6 +457,25 @@ def test_shapes_of_any_size_are_compared_without_memory(path, layer):
     forge(path, {"dict": {"net": document, "params": {"dict": {}}}})
     with pytest.raises(tn.FileError, match="its parameters do not fit its network"), at_most(2**23):
         tn.load(path)
+
+
+def test_an_array_is_read_into_its_own_memory_and_one_at_a_time(path):
+    write(path, {f"a{i}": np.zeros(2**18) for i in range(8)})  # 2 MiB each
+    with at_most(17 * 2**20):
+        assert len(read(path)) == 8
+    with at_most(7 * 2**20):
+        assert read(path, only=("a3",))["a3"].nbytes == 2**21
+
+
+def test_names_of_arrays_stay_short_however_many_paths_are_one_text(path):
+    """`{"a.a": …}` and `{"a": {"a": …}}`: a file that holds thousands of these costs no more than it is long."""
+    tree, n = 1.0 * np.arange(1), 12
+    for _ in range(n):
+        tree = {"a": tree, "a.a": tree}
+    document, arrays = encode(tree)
+    assert len(arrays) == 2**n
+    assert max(map(len, arrays)) < 2 * 2 * n + 10
+    assert decode(document, arrays, {})["a.a"].keys() == {"a", "a.a"}
 
 
 def test_300_altered_files_do_no_harm():
