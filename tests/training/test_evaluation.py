@@ -50,6 +50,18 @@ def test_one_output_is_on_the_side_of_the_class_that_costs_less(loss: tn.Loss, s
     assert tn.evaluate(net, loss, params, x, y, metrics=["accuracy"])["accuracy"] == 0.5
 
 
+def test_the_accuracy_of_sequences_counts_every_time() -> None:
+    x, labels = RNG.normal(size=(7, 5, 3)), RNG.integers(0, 3, (7, 5))
+    for y in (labels, np.eye(3)[labels]):
+        told = tn.evaluate(tn.Tanh(), tn.SoftmaxCrossEntropy(), {}, x, y, metrics=["accuracy"])
+        assert told["accuracy"] == pytest.approx(accuracy_score(labels.ravel(), x.argmax(axis=2).ravel()))
+
+
+def test_a_network_without_parameters_keeps_the_dtype_of_the_data() -> None:
+    for dtype in (np.float32, np.float64):
+        assert tn.predict(tn.Tanh(), {}, X.astype(dtype)).dtype == dtype
+
+
 def test_fit_takes_the_names_too() -> None:
     loss, held_out, metrics = tn.SoftmaxCrossEntropy("mean"), (X[:9], LABELS[:9]), ["accuracy"]
     options: dict[str, Any] = {"optimizer": tn.SGD(0.1), "epochs": 2, "validation": held_out, "metrics": metrics}

@@ -238,12 +238,11 @@ def _check(run: Run) -> None:
             raise ValueError(f"{name} is {number!r:.40}; expected a count")
     if type(run.seconds) is not float:
         raise ValueError(f"seconds is {run.seconds!r:.40}; expected a number")
-    for name, optional in (("settings", False), ("history", False), ("order", True), ("draws", True)):
-        if not isinstance(value := getattr(run, name), dict) and not (optional and value is None):
+    for name in ("settings", "history", "order", "draws"):
+        if not isinstance(value := getattr(run, name), dict):
             raise ValueError(f"{name} is not a dict")
-    for state in (run.order, run.draws):
-        if state is not None:
-            restore_rng(np.random.default_rng(0), state)
+        if name in ("order", "draws"):
+            restore_rng(np.random.default_rng(0), value)
     for name, kind in (("asked", bool), ("seen", str)):
         if type(getattr(run, name)) is not kind:
             raise ValueError(f"{name} is not a {kind.__name__}")

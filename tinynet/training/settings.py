@@ -149,7 +149,7 @@ def _updates(optimizer: Any, params: Params) -> list[str]:
         return map_leaves(lambda p: 0.1 * jnp.cos(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params)
 
     def counted(step: Any, leaf: Any) -> Any:
-        return step.astype(leaf.dtype) if leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer) else leaf
+        return step if leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer) else leaf
 
     def size_after(step: Any) -> Any:
         state = jax.tree.map(lambda leaf: counted(step, jnp.asarray(leaf)), optimizer.init(few))
