@@ -311,6 +311,17 @@ def test_a_number_in_the_state_of_an_own_optimizer_is_one_after_a_resume(tmp_pat
     assert {p.dtype for p in leaves(rest.params)} == {np.dtype("f")}
 
 
+def test_a_class_in_a_field_of_an_own_optimizer_is_let_be() -> None:
+    @dataclass(frozen=True)
+    class Built(tn.Optimizer):
+        kind: Any = tn.SGD
+        init = staticmethod(tn.SGD(0.1).init)
+        step = staticmethod(tn.SGD(0.1).step)
+
+    results = [fit(tn.Linear(3, 2), tn.SquaredError("mean"), X, Y, optimizer=o) for o in (Built(), tn.SGD(0.1))]
+    assert_close(results[0].params, results[1].params, 0)
+
+
 def test_weights_under_a_loss_that_couples_samples_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the loss of a sample depends on the others in InfoNCE"):
         fit(Two(tn.Linear(3, 2)), tn.InfoNCE(), (X, X), sample_weight=np.ones(22))

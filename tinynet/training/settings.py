@@ -163,5 +163,5 @@ def _updates(optimizer: Any, params: Params) -> list[str]:
         for _ in range(3):
             updates, state = update(gradients(params), state, params)
             sizes += [float(np.linalg.norm(np.asarray(update, np.float64))) for update in leaves(updates)]
-        sizes += jax.jit(lambda steps: jax.lax.map(size_after, steps))(np.array(STEPS, np.int32)).tolist()
+        sizes += jax.jit(lambda steps: jax.lax.map(size_after, steps))(np.array(STEPS)).tolist()
     return [f"{size:.5g}" for size in sizes]
