@@ -50,6 +50,21 @@ class Counting(tn.Optimizer):
         return tn.map_leaves(lambda p, g: p - 0.1 * g, params, grads), {"updates": state["updates"] + 1}
 
 
+def descend(p, g):
+    return p - 0.1 * g
+
+
+@dataclass(frozen=True)
+class ByRule(tn.Optimizer):
+    rule: object
+
+    def init(self, params):
+        return ()
+
+    def step(self, params, grads, state):
+        return tn.map_leaves(self.rule, params, grads), state
+
+
 class Collecting(Counting):
     """One whose state has no place in a file."""
 
@@ -179,13 +194,29 @@ def test_validation_data_that_came_later_are_kept_to_as_well(tmp_path):
         fit(tmp_path / "run", epochs=4, validation=(X, 2 * Y))
 
 
+def test_a_function_of_an_own_optimizer_that_is_no_schedule_is_known_by_its_name(tmp_path):
+    fit(tmp_path / "run", optimizer=ByRule(descend), epochs=1)
+    again, whole = fit(tmp_path / "run", optimizer=ByRule(descend)), fit(None, every=None, optimizer=tn.SGD(0.1))
+    np.testing.assert_allclose(again.params[0]["W"], whole.params[0]["W"], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"optimizer\.rule: 'descend' is not one of"):
+        fit(tmp_path / "run", optimizer=ByRule(halving))
+
+
+def test_what_an_optax_transformation_is_refused_for_is_named(tmp_path):
+    fit(tmp_path / "run", optimizer=optax.adam(0.1), engine="jax", epochs=1)
+    with pytest.raises(ValueError, match=r"another run: updates by optimizer was .* and is "):
+        fit(tmp_path / "run", optimizer=optax.sgd(0.1), engine="jax")
+
+
 @pytest.mark.parametrize("monitor", ["mean", "validation_mean"])
 def test_another_metric_of_the_name_that_early_stopping_watches_is_refused(tmp_path, monitor):
     options = {"validation": (X, Y), "early_stopping": tn.EarlyStopping(monitor, patience=9)}
     fit(tmp_path / "run", epochs=1, metrics={"mean": lambda y_hat, y: y_hat.mean()}, **options)
     again = fit(tmp_path / "run", epochs=2, metrics={"mean": lambda a, b: np.sum(a) / a.size}, **options)
     assert len(again.history["mean"]) == 2
-    with pytest.raises(ValueError, match=f"another run: monitored was {{'{monitor}': .*}} and is {{'{monitor}': "):
+    with pytest.raises(
+        ValueError, match=f"another run: monitored metrics was {{'{monitor}': .*}} and is {{'{monitor}': "
+    ):
         fit(tmp_path / "run", epochs=3, metrics={"mean": lambda y_hat, y: y.mean()}, **options)
 
 

@@ -55,8 +55,8 @@ def settings_of(
     return {
         "loss": loss,
         "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
-        "schedules": _schedules(optimizer),
-        "updates": _updates(optimizer, params) if is_optax(optimizer) else None,
+        "schedules of optimizer": _schedules(optimizer),
+        "updates by optimizer": _updates(optimizer, params) if is_optax(optimizer) else None,
         "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
         "validation": None if held_out is None else fingerprint(held_out),
         "params and state": fingerprint(given) if any(part is not None for part in leaves(given)) else None,
@@ -65,7 +65,7 @@ def settings_of(
         "batch_size": batch_size,
         "shuffle": shuffle,
         "engine": engine,
-        "monitored": {name: f"{value:.5g}" for name, value in watched.items()},
+        "monitored metrics": {name: f"{value:.5g}" for name, value in watched.items()},
     }
 
 
@@ -128,12 +128,15 @@ def _parts(optimizer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _schedules(optimizer: Any) -> dict[str, list[str]]:
-    """Return the numbers of each function in the fields of an optimizer, to six digits."""
+    """Return the numbers of each schedule that is a function in the fields of an optimizer, to six digits."""
     return {path: _numbers(part) for path, part in _parts(optimizer) if callable(part) and not is_dataclass(part)}
 
 
 def _numbers(schedule: Callable[[Any], Any]) -> list[str]:
-    return [f"{float(schedule(np.int32(step))):.6g}" for step in STEPS]
+    try:
+        return [f"{float(schedule(np.int32(step))):.6g}" for step in STEPS]
+    except Exception:  # no schedule, but a user's function that takes something else; its name is compared
+        return []
 
 
 def _updates(optimizer: Any, params: Params) -> list[str]:
