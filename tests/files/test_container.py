@@ -391,6 +391,11 @@ def test_a_file_cannot_write_to_the_terminal(path):
     assert any(r"\x1b]0;owned\x07" in text for text in told)
 
 
+def test_what_a_terminal_prints_is_told_as_it_is(path):
+    for text in ("ŷ = W·x, «é» 神经", "C:\\temp 'a' \"b\""):
+        assert str(tn.FileError(path, text)) == f"{path}: {text}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Raw(tn.Layer):
     """A user's layer that puts a text of the file into a message as it is."""
@@ -496,6 +501,17 @@ def test_arrays_begin_at_a_multiple_of_8_bytes_whatever_the_header_is(path):
         write(path, {"n" * (length + 1): np.arange(3.0)})
         (header,) = np.frombuffer(path.read_bytes()[:8], "<u8")
         assert header % 8 == 0
+
+
+def test_an_array_begins_at_a_multiple_of_the_size_of_its_numbers(path):
+    write(
+        path, {"a": np.zeros(3, np.int8), "b": np.zeros(1), "c": np.zeros(5, np.float16), "d": np.zeros(3, np.float32)}
+    )
+    data = path.read_bytes()
+    start = int.from_bytes(data[:8], "little") + 8
+    entries = json.loads(data[8:start])
+    sizes = {"a": 1, "b": 8, "c": 2, "d": 4}
+    assert [(start + entries[name]["data_offsets"][0]) % size for name, size in sizes.items()] == [0] * 4
 
 
 def test_arrays_of_the_other_byte_order_come_back_in_that_of_this_machine(path):
