@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 import tinynet as tn
 from tinynet.files import container as files
 from tinynet.files.container import read, write
-from tinynet.files.encoding import decode, encode
+from tinynet.files.encoding import MAX_DEPTH, decode, encode
 from tinynet.trees import leaves_with_paths
 
 NET = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Sequential(tn.Linear(6, 3), tn.Sigmoid()))
@@ -64,6 +64,13 @@ def test_a_network_and_its_parameters_come_back(path, dtype):
     assert_same(loaded, params(dtype))
     x = np.random.default_rng(1).normal(size=(5, 4)).astype(dtype)
     assert np.array_equal(net.forward(loaded, x)[0], NET.forward(params(dtype), x)[0])
+
+
+def test_bfloat16_is_read_by_a_process_that_has_not_heard_of_it(path):
+    tn.save(path, NET, params(ml_dtypes.bfloat16))
+    code = "import sys, tinynet as tn; print(tn.load(sys.argv[1])[1][0]['W'].dtype, 'jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout == "bfloat16 False\n", done.stderr
 
 
 LAYOUTS = {
@@ -114,6 +121,23 @@ def test_any_tree_comes_back(tmp_path_factory, tree):
     path = tmp_path_factory.getbasetemp() / "tree"
     write(path, tree)
     assert_same(read(path), tree)
+
+
+def test_values_nest_as_deep_as_is_said(path):
+    tree = 1.5
+    for _ in range(MAX_DEPTH):
+        tree = [tree]
+    write(path, tree)
+    assert read(path) == tree
+    with pytest.raises(ValueError, match=f"nested deeper than {MAX_DEPTH}"):
+        write(path, [tree])
+
+
+def test_what_was_read_elsewhere_needs_no_file(path):
+    write(path, {"a": np.arange(3), "b": 1})
+    data = path.read_bytes()
+    path.unlink()
+    assert_same(read(path, data), {"a": np.arange(3), "b": 1})
 
 
 class Mode(Enum):
