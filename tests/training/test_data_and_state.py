@@ -50,6 +50,13 @@ def test_running_statistics_are_those_of_a_loop_by_hand_and_read_in_validation()
     assert (state[1]["var"] != 1).all()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_state_of_layers_has_the_dtype_of_the_parameters(engine: str) -> None:
+    for dtype in (np.float32, np.float64):
+        result = fit(NORMED, tn.SquaredError("mean"), X.astype(dtype), Y.astype(dtype), engine=engine)
+        assert {a.dtype for a in leaves((result.params, result.state.layers))} == {np.dtype(dtype)}
+
+
 def test_both_engines_agree_on_state_and_validation() -> None:
     one, other = (fit(NORMED, tn.SquaredError("mean"), X, Y, validation=(X, Y), engine=engine) for engine in ENGINES)
     assert_close(

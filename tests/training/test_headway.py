@@ -36,6 +36,12 @@ def test_the_best_constant_is_the_one_that_scipy_finds(case: str) -> None:
     assert best_constant(loss, Samples(np.zeros((40, 1)), y, None, None, True)) == pytest.approx(found, rel=1e-5)
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_of_one_class_alone_the_best_constant_has_no_loss(label: float) -> None:
+    data = Samples(np.zeros((40, 1)), np.full((40, 1), label), None, None, True)
+    assert best_constant(tn.BinaryCrossEntropy("mean"), data) == pytest.approx(0, abs=1e-9)
+
+
 def test_unscaled_inputs_are_named_as_a_reason_by_fit_and_by_the_estimators() -> None:
     X, y = load_breast_cancer(return_X_y=True)
     with pytest.warns(tn.NoHeadwayWarning, match="after 10 epochs the loss is .*Scale the inputs"):
