@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,13 @@ def test_the_best_constant_is_the_one_that_scipy_finds(case: str) -> None:
     assert best_constant(loss, Samples(np.zeros((40, 1)), y, None, None, True)) == pytest.approx(found, rel=1e-5)
 
 
-@pytest.mark.parametrize("label", [0.0, 1.0])
-def test_of_one_class_alone_the_best_constant_has_no_loss(label: float) -> None:
-    data = Samples(np.zeros((40, 1)), np.full((40, 1), label), None, None, True)
-    assert best_constant(tn.BinaryCrossEntropy("mean"), data) == pytest.approx(0, abs=1e-9)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("label", [0, 1])
+def test_of_one_class_alone_the_best_constant_has_no_loss(label: int, dtype: Any) -> None:
+    of_one = Samples(np.zeros((40, 1)), np.full((40, 1), label, dtype), None, None, True)
+    assert best_constant(tn.BinaryCrossEntropy("mean"), of_one) == pytest.approx(0, abs=1e-9)
+    one_hot = replace(of_one, y=np.eye(3, dtype=dtype)[np.full(40, label)])
+    assert best_constant(tn.SoftmaxCrossEntropy("mean"), one_hot) == pytest.approx(0, abs=1e-9)
 
 
 def test_unscaled_inputs_are_named_as_a_reason_by_fit_and_by_the_estimators() -> None:
