@@ -78,7 +78,7 @@ def test_params_handed_in_are_not_donated() -> None:
 
 def test_an_optax_transformation_equals_a_loop_over_jax_grad() -> None:
     x, y = data(np.float64)
-    optimizer, loss = optax.adam(1e-2), tn.SquaredError("mean")
+    optimizer, loss = optax.adamw(1e-2), tn.SquaredError("mean")
     start = NET.init(np.random.default_rng(0), np.float64)
     fitted = tn.fit(
         NET,
