@@ -65,6 +65,13 @@ def test_a_checkpoint_comes_back_bit_for_bit(path):
                 assert g == e or (np.isnan(g) and np.isnan(e))
 
 
+def test_a_process_that_has_not_the_file_loads_what_another_one_read(path):
+    save_checkpoint(path, checkpoint())
+    data = path.read_bytes()
+    path.unlink()
+    assert load_checkpoint(path, data).losses == checkpoint().losses
+
+
 def test_a_checkpoint_is_a_network_to_load(path):
     save_checkpoint(path, checkpoint())
     net, params = tn.load(path)
