@@ -219,5 +219,8 @@ def test_a_mapped_file_with_a_nan_is_met_with_its_row(tmp_path: Path, shuffle: b
     x, y = data()
     x[17, 1] = np.nan
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(ValueError, match="row 17"):
-        fit(np.load(tmp_path / "x.npy", mmap_mode="r"), y, batch_size=5, shuffle=shuffle)
+    np.save(tmp_path / "y.npy", y)
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"]
+    for target in (y, mapped[1]):
+        with pytest.raises(ValueError, match="row 17"):
+            fit(mapped[0], target, batch_size=5, shuffle=shuffle)
