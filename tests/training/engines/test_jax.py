@@ -152,6 +152,25 @@ def test_random_layers_draw_the_numbers_that_the_numpy_engine_draws() -> None:
     assert_equal(*both(*data(np.float64), net=net, optimizer=tn.SGD(0.05)), 1e-14)
 
 
+def test_numbers_that_float32_would_round_are_drawn_whole() -> None:
+    net = tn.Sequential(tn.Linear(5, 4), tn.Dropout(0.5), tn.Linear(4, 2))
+    assert_equal(*both(*data(np.float32), net=net, optimizer=tn.SGD(0.05)), FLOAT32_BOUND)
+
+
+@dataclass(frozen=True)
+class Falling:
+    """A user's schedule, which says nothing of which numbers are traced."""
+
+    start: float = 0.5
+
+    def __call__(self, step: Any) -> Any:
+        return self.start / (1 + step)
+
+
+def test_a_schedule_of_ones_own_equals_the_numpy_engine() -> None:
+    assert_equal(*both(*data(np.float64), optimizer=tn.SGD(Falling())), 1e-14)
+
+
 @dataclass(frozen=True)
 class SometimesSkipped(tn.Layer):
     """A shortcut that takes the place of a layer now and then: what it draws is a class, not a number."""
