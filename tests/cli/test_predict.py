@@ -142,6 +142,22 @@ def test_a_table_that_the_model_cannot_take_is_refused(capsys, model, text, mess
         assert re.fullmatch(rf"tinynet: .*new\.csv: .*{re.escape(message)}.*\n", err)
 
 
+@pytest.mark.parametrize("cell", ["1e300", "-1e308"])
+def test_a_number_that_float32_cannot_hold_is_one_line(capsys, model, cell):
+    """Its logits would be infinite, their differences NaN, and a class would be named all the same."""
+    path = model.with_name("new.csv")
+    path.write_text(f"a,b,y\n1,2,3\n{cell},1,5\n3,4,9\n2,2,2\n")
+    for command in (
+        ("predict", model, path),
+        ("evaluate", model, path),
+        ("train", path),
+        ("train", path, "--target", "a", "--task", "regress"),
+    ):
+        code, out, err = run(capsys, *command)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(rf"tinynet: .*{re.escape(f'{float(cell):.4g}')} is too large .*\n", err)
+
+
 @pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
 def test_a_table_in_another_encoding_comes_back_in_it(encoding, capsys, tmp_path):
     rows = [f"{k},{k % 5},{'甲乙'[k > 20]}" for k in range(40)]

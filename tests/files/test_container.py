@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 import tinynet as tn
 from tinynet.files import container as files
 from tinynet.files.container import read, write
-from tinynet.files.encoding import encode
+from tinynet.files.encoding import MAX_DEPTH, decode, encode
 from tinynet.trees import leaves_with_paths
 
 NET = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Sequential(tn.Linear(6, 3), tn.Sigmoid()))
@@ -65,6 +65,13 @@ def test_a_network_and_its_parameters_come_back(path, dtype):
     asarray = jnp.asarray if dtype == ml_dtypes.bfloat16 else np.asarray  # of which NumPy has no arithmetic
     x = asarray(np.random.default_rng(1).normal(size=(5, 4)).astype(dtype))
     assert np.array_equal(net.forward(loaded, x)[0], NET.forward(params(dtype), x)[0])
+
+
+def test_bfloat16_is_read_by_a_process_that_has_not_heard_of_it(path):
+    tn.save(path, NET, params(ml_dtypes.bfloat16))
+    code = "import sys, tinynet as tn; print(tn.load(sys.argv[1])[1][0]['W'].dtype, 'jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout == "bfloat16 False\n", done.stderr
 
 
 LAYOUTS = {
@@ -115,6 +122,23 @@ def test_any_tree_comes_back(tmp_path_factory, tree):
     path = tmp_path_factory.getbasetemp() / "tree"
     write(path, tree)
     assert_same(read(path), tree)
+
+
+def test_values_nest_as_deep_as_is_said(path):
+    tree = 1.5
+    for _ in range(MAX_DEPTH):
+        tree = [tree]
+    write(path, tree)
+    assert read(path) == tree
+    with pytest.raises(ValueError, match=f"nested deeper than {MAX_DEPTH}"):
+        write(path, [tree])
+
+
+def test_what_was_read_elsewhere_needs_no_file(path):
+    write(path, {"a": np.arange(3), "b": 1})
+    data = path.read_bytes()
+    path.unlink()
+    assert_same(read(path, data), {"a": np.arange(3), "b": 1})
 
 
 class Mode(Enum):
@@ -392,6 +416,11 @@ def test_a_file_cannot_write_to_the_terminal(path):
     assert any(r"\x1b]0;owned\x07" in text for text in told)
 
 
+def test_what_a_terminal_prints_is_told_as_it_is(path):
+    for text in ("ŷ = W·x, «é» 神经", "C:\\temp 'a' \"b\""):
+        assert str(tn.FileError(path, text)) == f"{path}: {text}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Raw(tn.Layer):
     """A user's layer that puts a text of the file into a message as it is."""
@@ -460,6 +489,25 @@ def test_shapes_of_any_size_are_compared_without_memory(path, layer):
         tn.load(path)
 
 
+def test_an_array_is_read_into_its_own_memory_and_one_at_a_time(path):
+    write(path, {f"a{i}": np.zeros(2**18) for i in range(8)})  # 2 MiB each
+    with at_most(17 * 2**20):
+        assert len(read(path)) == 8
+    with at_most(7 * 2**20):
+        assert read(path, only=("a3",))["a3"].nbytes == 2**21
+
+
+def test_names_of_arrays_stay_short_however_many_paths_are_one_text(path):
+    """`{"a.a": …}` and `{"a": {"a": …}}`: a file that holds thousands of these costs no more than it is long."""
+    tree, n = 1.0 * np.arange(1), 12
+    for _ in range(n):
+        tree = {"a": tree, "a.a": tree}
+    document, arrays = encode(tree)
+    assert len(arrays) == 2**n
+    assert max(map(len, arrays)) < 2 * 2 * n + 10
+    assert decode(document, arrays, {})["a.a"].keys() == {"a", "a.a"}
+
+
 def test_300_altered_files_do_no_harm():
     command = [sys.executable, "scripts/fuzz_files.py", "--count", "300", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
@@ -478,6 +526,17 @@ def test_arrays_begin_at_a_multiple_of_8_bytes_whatever_the_header_is(path):
         write(path, {"n" * (length + 1): np.arange(3.0)})
         (header,) = np.frombuffer(path.read_bytes()[:8], "<u8")
         assert header % 8 == 0
+
+
+def test_an_array_begins_at_a_multiple_of_the_size_of_its_numbers(path):
+    write(
+        path, {"a": np.zeros(3, np.int8), "b": np.zeros(1), "c": np.zeros(5, np.float16), "d": np.zeros(3, np.float32)}
+    )
+    data = path.read_bytes()
+    start = int.from_bytes(data[:8], "little") + 8
+    entries = json.loads(data[8:start])
+    sizes = {"a": 1, "b": 8, "c": 2, "d": 4}
+    assert [(start + entries[name]["data_offsets"][0]) % size for name, size in sizes.items()] == [0] * 4
 
 
 def test_arrays_of_the_other_byte_order_come_back_in_that_of_this_machine(path):

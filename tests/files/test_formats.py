@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 import tinynet as tn
 from tinynet.files.container import FORMAT, read
+from tinynet.training.checkpoints import load_checkpoint
 from tinynet.trees import leaves_with_paths
 
 FORMATS = Path(__file__).parent / "formats"
@@ -58,6 +59,11 @@ def test_format_1_is_rebuilt_whole():
         assert (array.dtype, array.tolist()) == (expected.dtype, expected.tolist())
     assert (extra["scalar"].shape, float(extra["scalar"])) == ((), 2.5)
     assert extra["empty"].shape == (0, 3)
+
+
+def test_a_checkpoint_of_another_version_is_refused_as_such_where_it_has_other_fields():
+    with pytest.raises(tn.FileError, match=r"holds no checkpoint of this version; tinynet.load reads its network"):
+        load_checkpoint(FORMATS / "1_checkpoint.safetensors")
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path):

@@ -1,5 +1,7 @@
 """The state of layers and optimizer in a file: what it is, and that training and predictions go on with it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,11 @@ X, Y = RNG.normal(2, 3, size=(24, 3)), RNG.normal(size=(24, 2))
 NET = tn.Sequential(tn.Linear(3, 4), tn.BatchNorm(4), tn.Tanh(), tn.Linear(4, 2))
 LOSS = tn.SquaredError("mean")
 OPTIONS = {"optimizer": tn.Adam(0.01), "batch_size": None}
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A class that no reader knows."""
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])
@@ -52,6 +59,12 @@ def test_a_network_without_state_has_none_to_keep_and_the_optimizer_has(tmp_path
     tn.save(tmp_path / "net", net, result.params, state=result.state)
     state = tn.load_state(tmp_path / "net")
     assert_within(state.optimizer, result.state.optimizer)
+
+
+def test_the_state_is_read_without_the_classes_of_the_rest(tmp_path):
+    result = tn.fit(NET, LOSS, X, Y, epochs=1, **OPTIONS)
+    tn.save(tmp_path / "net", NET, result.params, state=result.state, extra=Extra())
+    assert_within(tn.load_state(tmp_path / "net").layers, result.state.layers)
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

@@ -23,6 +23,8 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(17, 3)), RNG.normal(size=(17, 2))
 NET = tn.Sequential(tn.Linear(3, 4), tn.Sigmoid(), tn.Dropout(0.2), tn.Linear(4, 2))
 BATCHES = 4
+EVERY = st.sampled_from([None, 1, 2, 3])
+VALIDATION = st.sampled_from([None, (X, Y)])
 
 
 class Killed(Exception):
@@ -42,6 +44,7 @@ class Resuming(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "run"
         self.done = 0  # updates that the file has
+        self.validated = False  # whether the file knows of validation data
 
     def teardown(self):
         shutil.rmtree(self.folder)
@@ -49,20 +52,27 @@ class Resuming(RuleBasedStateMachine):
     def call(self, epochs, every, **options):
         return fit(epochs, checkpoint=self.path, every=every, **options)
 
-    @rule(epochs=st.integers(1, 4), every=st.sampled_from([None, 1, 2, 3]))
-    def train(self, epochs, every):
+    def has_now(self, updates, validation):
+        if updates != self.done:
+            self.done, self.validated = updates, self.validated or validation is not None
+
+    @rule(epochs=st.integers(1, 4), every=EVERY, validation=VALIDATION)
+    def train(self, epochs, every, validation):
         before = self.done
-        result = self.call(epochs, every)
-        self.done = max(self.done, epochs * BATCHES)
+        result = self.call(epochs, every, validation=validation)
+        self.has_now(max(self.done, epochs * BATCHES), validation)
         if epochs * BATCHES >= before:
             whole = fit(epochs)
             for got, expected in zip(leaves(result.params), leaves(whole.params), strict=True):
                 np.testing.assert_array_equal(got, expected)
-            for name in ("loss", "validation_loss"):
-                np.testing.assert_array_equal(result.history[name], whole.history[name])
+            np.testing.assert_array_equal(result.history["loss"], whole.history["loss"])
+            measured = result.history.get("validation_loss", np.full(epochs, np.nan))
+            expected = np.where(np.isnan(measured), np.nan, whole.history["validation_loss"])
+            np.testing.assert_array_equal(measured, expected)
+            assert validation is None or not np.isnan(measured[-1])
 
-    @rule(epochs=st.integers(1, 4), every=st.sampled_from([None, 1, 2, 3]), at=st.integers(0, 15))
-    def kill(self, epochs, every, at):
+    @rule(epochs=st.integers(1, 4), every=EVERY, validation=VALIDATION, at=st.integers(0, 15))
+    def kill(self, epochs, every, validation, at):
         """A kill between two updates: what was not written is lost."""
         trained = []
 
@@ -72,18 +82,26 @@ class Resuming(RuleBasedStateMachine):
                 raise Killed
 
         try:
-            self.call(epochs, every, step_callbacks=[step])
+            self.call(epochs, every, validation=validation, step_callbacks=[step])
         except Killed:
             part = every or BATCHES
             start, epoch_start = self.done, (at - 1) // BATCHES * BATCHES
             first = start if start > epoch_start else epoch_start
-            self.done = max(start, first + (at - 1 - first) // part * part)
+            self.has_now(max(start, first + (at - 1 - first) // part * part), validation)
         else:
-            self.done = max(self.done, epochs * BATCHES)
+            self.has_now(max(self.done, epochs * BATCHES), validation)
 
     @precondition(lambda self: self.done > 0)
     @rule(change=st.sampled_from([{"seed": 4}, {"batch_size": 6}, {"optimizer": tn.Adam(0.1)}, {"shuffle": False}]))
     def change(self, change):
+        self.is_refused(change)
+
+    @precondition(lambda self: self.validated)
+    @rule()
+    def change_validation(self):
+        self.is_refused({"validation": (X, 2 * Y)})
+
+    def is_refused(self, change):
         data = self.path.read_bytes()
         try:
             self.call(4, None, **change)
@@ -96,7 +114,7 @@ class Resuming(RuleBasedStateMachine):
     @rule()
     def forget(self):
         self.path.unlink(missing_ok=True)
-        self.done = 0
+        self.done, self.validated = 0, False
 
     @invariant()
     def the_file_holds_what_the_model_says(self):

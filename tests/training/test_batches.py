@@ -169,10 +169,24 @@ def test_a_stream_that_dries_up_after_the_first_epoch_is_refused() -> None:
         fit(lambda: generator)
 
 
+def first_without_a_finite_loss(x: Any, y: Any) -> tuple[int, int]:
+    """Return epoch and batch as a loop by hand meets them."""
+    loss, params = tn.SquaredError("mean"), NET.init(np.random.default_rng(0), np.float64)
+    with np.errstate(all="ignore"):
+        for epoch in range(200):
+            for i, batch in enumerate(batches(x, y)):
+                E, grads = tn.value_and_grads(NET, loss, params, *batch)
+                params = tn.map_leaves(lambda p, g: p - 1e4 * g, params, grads)
+                if not np.isfinite(E):
+                    return epoch, i
+    raise AssertionError("it stays finite")
+
+
 def test_divergence_on_a_stream_gives_the_params_that_the_epoch_began_with() -> None:
     x, y = data()
     with pytest.raises(tn.DivergenceError) as caught:
         fit(lambda: batches(x, y), optimizer=tn.SGD(1e4), epochs=200)
+    assert (caught.value.epoch, caught.value.batch) == first_without_a_finite_loss(x, y)
     assert all(np.isfinite(p).all() for p in leaves(caught.value.params))
 
 
@@ -205,5 +219,8 @@ def test_a_mapped_file_with_a_nan_is_met_with_its_row(tmp_path: Path, shuffle: b
     x, y = data()
     x[17, 1] = np.nan
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(ValueError, match="row 17"):
-        fit(np.load(tmp_path / "x.npy", mmap_mode="r"), y, batch_size=5, shuffle=shuffle)
+    np.save(tmp_path / "y.npy", y)
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"]
+    for target in (y, mapped[1]):
+        with pytest.raises(ValueError, match="row 17"):
+            fit(mapped[0], target, batch_size=5, shuffle=shuffle)

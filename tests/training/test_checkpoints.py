@@ -65,6 +65,13 @@ def test_a_checkpoint_comes_back_bit_for_bit(path):
                 assert g == e or (np.isnan(g) and np.isnan(e))
 
 
+def test_a_process_that_has_not_the_file_loads_what_another_one_read(path):
+    save_checkpoint(path, checkpoint())
+    data = path.read_bytes()
+    path.unlink()
+    assert load_checkpoint(path, data).losses == checkpoint().losses
+
+
 def test_a_checkpoint_is_a_network_to_load(path):
     save_checkpoint(path, checkpoint())
     net, params = tn.load(path)
@@ -140,6 +147,16 @@ def test_a_fingerprint_tells_data_apart():
         ({"waited": -2}, "waited is -2; expected a count"),
         ({"settings": None}, "settings is not a dict"),
         ({"order": 3}, "order is not a dict"),
+        ({"draws": None}, "draws is not a dict"),
+        ({"draws": {"bit_generator": "PCG64"}}, "the state of a random generator does not fit PCG64"),
+        ({"asked": 1}, "asked is not a bool"),
+        ({"seen": None}, "seen is not a str"),
+        ({"versions": {"numpy": 2}}, "versions is not a dict of texts"),
+        ({"best": (2.5, ())}, "best is not a number with parameters and state"),
+        ({"best": (2, (), ())}, "best is not a number with parameters and state"),
+        ({"best": (2.5, (), ())}, "params has 0 entries; expected 2"),
+        ({"before": ((),)}, "before is not a pair of parameters and state"),
+        ({"before": ((), ())}, "params has 0 entries; expected 2"),
         ({"params": ()}, "params has 0 entries; expected 2"),
         ({"net": None}, "holds no checkpoint"),
     ],

@@ -51,6 +51,13 @@ def test_running_statistics_are_those_of_a_loop_by_hand_and_read_in_validation()
     assert (state[1]["var"] != 1).all()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_state_of_layers_has_the_dtype_of_the_parameters(engine: str) -> None:
+    for dtype in (np.float32, np.float64):
+        result = fit(NORMED, tn.SquaredError("mean"), X.astype(dtype), Y.astype(dtype), engine=engine)
+        assert {a.dtype for a in leaves((result.params, result.state.layers))} == {np.dtype(dtype)}
+
+
 def test_both_engines_agree_on_state_and_validation() -> None:
     one, other = (fit(NORMED, tn.SquaredError("mean"), X, Y, validation=(X, Y), engine=engine) for engine in ENGINES)
     assert_close(
@@ -387,6 +394,17 @@ def test_a_number_in_the_state_of_an_own_optimizer_is_one_after_a_resume(tmp_pat
     rest = fit(tn.Linear(3, 2), tn.SquaredError("mean"), x, y, checkpoint=tmp_path / "run", **options)
     assert_close(rest.params, whole.params, 0)
     assert {p.dtype for p in leaves(rest.params)} == {np.dtype("f")}
+
+
+def test_a_class_in_a_field_of_an_own_optimizer_is_let_be() -> None:
+    @dataclass(frozen=True)
+    class Built(tn.Optimizer):
+        kind: Any = tn.SGD
+        init = staticmethod(tn.SGD(0.1).init)
+        step = staticmethod(tn.SGD(0.1).step)
+
+    results = [fit(tn.Linear(3, 2), tn.SquaredError("mean"), X, Y, optimizer=o) for o in (Built(), tn.SGD(0.1))]
+    assert_close(results[0].params, results[1].params, 0)
 
 
 def test_weights_under_a_loss_that_couples_samples_are_refused() -> None:

@@ -44,10 +44,22 @@ def test_metrics_by_name_are_those_of_scikit_learn(engine: Any) -> None:
 
 @pytest.mark.parametrize(("loss", "shift"), [(tn.SquaredError(), 0.5), (tn.BinaryCrossEntropy(), 0.0)])
 def test_one_output_is_on_the_side_of_the_class_that_costs_less(loss: tn.Loss, shift: float) -> None:
-    net, y = tn.Linear(1, 1), np.array([[0.0], [1], [1], [0]])
+    net, y = tn.Linear(1, 1), np.array([[0.0], [1], [1], [1]])
     params = {"W": np.ones((1, 1)), "b": np.zeros(1)}
     x = np.array([[-0.1], [0.1], [-0.2], [0.2]]) + shift
-    assert tn.evaluate(net, loss, params, x, y, metrics=["accuracy"])["accuracy"] == 0.5
+    assert tn.evaluate(net, loss, params, x, y, metrics=["accuracy"])["accuracy"] == 0.75
+
+
+def test_the_accuracy_of_sequences_counts_every_time() -> None:
+    x, labels = RNG.normal(size=(7, 5, 3)), RNG.integers(0, 3, (7, 5))
+    for y in (labels, np.eye(3)[labels]):
+        told = tn.evaluate(tn.Tanh(), tn.SoftmaxCrossEntropy(), {}, x, y, metrics=["accuracy"])
+        assert told["accuracy"] == pytest.approx(accuracy_score(labels.ravel(), x.argmax(axis=2).ravel()))
+
+
+def test_a_network_without_parameters_keeps_the_dtype_of_the_data() -> None:
+    for dtype in (np.float32, np.float64):
+        assert tn.predict(tn.Tanh(), {}, X.astype(dtype)).dtype == dtype
 
 
 def test_the_accuracy_leaves_out_what_the_loss_ignores_and_takes_targets_with_weights() -> None:

@@ -255,9 +255,11 @@ def test_seconds_grow(xy):
     assert (np.diff(seconds) >= 0).all()
 
 
-def test_watching_changes_no_parameter(params, xy):
+def test_watching_changes_no_parameter_and_no_loss(params, xy):
     watched = fit(*xy, params=params, batch_size=3, validation=xy, metrics={"mse": _mse})
-    assert_identical(watched.params, fit(*xy, params=params, batch_size=3).params)
+    unwatched = fit(*xy, params=params, batch_size=3)
+    assert_identical(watched.params, unwatched.params)
+    np.testing.assert_array_equal(watched.history["loss"], unwatched.history["loss"])
 
 
 def test_without_metrics_there_are_a_loss_and_a_time(xy):

@@ -120,7 +120,9 @@ def test_early_stopping_names_what_it_could_monitor() -> None:
         fit(*data(), early_stopping=EarlyStopping())
 
 
-@pytest.mark.parametrize("arguments", [{"patience": 0}, {"mode": "least"}, {"min_delta": -1.0}])
+@pytest.mark.parametrize(
+    "arguments", [{"patience": 0}, {"mode": "least"}, {"min_delta": -1.0}, {"min_delta": float("inf")}]
+)
 def test_early_stopping_refuses_what_makes_no_sense(arguments: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         EarlyStopping(**arguments)
@@ -168,7 +170,7 @@ def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
         ({"sample_weight": np.ones(3)}, r"shape \(3,\); expected \(21,\)"),
         ({"sample_weight": np.full(21, -1.0)}, "sample_weight has the value -1; expected at least 0"),
         ({"class_weight": {0: 1.0, 1: -2.0}}, "class_weight has the value -2; expected at least 0"),
-        ({"sample_weight": np.full(21, np.nan)}, "NaN"),
+        ({"sample_weight": np.full(21, np.nan)}, "sample_weight has a value that is NaN"),
         ({"class_weight": {0: 1.0}}, "no weight for class 1"),
         ({"class_weight": "even"}, "class_weight"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.datasets import load_breast_cancer
 
 import tinynet as tn
 from tinynet.sklearn import Classifier
-from tinynet.training.batches import Samples
+from tinynet.training.batches import Samples, Stream
 from tinynet.training.headway import best_constant
 
 RNG = np.random.default_rng(0)
@@ -36,6 +37,21 @@ def test_the_best_constant_is_the_one_that_scipy_finds(case: str) -> None:
 
     found = minimize(E, np.zeros(n), method="BFGS").fun
     assert best_constant(loss, Samples(np.zeros((40, 1)), y, None, None, True)) == pytest.approx(found, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("label", [0, 1])
+def test_of_one_class_alone_the_best_constant_has_no_loss(label: int, dtype: Any) -> None:
+    of_one = Samples(np.zeros((40, 1)), np.full((40, 1), label, dtype), None, None, True)
+    assert best_constant(tn.BinaryCrossEntropy("mean"), of_one) == pytest.approx(0, abs=1e-9)
+    one_hot = replace(of_one, y=np.eye(3, dtype=dtype)[np.full(40, label)])
+    assert best_constant(tn.SoftmaxCrossEntropy("mean"), one_hot) == pytest.approx(0, abs=1e-9)
+
+
+def test_no_best_constant_is_known_of_weighted_samples_and_of_batches() -> None:
+    x, y = np.zeros((4, 1)), np.arange(4.0)[:, None]
+    assert best_constant(tn.SquaredError(), Samples(x, y, np.ones(4), None, True)) is None
+    assert best_constant(tn.SquaredError(), Stream([(x, y)], 1)) is None
 
 
 def test_unscaled_inputs_are_named_as_a_reason_by_fit_and_by_the_estimators() -> None:

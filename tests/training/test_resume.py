@@ -11,6 +11,7 @@ import pytest
 
 import tinynet as tn
 from tinynet.cli import main
+from tinynet.training.checkpoints import load_checkpoint
 from tinynet.trees import leaves
 
 NET = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Dropout(0.3), tn.Linear(6, 2))
@@ -98,9 +99,13 @@ def test_batches_from_an_iterable_go_on_too(tmp_path):
     def train(**options):
         return tn.fit(NET, tn.SquaredError("mean"), batches, optimizer=tn.Adam(0.01), epochs=3, **options)
 
-    with pytest.raises(Cut):
-        train(checkpoint=tmp_path / "run", every=1, step_callbacks=[cut_after(6)])
-    assert_same(train(checkpoint=tmp_path / "run", every=1), train())
+    for every, batch in ((1, 2), (2, 2), (3, 0)):
+        path = tmp_path / f"run{every}"
+        with pytest.raises(Cut):
+            train(checkpoint=path, every=every, step_callbacks=[cut_after(7)])  # in the second epoch of 4 batches
+        run = load_checkpoint(path)
+        assert (run.epoch, run.batch) == ((1, batch) if batch else (0, 4))
+        assert_same(train(checkpoint=path, every=every), train())
 
 
 @pytest.mark.parametrize(
@@ -174,8 +179,15 @@ class Wrong(tn.Layer):
 def test_gradients_are_verified_while_training_and_a_wrong_one_stops_it():
     net = tn.Sequential(tn.Linear(4, 6), tn.Sigmoid(), tn.Linear(6, 2))
     assert_same(fit(net=net, verify_every=7), fit(net=net))
+    steps = []
     with pytest.raises(tn.GradientError) as caught:
-        fit(net=tn.Sequential(tn.Linear(4, 2), Wrong()), verify_every=3, optimizer=tn.SGD(1e-3))
+        fit(
+            net=tn.Sequential(tn.Linear(4, 2), Wrong()),
+            verify_every=3,
+            optimizer=tn.SGD(1e-3),
+            step_callbacks=[lambda step: steps.append(step.batch)],
+        )
+    assert steps == [0, 1, 2]
     finding = caught.value.report.findings[0]
     assert (finding.fault, finding.factor) == ("scaled", "1/2")
 

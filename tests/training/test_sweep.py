@@ -133,6 +133,11 @@ def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: A
         np.testing.assert_allclose(run.history["loss"], single.history["loss"], rtol=1e-9)
 
 
+def test_batches_are_not_what_a_sweep_on_jax_takes() -> None:
+    with pytest.raises(TypeError, match="sweep: x is an iterable of batches; expected data"):
+        tn.sweep(NET, LOSS, [(X, Y)], None, optimizer=tn.SGD(0.1), epochs=2, engine="jax")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -231,10 +231,12 @@ def split(table: Table, *, task: Task | None, test_fraction: float, seed: int, s
     )
     x_mean, x_scale, y_mean, y_scale = np.zeros(x_train.shape[1]), np.ones(x_train.shape[1]), 0.0, 1.0
     if standardise:
-        scaler = StandardScaler().fit(x_train)
+        with np.errstate(over="ignore", invalid="ignore"):  # `scaled` refuses it
+            scaler = StandardScaler().fit(x_train)
         x_mean, x_scale = np.nan_to_num(scaler.mean_), np.nan_to_num(scaler.scale_, nan=1.0)
     if task == "regress":
-        scaler = StandardScaler().fit(y_train)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaler = StandardScaler().fit(y_train)
         y_mean, y_scale = float(scaler.mean_[0]), float(scaler.scale_[0])
     x_train, x_test = scaled(x_train, x_mean, x_scale), scaled(x_test, x_mean, x_scale)
     y_train, y_test = scaled(y_train, y_mean, y_scale), scaled(y_test, y_mean, y_scale)
@@ -250,8 +252,17 @@ def choose_task(target: npt.NDArray[Any]) -> Task:
 
 
 def scaled(x: npt.NDArray[Any], mean: Any, scale: Any) -> npt.NDArray[np.float32]:
-    """Return (x − mean) / scale in float32, 0 where x is missing."""
-    return np.asarray(np.nan_to_num((x - mean) / scale, nan=0.0), np.float32)
+    """Return (x − mean) / scale in float32, 0 where x is missing.
+
+    Raises:
+        ValueError: float32 cannot hold it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.where(np.isnan(x), 0, (x - mean) / scale).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        largest = max(x[~np.isfinite(rounded)], key=abs)
+        raise ValueError(f"the value {largest:.4g} is too large for float32, as it is scaled; mend or remove it")
+    return rounded
 
 
 def _number(cell: str) -> float | None:

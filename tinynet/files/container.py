@@ -11,6 +11,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -18,7 +19,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ SLACK = 2**20
 """How much more than the count of numbers in its file the integers of a network may add up to."""
 
 StrPath = str | os.PathLike[str]
+Places = dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]
 
 
 class FileError(ValueError):
@@ -143,9 +145,15 @@ def read(
         As `load`.
     """
     known = known_names(classes)
+    with _told_by(path), _opened(path) if data is None else io.BytesIO(data) as file:
+        return decode(*_unpack(file, only), known)
+
+
+@contextlib.contextmanager
+def _told_by(path: StrPath) -> Iterator[None]:
+    """Let what is the matter with a file be told as a `FileError`."""
     try:
-        with _opened(path) if data is None else io.BytesIO(data) as file:
-            return decode(*_unpack(file, only), known)
+        yield
     except FileError:
         raise
     except (ValueError, RecursionError, MemoryError) as error:
@@ -153,13 +161,15 @@ def read(
 
 
 def contents(path: StrPath) -> bytes:
-    """Return what stands in a file.
+    """Return what stands in a file, once its header agrees with its length.
 
     Raises:
-        FileError: it is not a regular file.
+        FileError: it does not, or the file is not a regular one.
         OSError: it cannot be opened.
     """
-    with _opened(path) as file:
+    with _told_by(path), _opened(path) as file:
+        _header(file)
+        file.seek(0)
         return file.read()
 
 
@@ -210,8 +220,8 @@ def _pack(document: Any, arrays: Arrays) -> list[bytes | memoryview]:
     return [len(header).to_bytes(8, "little"), header, *(_bytes(arrays[name]) for name in names)]
 
 
-def _unpack(file: io.BufferedIOBase, only: Collection[str] | None) -> tuple[Any, Arrays]:
-    """Return document and arrays of a file."""
+def _header(file: io.BufferedIOBase) -> tuple[dict[str, Any], Places, int]:
+    """Return what a file says of itself, type, shape and beginning of each array, and where the first one begins."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
@@ -221,12 +231,17 @@ def _unpack(file: io.BufferedIOBase, only: Collection[str] | None) -> tuple[Any,
         raise ValueError(f"the header claims {length} bytes; at most {MAX_HEADER} are read")
     header = _object(_parse(file.read(length).decode()))
     content = _content(header.pop("__metadata__", None))
-    places = _places(header, size - 8 - length)
+    return content, _places(header, size - 8 - length), 8 + length
+
+
+def _unpack(file: io.BufferedIOBase, only: Collection[str] | None) -> tuple[Any, Arrays]:
+    """Return document and arrays of a file."""
+    content, places, start = _header(file)
     document, digest, arrays = content["content"], _digest(content["content"]), {}
     for name in sorted(places):
         dtype, shape, begin = places[name]
         array = np.empty(shape, dtype.newbyteorder("<"))
-        file.seek(8 + length + begin)
+        file.seek(start + begin)
         if file.readinto(_bytes(array)) != array.nbytes:
             raise ValueError("cut off while it was read")
         _update(digest, name, array)
@@ -254,7 +269,7 @@ def _content(metadata: Any) -> dict[str, Any]:
     return content
 
 
-def _places(header: dict[str, Any], size: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
+def _places(header: dict[str, Any], size: int) -> Places:
     """Return type, shape and beginning of each array; raise unless they fill the `size` bytes without a gap."""
     places = {}
     for name, entry in header.items():

@@ -156,7 +156,7 @@ def _encode(value: Any) -> tuple[Any, Arrays, Known]:
             raise TypeError(f"{_shown(path)}: an array has dtype {array.dtype}; expected one of {', '.join(DTYPES)}")
         name = ".".join(path).encode(errors="replace").decode()
         while name in arrays or name == "__metadata__":
-            name += "'"
+            name += f"'{len(arrays)}"  # short, however many paths have one text
         # A 0-d array stays one; any other layout becomes C-contiguous, as the file format needs it.
         arrays[name] = np.asarray(array, array.dtype.newbyteorder("="), order="C")
         return name

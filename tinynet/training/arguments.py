@@ -32,7 +32,7 @@ from tinynet.training.callbacks import EarlyStopping
 from tinynet.training.engines import Engine, TrainingState
 from tinynet.training.engines.numpy import NumpyEngine
 from tinynet.training.evaluation import metrics_by_name
-from tinynet.training.settings import is_optax
+from tinynet.training.settings import is_optax, monitored
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 
 
@@ -75,7 +75,13 @@ def check_arguments(
 
 
 def check_watching(
-    validation: Any, metrics: Any, early_stopping: object, tolerance: object, trained_on_arrays: bool, loss: Loss
+    validation: Any,
+    metrics: Any,
+    early_stopping: object,
+    tolerance: object,
+    trained_on_arrays: bool,
+    loss: Loss,
+    optimizer: object,
 ) -> None:
     """Raise TypeError or ValueError unless what `fit` is to measure after each epoch can be."""
     if isinstance(validation, (float, np.floating)):
@@ -92,18 +98,17 @@ def check_watching(
         raise type(error)(f"fit: {error}") from None
     if tolerance is not None:
         check_number("fit", "tolerance", tolerance)
-    if early_stopping is None:
-        return
-    if not isinstance(early_stopping, EarlyStopping):
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise TypeError(f"fit: early_stopping is {describe(early_stopping)}; expected a tinynet.EarlyStopping")
     measured = {"loss", "seconds", *(names if trained_on_arrays else ())}
     if validation is not None:
         measured |= {"validation_loss", *(f"validation_{name}" for name in names)}
-    if early_stopping.monitor not in measured:
-        raise ValueError(
-            f"fit: early_stopping monitors {early_stopping.monitor!r}, which is not measured; expected one of "
-            f"{sorted(measured)}, or validation=(x, y)"
-        )
+    for who, watched in (("optimizer", monitored(optimizer)), ("early_stopping", monitored(None, early_stopping))):
+        if missing := sorted(watched - measured):
+            raise ValueError(
+                f"fit: {who} monitors {missing[0]!r}, which is not measured; expected one of {sorted(measured)}, or "
+                "validation=(x, y)"
+            )
 
 
 def check_calls(

@@ -184,7 +184,7 @@ def samples(name_x: str, x: Any, name_y: str, y: Any) -> tuple[Any, Any]:
 
     Arrays mapped from a file are not read: their batches are checked as they come.
     """
-    x, y = as_tree(name_x, x), None if y is None else as_tree(name_y, y)
+    x, y = as_tree(name_x, x), as_tree(name_y, y)
     if not arrays_in(x):
         raise TypeError(f"fit: {name_x} is {describe(x)}, which holds no array; expected at least one")
     for name, tree in ((name_x, x), (name_y, y)):

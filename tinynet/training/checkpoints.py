@@ -6,6 +6,7 @@ A checkpoint is a file as `tinynet.files` writes them: whole or not there at all
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -89,11 +90,15 @@ def save_checkpoint(path: StrPath, run: Run) -> None:
     """
     _check(run)
     value = {name: getattr(run, name) for name in _NAMES}
-    if run.state is not None:
-        value["state"] = {"optimizer": run.state.optimizer, "layers": run.state.layers}
+    value["state"] = _as_tree(run.state)
     value["losses"] = np.array(run.losses, np.float64).reshape(-1, 2)
     value["history"] = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     write(path, value)
+
+
+def check_savable(run: Run) -> None:
+    """Raise TypeError or ValueError now, rather than after the first updates, if the state could not be written."""
+    encode({"params": run.params, "state": _as_tree(run.state)})
 
 
 def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Run:
@@ -109,9 +114,9 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
         TypeError, ValueError: `classes` does not fit.
         OSError: the file cannot be opened.
     """
-    value = read(path, data, classes=classes)
+    value = read(path, data, classes=classes, only=_NAMES)
     if not isinstance(value, dict) or value.keys() != _NAMES or not isinstance(value["net"], Layer):
-        raise FileError(path, "holds no checkpoint")
+        raise FileError(path, "holds no checkpoint of this version; tinynet.load reads its network")
     try:
         run = Run(**value)
         _check(run)
@@ -163,11 +168,13 @@ def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
         ValueError: the file was written by another run; names the file and what differs.
         FileError, OSError: as `load_checkpoint`.
     """
-    folder = Path(path).absolute().parent
-    if processes.is_first and not folder.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder}; make it first", os.fspath(path))
-    own = own_names((run.net, run.settings))  # what could not be written is refused before anything is trained
-    data = processes.from_first(contents(path) if processes.is_first and Path(path).exists() else None)
+    own = own_names({"net": run.net, **run.settings})  # what could not be written is refused before anything is trained
+    data = None
+    if processes.is_first:
+        _check_folder(path)
+        with contextlib.suppress(FileNotFoundError):
+            data = contents(path)
+    data = processes.from_first(data)
     if data is None:
         return run
     found = load_checkpoint(path, data, classes=own)
@@ -177,7 +184,16 @@ def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
         told = f"fit: {os.fspath(path)} was written with {printable(was)}; {now} may differ in the last bits"
         warnings.warn(told, stacklevel=3)
     found.versions = run.versions
+    found.settings["validation"] = found.settings.get("validation") or run.settings.get("validation")
     return found
+
+
+def _check_folder(path: StrPath) -> None:
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder}; make it first", os.fspath(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"the folder {folder} cannot be written to", os.fspath(path))
 
 
 def check_same_run(path: StrPath, found: Run, run: Run) -> None:
@@ -222,12 +238,11 @@ def _check(run: Run) -> None:
             raise ValueError(f"{name} is {number!r:.40}; expected a count")
     if type(run.seconds) is not float:
         raise ValueError(f"seconds is {run.seconds!r:.40}; expected a number")
-    for name, optional in (("settings", False), ("history", False), ("order", True), ("draws", True)):
-        if not isinstance(value := getattr(run, name), dict) and not (optional and value is None):
+    for name in ("settings", "history", "order", "draws"):
+        if not isinstance(value := getattr(run, name), dict):
             raise ValueError(f"{name} is not a dict")
-    for state in (run.order, run.draws):
-        if state is not None:
-            restore_rng(np.random.default_rng(0), state)
+        if name in ("order", "draws"):
+            restore_rng(np.random.default_rng(0), value)
     for name, kind in (("asked", bool), ("seen", str)):
         if type(getattr(run, name)) is not kind:
             raise ValueError(f"{name} is not a {kind.__name__}")
@@ -239,6 +254,10 @@ def _check(run: Run) -> None:
         raise ValueError("before is not a pair of parameters and state")
     if len(run.losses) != run.batch:
         raise ValueError(f"there are {len(run.losses)} losses; expected {run.batch}, one per batch")
+
+
+def _as_tree(state: TrainingState | None) -> dict[str, Any] | None:
+    return None if state is None else {"optimizer": state.optimizer, "layers": state.layers}
 
 
 def _numbers(name: str, array: Any, shape: tuple[int, ...]) -> list[Any]:

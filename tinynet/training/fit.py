@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.arrays import Array, Params
+from tinynet.arrays import Array, Params, State
 from tinynet.files.container import FileError
 from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
@@ -48,13 +48,13 @@ from tinynet.training.callbacks import (
     telling,
     verify_after,
 )
-from tinynet.training.checkpoints import Run, restore_rng, resumed, rng_state
+from tinynet.training.checkpoints import Run, check_savable, restore_rng, resumed, rng_state
 from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
 from tinynet.training.engines.threads import shares, step_work
 from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
 from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
-from tinynet.training.settings import chained, settings_of, versions
+from tinynet.training.settings import chained, monitored, settings_of, versions
 from tinynet.training.trial import check_fits
 from tinynet.trees import leaves, map_leaves
 
@@ -176,7 +176,7 @@ def fit(
         OSError: the checkpoint could not be written; the earlier one is still there.
     """
     check_arguments(net, loss, optimizer, epochs, batch_size, engine, threads, mesh, seed, shuffle, state)
-    check_watching(validation, metrics, early_stopping, tolerance, y is not None or is_data(x), loss)
+    check_watching(validation, metrics, early_stopping, tolerance, y is not None or is_data(x), loss, optimizer)
     check_calls(callbacks, step_callbacks, verify_every, checkpoint, every)
     is_new = params is None and state is None
     metrics, seed, epochs = metrics_by_name(metrics, loss), int(seed), int(epochs)
@@ -209,9 +209,23 @@ def fit(
         told.append(KeepBest(early_stopping))
     if progress:
         told.append(ShowProgress(epochs))
+    measure = partial(_measured, net, loss, watched, metrics, engine)
     if checkpoint is not None:
+        depends = monitored(optimizer, early_stopping) - {"loss", "validation_loss", "seconds"}
+        first = measure(params, layers) if depends else {}
         run.settings = settings_of(
-            data, held_out, loss, optimizer, params, given, early_stopping, seed, batch_size, shuffle, engine
+            data,
+            held_out,
+            loss,
+            optimizer,
+            params,
+            given,
+            early_stopping,
+            seed,
+            batch_size,
+            shuffle,
+            engine,
+            {name: first[name] for name in depends},
         )
         run.versions = versions(engine)
         run = resumed(checkpoint, run, runner.processes)
@@ -226,13 +240,7 @@ def fit(
         carry = training.start()
         while (run.epoch < epochs or run.batch) and stopped == "epochs":  # one that was begun is finished
             carry, asked = training.epoch(carry)
-            row = {"loss": join(loss, run.losses)}
-            for prefix, (x_seen, y_seen) in watched.items():
-                measured = evaluate(
-                    net, loss, run.params, x_seen, y_seen, metrics=metrics, state=carry.layers, engine=engine
-                )
-                row |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
-            row["seconds"] = training.seconds()
+            row = {"loss": join(loss, run.losses), **measure(run.params, carry.layers), "seconds": training.seconds()}
             carry = runner.observe(carry, row)
             stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
             run.next_epoch(row)
@@ -243,6 +251,17 @@ def fit(
         if run.best is not None:
             params, state = run.best[1], replace(state, layers=run.best[2])
         return FitResult(params, history, stopped, state)
+
+
+def _measured(
+    net: Layer, loss: Loss, watched: Mapping[str, Any], metrics: Metrics, engine: Any, params: Params, layers: State
+) -> dict[str, float]:
+    """Return the metrics on the data, and those and the loss on the validation data, by their names in the history."""
+    row: dict[str, float] = {}
+    for prefix, (x, y) in watched.items():
+        measured = evaluate(net, loss, params, x, y, metrics=metrics, state=layers, engine=engine)
+        row |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
+    return row
 
 
 @dataclass(frozen=True)
@@ -285,6 +304,8 @@ class _Training:
                 raise
             raise FileError(self.checkpoint, f"its state does not fit the run: {error!s:.300}") from error
         self._stand(carry)
+        if self.checkpoint is not None:
+            check_savable(self.run)
         return carry
 
     def epoch(self, carry: Carry) -> tuple[Carry, bool]:

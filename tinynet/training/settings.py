@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import tinynet
 from tinynet.arrays import Params
 from tinynet.losses import Loss
+from tinynet.optimizers import ReduceOnPlateau
 from tinynet.training.batches import Batch, Samples, Stream, mapping, release
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
@@ -41,16 +42,21 @@ def settings_of(
     batch_size: int | None,
     shuffle: bool,
     engine: str,
+    watched: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return what decides each bit of a run's result; `given` is what the caller gave to start from.
+    """Return what decides each bit of a run's result.
 
-    Metrics are not among them: they only observe, and what they measure has no other name than theirs.
+    Args:
+        given: what the caller gave to start from.
+        watched: of the first parameters, the metrics that training depends on: what they measure has no other name.
+            The other metrics are not among the settings: they only observe.
+        the others: as for `fit`.
     """
     return {
         "loss": loss,
         "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
-        "schedules": _schedules(optimizer),
-        "updates": _updates(optimizer, params) if is_optax(optimizer) else None,
+        "schedules of optimizer": _schedules(optimizer),
+        "updates by optimizer": _updates(optimizer, params) if is_optax(optimizer) else None,
         "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
         "validation": None if held_out is None else fingerprint(held_out),
         "params and state": fingerprint(given) if any(part is not None for part in leaves(given)) else None,
@@ -59,7 +65,15 @@ def settings_of(
         "batch_size": batch_size,
         "shuffle": shuffle,
         "engine": engine,
+        "monitored metrics": {name: f"{value:.5g}" for name, value in watched.items()},
     }
+
+
+def monitored(optimizer: Any, early_stopping: EarlyStopping | None = None) -> set[str]:
+    """Return the names of the numbers in the history that training depends on."""
+    watching = [optimizer, *(part for _, part in _parts(optimizer))]
+    names = {part.monitor for part in watching if isinstance(part, ReduceOnPlateau)}
+    return names if early_stopping is None else names | {early_stopping.monitor}
 
 
 def versions(engine: str) -> dict[str, str]:
@@ -96,39 +110,61 @@ def _update(digest: Any, path: str, array: Any) -> None:
     if array is None:
         digest.update(b"none")
         return
-    digest.update(f"{array.dtype} {array.shape};".encode())
     array = array if mapping(array) is not None else np.asarray(array)
+    digest.update(f"{array.dtype} {array.shape};".encode())
     step = max(1, _AT_ONCE // max(1, array[:1].nbytes)) if array.ndim else 1
     for i in range(0, len(array) if array.ndim else 1, step):
         digest.update(np.ascontiguousarray(array[i : i + step] if array.ndim else array).reshape(-1).view(np.uint8))
         release(array)
 
 
-def _schedules(optimizer: Any, path: str = "") -> dict[str, list[str]]:
-    """Return the numbers of each function in the fields of an optimizer, to six digits."""
+def _parts(optimizer: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what stands in the fields of an optimizer, and of optimizers and schedules in these, with its path."""
     if not is_dataclass(optimizer) or isinstance(optimizer, type):
-        return {path: _numbers(optimizer)} if callable(optimizer) and path else {}
-    found: dict[str, list[str]] = {}
-    for part in fields(optimizer):
-        found |= _schedules(getattr(optimizer, part.name), f"{path}.{part.name}".lstrip("."))
-    return found
+        return
+    for path, part in leaves_with_paths({field.name: getattr(optimizer, field.name) for field in fields(optimizer)}):
+        yield path, part
+        yield from ((path + inner, thing) for inner, thing in _parts(part))
+
+
+def _schedules(optimizer: Any) -> dict[str, list[str]]:
+    """Return the numbers of each schedule that is a function in the fields of an optimizer, to six digits."""
+    return {path: _numbers(part) for path, part in _parts(optimizer) if callable(part) and not is_dataclass(part)}
 
 
 def _numbers(schedule: Callable[[Any], Any]) -> list[str]:
-    return [f"{float(schedule(np.int32(step))):.6g}" for step in STEPS]
+    try:
+        return [f"{float(schedule(np.int32(step))):.6g}" for step in STEPS]
+    except Exception:  # no schedule, but a user's function that takes something else; its name is compared
+        return []
 
 
 def _updates(optimizer: Any, params: Params) -> list[str]:
-    """Return the sizes, to five digits, of three updates that an Optax transformation makes of fixed gradients."""
+    """Return the sizes, to five digits, of updates that an Optax transformation makes of fixed gradients.
+
+    The first three, of each parameter; and the first one on two rows and columns of all of them, where the integers of
+    the state, which count updates, are each of `STEPS`.
+    """
     import jax
+    from jax import numpy as jnp
+
+    def gradients(params: Params) -> Params:
+        return map_leaves(lambda p: 0.1 * jnp.cos(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params)
+
+    def counted(step: Any, leaf: Any) -> Any:
+        return step if leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer) else leaf
+
+    def size_after(step: Any) -> Any:
+        state = jax.tree.map(lambda leaf: counted(step, jnp.asarray(leaf)), optimizer.init(few))
+        updates, _ = optimizer.update(gradients(few), state, few)
+        return jnp.sqrt(sum((update * update).sum() for update in leaves(updates)))
 
     with jax.enable_x64(any(np.asarray(p).dtype == np.float64 for p in leaves(params))):
-        params = map_leaves(jax.numpy.asarray, params)
-        grads = map_leaves(
-            lambda p: 0.1 * jax.numpy.cos(jax.numpy.arange(p.size, dtype=p.dtype)).reshape(p.shape), params
-        )
+        params = map_leaves(jnp.asarray, params)
+        few = map_leaves(lambda p: p[(slice(2),) * p.ndim], params)
         update, state, sizes = jax.jit(optimizer.update), optimizer.init(params), []
         for _ in range(3):
-            updates, state = update(grads, state, params)
-            sizes += [f"{float(np.linalg.norm(np.asarray(update, np.float64))):.5g}" for update in leaves(updates)]
-    return sizes
+            updates, state = update(gradients(params), state, params)
+            sizes += [float(np.linalg.norm(np.asarray(update, np.float64))) for update in leaves(updates)]
+        sizes += jax.jit(lambda steps: jax.lax.map(size_after, steps))(np.array(STEPS)).tolist()
+    return [f"{size:.5g}" for size in sizes]

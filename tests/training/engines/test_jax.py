@@ -78,7 +78,7 @@ def test_params_handed_in_are_not_donated() -> None:
 
 def test_an_optax_transformation_equals_a_loop_over_jax_grad() -> None:
     x, y = data(np.float64)
-    optimizer, loss = optax.adam(1e-2), tn.SquaredError("mean")
+    optimizer, loss = optax.adamw(1e-2), tn.SquaredError("mean")
     start = NET.init(np.random.default_rng(0), np.float64)
     fitted = tn.fit(
         NET,
@@ -150,6 +150,25 @@ class Jitter(tn.Layer):
 def test_random_layers_draw_the_numbers_that_the_numpy_engine_draws() -> None:
     net = tn.Sequential(tn.Linear(5, 4), Jitter(), tn.Sequential(Jitter(), tn.Linear(4, 2)))
     assert_equal(*both(*data(np.float64), net=net, optimizer=tn.SGD(0.05)), 1e-14)
+
+
+def test_numbers_that_float32_would_round_are_drawn_whole() -> None:
+    net = tn.Sequential(tn.Linear(5, 4), tn.Dropout(0.5), tn.Linear(4, 2))
+    assert_equal(*both(*data(np.float32), net=net, optimizer=tn.SGD(0.05)), FLOAT32_BOUND)
+
+
+@dataclass(frozen=True)
+class Falling:
+    """A user's schedule, which says nothing of which numbers are traced."""
+
+    start: float = 0.5
+
+    def __call__(self, step: Any) -> Any:
+        return self.start / (1 + step)
+
+
+def test_a_schedule_of_ones_own_equals_the_numpy_engine() -> None:
+    assert_equal(*both(*data(np.float64), optimizer=tn.SGD(Falling())), 1e-14)
 
 
 @dataclass(frozen=True)

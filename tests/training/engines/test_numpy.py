@@ -157,6 +157,23 @@ def test_threads_that_share_a_batch_equal_one(threads: int, reduction: Any, weig
     np.testing.assert_allclose(one.history["loss"], several.history["loss"], rtol=1e-13)
 
 
+@pytest.mark.parametrize(("threads", "parts"), [(1, [23]), (2, [11, 12]), (3, [7, 8, 8])])
+def test_as_many_threads_as_asked_for_share_the_samples(threads: int, parts: list[int]) -> None:
+    met: list[int] = []
+
+    class Noting(tn.Sigmoid):
+        def forward(self, params: Any, x: Any) -> Any:
+            met.append(len(x))
+            return super().forward(params, x)
+
+        def samplewise(self) -> bool:
+            return True
+
+    net = tn.Sequential(tn.Linear(5, 2), Noting())
+    tn.fit(net, tn.SquaredError(), *data(), optimizer=tn.SGD(0.1), epochs=1, threads=threads)
+    assert sorted(m for m in met if m > 4) == parts  # up to 4 are looked at before
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradients_of_float32_stay_float32(threads: int) -> None:
     seen = set()
