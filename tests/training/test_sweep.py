@@ -133,6 +133,12 @@ def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: A
         np.testing.assert_allclose(run.history["loss"], single.history["loss"], rtol=1e-9)
 
 
+def test_one_run_alone_is_a_sweep_too() -> None:
+    result = tn.sweep(NET, LOSS, X, Y, optimizer=tn.SGD(0.1), seeds=[3], engine="jax", **COMMON)
+    single = tn.fit(NET, LOSS, X, Y, optimizer=tn.SGD(0.1), seed=3, **COMMON)
+    np.testing.assert_allclose(result.results[0].history["loss"], single.history["loss"], rtol=1e-9)
+
+
 def test_batches_are_not_what_a_sweep_on_jax_takes() -> None:
     with pytest.raises(TypeError, match="sweep: x is an iterable of batches; expected data"):
         tn.sweep(NET, LOSS, [(X, Y)], None, optimizer=tn.SGD(0.1), epochs=2, engine="jax")
