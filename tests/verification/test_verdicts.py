@@ -483,6 +483,19 @@ def hidden_back(args, dy):
     return p * (dy - (dy * p).sum(axis=1, keepdims=True)), None
 
 
+def centred(x, mean, train):
+    if train:
+        mean = x.mean(axis=0)
+    return x - mean
+
+
+def centred_back(args, dy):
+    _, mean, train = args
+    if train:
+        return dy - dy.mean(axis=0), np.zeros_like(mean), None
+    return dy, -dy.sum(axis=0), None
+
+
 class TripledInto:
     """3x, whose gradient is written into one array and handed out as `given`."""
 
@@ -672,6 +685,8 @@ def single(x, w):
     Member("loops", "Newton's method", (newton, lambda a, dy: (dy / (2 * np.sqrt(a[0])),)), {"inputs": 1 + abs(X[:2])}),
     Member("masks", "none is set, which is 1 sample", (masked_mean, masked_mean_back), {"inputs": MASKED}),
     Member("masks", "none is set, which is never given", (hidden, hidden_back), {"inputs": (V, np.tri(4) > 0)}),
+    Member("flags", "statistics that are not used in training", (centred, centred_back), {
+        "inputs": (X, X[0], True)}),
     Member("memory", "a copy of a buffer", TripledInto(np.copy)),
     Member("batches", "rows that are indexed, as many as samples", (
         lambda x, p: p[0] * x + p[1] * x**2 + p[2] * x**3, lambda a, dy: (

@@ -120,6 +120,7 @@ def watched(work: Callable[[Watch], T], seconds: float) -> T:
         _interrupt(thread, KeyboardInterrupt)
         done.wait(5.0)
         raise
+    thread.join()
     ok, value = outcome[0]
     if not ok:
         raise value

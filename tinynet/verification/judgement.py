@@ -437,8 +437,10 @@ def _uncompared(b: Bench, seen: Observed) -> Observed:
             text = f"the exact gradient by {name} is zero, or lost in rounding, at every example; give other inputs="
             return new + Observed(reason=text)
         new += Observed(notes=(f"{name} does not move y",))
-        if seen.unreached:
-            text = f"{name} does not move y at any example, and not every branch was taken: {seen.unreached[0]}"
+        # A condition of Python's, as on a flag, may never hold for these arguments.
+        flags = {f"{place}: {text}" for place, text in b.lines.missed()}
+        if left := [place for place in seen.unreached if place not in flags]:
+            text = f"{name} does not move y at any example, and not every branch was taken: {left[0]}"
             return new + Observed(reason=f"{text}; give other inputs=, or say what is judged: wrt=[…]")
     if compared and len(vacuous) == len(compared) and not seen.faults:
         text = "nothing moves y, and every exact gradient is zero: nothing was tested; give other inputs="
