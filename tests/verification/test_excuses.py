@@ -271,3 +271,27 @@ def test_digits_that_are_lost_in_a_single_number_are_excused_as_in_an_array(fact
     inputs = np.random.default_rng(7).random((4, 3)) + 0.2, np.array(2.5)
     target = (power_mean, lambda args, dy: power_mean_grads(args, dy, factor))
     assert tn.verify(target, inputs=inputs, name_seconds=0).verdict == verdict
+
+
+def norm(v):
+    return np.sqrt((v * v).sum() + 1e-5)
+
+
+def halved(x):
+    while norm(x) > 1:
+        x = x / 2
+    return x
+
+
+def halved_back(args, dy, error=0.0):
+    (x,) = args
+    while norm(x) > 1:
+        x, dy = x / 2, dy / 2
+    return (dy * (1 + error),)
+
+
+def test_a_small_constant_in_a_function_that_a_loop_asks_is_not_how_close_the_loop_ends():
+    x = np.random.default_rng(0).standard_normal((3, 2))
+    assert tn.verify((halved, halved_back), inputs=x).ok
+    report = tn.verify((halved, lambda a, dy: halved_back(a, dy, 1e-4)), inputs=x, named=False)
+    assert (report.verdict, report.resolution < 1e-12) == ("FAIL", True)

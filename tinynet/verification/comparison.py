@@ -78,7 +78,8 @@ def compare(
     """
     exact = oracle(subject.args, dy) if exact is None else exact
     single = is_single(subject, run, dtype)
-    unit = max(unit_of("float32" if single else dtype), oracle.resolution / 32)
+    own = unit_of("float32" if single else dtype)
+    unit = max(own, oracle.resolution / 32)
     got: dict[str, Array] = {}
     form: dict[str, tuple[str, str]] = {}
     notes: list[str] = []
@@ -91,7 +92,7 @@ def compare(
         if array is not None:
             got[name] = array
     errors = {n: distance(np.asarray(g, np.float64), exact.grads[n]) for n, g in got.items()}
-    tolerance, excuses = _tolerances(subject, oracle, dy, exact, errors, unit, usual, known, rng)
+    tolerance, excuses = _tolerances(subject, oracle, dy, exact, errors, (own, unit), usual, known, rng)
     notes += [f"{excuse} ({label or probe})" for excuse in excuses]
     misshapen = {
         n: np.asarray(grads[n]) for n, (fault, _) in form.items() if fault in ("wrong shape", "kept a dimension")
@@ -111,7 +112,7 @@ def _tolerances(
     dy: tuple[Array, ...],
     exact: Exact,
     errors: Mapping[str, float],
-    unit: float,
+    units: tuple[float, float],
     usual: Mapping[str, float],
     known: Collection[str],
     rng: np.random.Generator,
@@ -120,7 +121,7 @@ def _tolerances(
 
     What moves when the inputs or the operations are rounded is looked at only for gradients that are farther off.
     """
-    depth = subject.depth
+    depth, (own, unit) = subject.depth, units
     tolerance = {n: bound(exact.grads[n], unit=unit, depth=depth) for n in subject.wrt}
     suspect = [n for n, error in errors.items() if not error <= tolerance[n]]
     if not all(np.isfinite(errors[n]) for n in suspect):
@@ -132,7 +133,7 @@ def _tolerances(
         return [n for n in moved if not errors[n] <= tolerance[n]]
 
     if suspect:
-        moves = spread(oracle, subject.args, dy, exact, unit, rng).grads
+        moves = spread(oracle, subject.args, dy, exact, own, rng).grads
         suspect = raise_for({n: _without_ties(moves[n], exact, n) for n in suspect})
     if not set(suspect) <= set(known):
         rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads

@@ -377,7 +377,7 @@ def shape_examples(
     """
     yield Example("rectangular", subject, cotangent(shapes.of(subject, subject.args), rng))
     for batch in batches:
-        for m in (1, 2, 33) if grow else (1, 2)[: batch.size]:
+        for m in (1, 2, 33) if grow or batch.size >= 33 else (1, 2)[: batch.size]:
             smaller = subject.at(with_batch(subject.args, batch, m, rng))
             dy = _predicted(smaller, batch, m, shapes, subject, rng)
             name = f"batch {m}"

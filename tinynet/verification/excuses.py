@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import Args, Array, Oracle
+from tinynet.verification.adapters.subject import Array, Oracle
 from tinynet.verification.comparison import Comparison, without
 from tinynet.verification.execution import Hang, Run, Watch, execute
 from tinynet.verification.kinks import accept_kinks
-from tinynet.verification.oracle import JaxOracle, as_float64
 from tinynet.verification.probes.compiled import own_rounding
 from tinynet.verification.tolerance import ROUNDED, ROUNDS_ALIKE, ROUNDS_AWAY, SATURATES, bound, distance, unit_of
 
@@ -86,38 +85,6 @@ def where_never_given(c: Comparison) -> Comparison:
     """Return the comparison without finite errors, which are noted: the values may be such as are never given."""
     finite = frozenset(n for n in c.wrong if np.isfinite(np.asarray(c.got[n], np.float64)).all())
     return without(c, finite, f"{', '.join(sorted(finite))}: not the exact gradient at {c.label}" if finite else "")
-
-
-def without_overflow(c: Comparison, oracle: Oracle, read: Reader, watch: Watch) -> Comparison:
-    """Return the comparison without what is not finite in float32 since the forward pass itself overflows inside.
-
-    In float64, where it does not, the target is right.
-    """
-    names = [n for n in c.wrong if not np.isfinite(np.asarray(c.got[n], np.float64)).all()]
-    if not names or c.dtype != "float32" or not overflows(oracle, c.args):
-        return c
-    args, dy = as_float64(c.args), tuple(d.astype(np.float64) for d in c.dy)
-    run = execute(c.subject.at(args), args, dy, watch)
-    if run.error is not None:
-        return c
-    exact, there = oracle(args, dy).grads, read(run)
-    lost = frozenset(
-        n
-        for n in names
-        if isinstance(there.get(n), np.ndarray)
-        and there[n].shape == exact[n].shape
-        and distance(there[n].astype(np.float64), exact[n]) <= bound(exact[n])
-    )
-    note = f"{', '.join(sorted(lost))}: the forward pass overflows inside in float32 ({c.label})" if lost else ""
-    return without(c, lost, note)
-
-
-def overflows(oracle: Oracle, args: Args) -> bool:
-    """Return whether y comes from a number inside the forward pass that is too large; False where it cannot be told."""
-    try:
-        return isinstance(oracle, JaxOracle) and not oracle.eager and oracle.overflows(args)
-    except Exception:
-        return False
 
 
 def _error(c: Comparison, name: str) -> float:

@@ -231,23 +231,6 @@ def is_long(program: Program) -> bool:
     return sum(1 for _ in walk(program.closed.jaxpr)) > LONG
 
 
-def without_infinities(program: Program, args: Args) -> list[Array]:
-    """Return the outputs of a program if each infinity that it makes of finite numbers were no number."""
-
-    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
-        if (inner := called(eqn)) is not None:
-            return interpret(*inner, operands, step)
-        made = bind(eqn, operands)
-        if not all(np.isfinite(o).all() for o in operands if jnp.issubdtype(jnp.result_type(o), jnp.floating)):
-            return made
-        floats = [jnp.issubdtype(m.dtype, jnp.floating) for m in made]
-        return [jnp.where(jnp.isinf(m), jnp.nan, m) if f else m for m, f in zip(made, floats, strict=True)]
-
-    with jax.enable_x64(True):
-        values = [jnp.asarray(args[name]) for name in program.names]
-        return list(map(np.asarray, interpret(program.closed.jaxpr, program.closed.consts, values, step)))
-
-
 def compiled_vjp(program: Program, wrt: tuple[str, ...]) -> Callable[[Args, tuple[Array, ...]], tuple[Any, Any]]:
     """Return (args, dy) -> (y, gradients), compiled; the same programs share one compilation."""
     closed = program.closed

@@ -186,7 +186,7 @@ def _twin(b: Bench, seen: Observed) -> Judgement | None:
 
     None where something was not compared at the size that is given.
     """
-    if not b.takes_long or seen.stopped or not seen.comparisons or _uncompared(b, seen) != Observed():
+    if not b.takes_long or seen.stopped or not seen.comparisons or _uncompared(b, seen).reason:
         return None
     subject = _or_none(lambda: find_twin(b.subject, b.shapes))
     if subject is None:
@@ -211,7 +211,7 @@ def _of_twin(b: Bench, twin: Judgement, seen: Observed) -> Observed:
     args = twin.subject.args
     shorter = [f"{n} {a.shape}" for n, a in args.items() if a.shape != b.subject.args[n].shape]
     note = f"each run takes long: most values were tried on shorter axes, {', '.join(shorter)}"
-    return Observed(coverage=coverage, notes=(note,) if coverage else ())
+    return Observed(coverage=coverage, notes=(*((note,) if coverage else ()), *twin.notes))
 
 
 def _watched(stage: Stage, b: Bench, seen: Observed) -> Observed:
@@ -260,7 +260,7 @@ def _fewer_gradients(b: Bench, seen: Observed) -> Observed:
 
 def _no_larger_batch(b: Bench, _seen: Observed) -> Observed:
     """Say that no larger batch was tried, where the samples may be more and each run takes long."""
-    if not b.batches or b.may_grow:
+    if b.may_grow or all(batch.size >= 33 for batch in b.batches):
         return Observed()
     why = "each run takes long"
     return Observed(coverage=(Probe("batch 33", skipped=why),), notes=(f"no larger batch was tried: {why}",))

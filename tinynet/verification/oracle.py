@@ -8,6 +8,7 @@ jit. What JAX cannot follow at all is differentiated numerically, to the resolut
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +22,11 @@ from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Hang, Watch, execute, full_precision, seed_generators
-from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace, without_infinities
+from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
 from tinynet.verification.numerical import ENTRIES, NumericalOracle
 from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound, recorded, replayed
 from tinynet.verification.probes.lines import closeness
-from tinynet.verification.tolerance import JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, ROUNDINGS
+from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
@@ -141,17 +142,6 @@ class JaxOracle:
             self._refused.add(key)
         return worth
 
-    def overflows(self, args: Args) -> bool:
-        """Return whether y comes from a number inside the forward pass that is too large for the type of `args`.
-
-        As tanh(eᶻ) does, which is 1 beyond all numbers; what `where` leaves out does not count.
-
-        Raises:
-            Exception: the forward pass cannot be traced, or run, in this type.
-        """
-        program = self.program(args)
-        return any(np.isnan(y).any() for y in self.watch.call(lambda: without_infinities(program, args)))
-
     def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
         """Return the same, computed with an error of up to ±unit in every operation.
 
@@ -208,12 +198,15 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
     # A function of JAX's may hold rules of its own, which only a trace can leave out. A loop that ends when it is close
     # enough is followed back only where differences would take too long: its steps tell its limit's derivative roughly.
     many = any(subject.args[n].size > ENTRIES for n in subject.wrt)
-    if subject.library == "numpy" and (many or not close):
+    if subject.library == "numpy" and (not close or (many and LOOSER**2 * close <= COARSEST)):
         try:
             oracle = JaxOracle(subject, watch, manners=True, eager=True, resolution=LOOSER**2 * close)
             oracle(subject.args, dy)
             return oracle
-        except (Exception, Hang) as error:  # the forward pass itself came back: what takes long is to follow it
+        except Exception as error:
+            failures.append(error)
+        except Hang as error:  # the forward pass itself came back: what takes long is to follow it
+            _check_patience(subject, watch)
             failures.append(error)
     pure = subject.pure
     loops = subject.library == "jax" or tried[0].traced  # JAX takes the forward pass, and not back
@@ -230,6 +223,15 @@ def find_oracle(subject: Subject, watch: Watch, dy: tuple[Array, ...]) -> Oracle
 
     why = explain(failures[0] if loops else failures[1], subject.name)
     return NumericalOracle(outputs, subject.wrt, why=why, relative=max(_ITERATED * loops, LOOSER * close))
+
+
+def _check_patience(subject: Subject, watch: Watch) -> None:
+    """Raise RuntimeError where differences would take too long: some ten calls an entry, at some thirty examples."""
+    start = time.perf_counter()
+    execute(subject, subject.args, None, watch)
+    entries = sum(subject.args[n].size for n in subject.wrt)
+    if 300 * entries * (time.perf_counter() - start) > PATIENCE:
+        raise RuntimeError("it takes too long to follow back step by step; give fewer steps or smaller inputs=")
 
 
 def leaves_of(y: Any) -> tuple[Array, ...]:
@@ -281,7 +283,7 @@ def rounding(
         center = oracle.with_rounding(args, dy, 0.0, rng)
         near = largest(center, [oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)])
         far = largest(center, [oracle.with_rounding(args, dy, 64 * unit, rng)])
-    except Exception:
+    except (Exception, Hang):
         return nothing
 
     sizes = [float(np.max(np.abs(y), initial=0.0)) for y in exact.y]

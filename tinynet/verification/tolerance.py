@@ -52,6 +52,12 @@ LOST = 2.0**20
 LOOSER = 100.0
 """How many times farther off the derivative may be of what a loop ends with when it is close enough."""
 
+COARSEST = 1e-3
+"""A derivative that is known no better than this, relative to its largest entry, judges nothing."""
+
+PATIENCE = 60.0
+"""How many seconds differences may take in all where each call of the target is slow to follow back."""
+
 SATURATES = (1.0, 0.8, 0.65, 0.5)
 """At which shares of the inputs rounding is compared between number types, one of which saturates before the other."""
 

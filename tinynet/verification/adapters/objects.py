@@ -351,6 +351,12 @@ def _candidates(path: str) -> Iterator[str]:
         yield ".".join([*containers[:-1], s])
 
 
+def _is_parallel(path: str, pool: Mapping[str, Any], exact: Array) -> bool:
+    """Return whether the array at a path is nearly a multiple of a gradient."""
+    got, g = np.asarray(pool[path], np.float64).ravel(), exact.ravel()
+    return bool(abs(np.vdot(got, g)) >= 0.9 * np.linalg.norm(got) * np.linalg.norm(g) > 0)
+
+
 def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subject:
     """Choose where each gradient is: the likeliest place, or another of the same shape where the values are right."""
     pools, changed = [], []
@@ -392,6 +398,7 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
                 for p, a in pools[0].items()
                 if all(p in c for c in changed) and _tail(p) == _tail(name) and p not in chosen.values()
                 if np.shape(a) == subject.args[name].shape
+                if all(_is_parallel(p, pool, e.grads[name]) for pool, (_, _, e) in zip(pools, draws, strict=True))
             ]
             if len(like) == 1:
                 chosen[name] = like[0]

@@ -37,7 +37,7 @@ class _Missing:
 MISSING = _Missing()
 """In place of a gradient that is not returned at all."""
 
-DATA_NAMES = frozenset("y t target targets label labels y_true mask weights lengths".split())
+DATA_NAMES = frozenset("y t target targets label labels y_true mask lengths".split())
 """Arguments that are called so are data, of which no gradient need be returned."""
 
 

@@ -237,8 +237,14 @@ def _closeness(code: CodeType, source: str) -> float:
             todo += new
     for end in ends:  # and the functions that a condition names, which are looked at in their turn
         ends += [f for n in ast.walk(end) for f in functions if getattr(f, "name", None) == _name(n) and f not in ends]
-    close = [c for end in ends for node in ast.walk(end) for c in (_number(node), numbers.get(_name(node), 0.0))]
+    compared = [n for end in ends for n in (ast.walk(end) if isinstance(end, ast.expr) else _compared(end))]
+    close = [c for node in compared for c in (_number(node), numbers.get(_name(node), 0.0))]
     return max((c for c in close if 0 < c <= 1e-5), default=0.0)
+
+
+def _compared(function: ast.AST) -> list[ast.AST]:
+    """Return what stands in the comparisons of a function."""
+    return [n for c in ast.walk(function) if isinstance(c, ast.Compare) for n in ast.walk(c)]
 
 
 @lru_cache(maxsize=16)
