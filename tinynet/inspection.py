@@ -148,7 +148,8 @@ def summary(net: Layer, x: Array) -> Summary:
             raise ValueError(f"summary: x has shape {part.shape}; expected (m, …) with m of at least 1")
     dtype = next((part.dtype for part in leaves(x) if part.dtype.kind == "f"), np.float32)
     params, rows = net.init(np.random.default_rng(0), dtype), list[SummaryRow]()
-    _Watched(net, "", rows, set()).forward(params, map_leaves(lambda a: a[:1], x), state=net.init_state(dtype))
+    watched = _Watched(net, "", rows, set())
+    forward_with_state(watched, params, map_leaves(lambda a: a[:1], x), net.init_state(dtype))
     return Summary(leaves(x)[0].shape[1:], tuple(rows))
 
 
@@ -183,10 +184,10 @@ class _Watched(StandIn):
         super().__init__(with_watched_children(layer, path, lambda child, at: _Watched(child, at, rows, seen)))
         self._given, self._path, self._rows, self._seen = layer, path, rows, seen
 
-    def forward(self, params: Params, x: Any, *, state: State = None) -> tuple[Any, Any]:
+    def forward(self, params: Params, x: Any, **options: Any) -> tuple[Any, Any]:
         before, counts = len(self._rows), list[int]()
         counted = map_leaves(lambda p: _counting(p, counts), params)
-        y, cache = super().forward(counted, map_leaves(np.asarray, x), state=state)
+        y, cache = super().forward(counted, map_leaves(np.asarray, x), **options)
         new = {_address(p): p.size for p in leaves(params) if _address(p) not in self._seen}
         self._seen.update(new)
         own = sum(new.values())
@@ -419,8 +420,8 @@ class _Noted(StandIn):
         super().__init__(with_watched_children(layer, path, lambda child, at: _Noted(child, at, notes)))
         self._given, self._path, self._notes = layer, path, notes
 
-    def forward(self, params: Params, x: Any, *, state: State = None) -> tuple[Any, Any]:
-        y, cache = super().forward(params, x, state=state)
+    def forward(self, params: Params, x: Any, **options: Any) -> tuple[Any, Any]:
+        y, cache = super().forward(params, x, **options)
         name = f"y[{self._path}]"
         while any(note.name == name for note in self._notes):
             name += "′"

@@ -1,6 +1,7 @@
 """The contract: what a new layer gets for free, and what it must write."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -246,3 +247,85 @@ def test_samplewise_is_what_the_layer_does(case):
         *zip(y_alone, dx_alone, strict=True),
     )
     assert layer.samplewise() == all(tinynet.trees.leaves(same))
+
+
+class Pair(NamedTuple):
+    a: tn.Layer
+    b: tn.Layer
+
+
+@dataclass(frozen=True)
+class Both(tn.Layer):
+    """y = b(a(x)), of two layers that a NamedTuple holds."""
+
+    pair: Pair
+
+    def init(self, rng, dtype=np.float32):
+        return tuple(layer.init(rng, dtype) for layer in self.pair)
+
+    def forward(self, params, x):
+        h, first = self.pair.a.forward(params[0], x)
+        y, second = self.pair.b.forward(params[1], h)
+        return y, (first, second)
+
+    def backward(self, params, caches, dy):
+        dh, of_b = self.pair.b.backward(params[1], caches[1], dy)
+        dx, of_a = self.pair.a.backward(params[0], caches[0], dh)
+        return dx, (of_a, of_b)
+
+
+@dataclass(frozen=True)
+class Frozen(tn.Layer):
+    """y = g(f(x)), where f is a fixed map that is none of its children."""
+
+    f: tn.Layer
+    g: tn.Layer
+
+    def children(self):
+        return {"g": self.g}
+
+    def init(self, rng, dtype=np.float32):
+        return {"g": self.g.init(rng, dtype)}
+
+    def forward(self, params, x):
+        y, cache = self.g.forward(params["g"], self.f.forward({}, x)[0])
+        return y, (x, cache)
+
+    def backward(self, params, kept, dy):
+        x, cache = kept
+        dh, of_g = self.g.backward(params["g"], cache, dy)
+        return self.f.backward({}, self.f.forward({}, x)[1], dh)[0], {"g": of_g}
+
+
+@dataclass(frozen=True)
+class Demanding(tn.Layer):
+    """y = f(x), of an f that has to be a Linear and is made by the layer itself."""
+
+    n: int
+    f: tn.Layer = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "f", tn.Linear(self.n, self.n))
+
+    def forward(self, params, x):
+        return self.f.forward(params["f"], x)
+
+    def backward(self, params, cache, dy):
+        dx, grads = self.f.backward(params["f"], cache, dy)
+        return dx, {"f": grads}
+
+
+@pytest.mark.parametrize(
+    "net",
+    [Both(Pair(tn.Dropout(0.5), tn.Linear(3, 3))), Frozen(tn.Tanh(), tn.Dropout(0.5)), Demanding(3)],
+    ids=["a NamedTuple", "not all fields are children", "a field that __init__ does not take"],
+)
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_composites_are_trained_summarized_and_traced_however_they_hold_their_children(net, engine):
+    x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+    loss = tn.SquaredError("mean")
+    result = tn.fit(net, loss, x, x, optimizer=tn.SGD(0.1), epochs=2, engine=engine)
+    assert tn.summary(net, x).rows
+    assert tn.trace(net, loss, result.params, x, x)["E"].shape == ()
+    if isinstance(net, Both):
+        assert type(net.sample(np.random.default_rng(1)).pair) is Pair

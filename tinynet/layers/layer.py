@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,7 @@ class Layer(ABC):
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         """Draw the parameters; `{}` where there are none, and by default those of the children."""
-        return {
-            name: _mapped(lambda part: part.init(rng, dtype) if isinstance(part, Layer) else {}, value)
-            for name, value in _fields_with_layers(self)
-        }
+        return {name: _params_of(value, rng, dtype) for name, value in _fields_with_layers(self)}
 
     def init_state(self, dtype: Any = np.float32) -> State:
         """Return the state to start from; `{}` where there is none."""
@@ -91,13 +88,9 @@ class Layer(ABC):
 
     def with_children(self, children: Mapping[str, Layer]) -> Layer:
         """Return the layer with `children`, which has the names that the method of that name gives."""
-        inside = (children[path] for path in self.children())
-        swap = lambda part: next(inside) if isinstance(part, Layer) else part  # noqa: E731
-        changes = {name: _mapped(swap, value) for name, value in _fields_with_layers(self)}
-        if dataclasses.is_dataclass(self):
-            return dataclasses.replace(self, **changes)
-        changed = copy.copy(self)
-        vars(changed).update(changes)
+        changed = copy.copy(self)  # neither __init__ nor __post_init__ need take what stands in for a child
+        for name, value in _fields_with_layers(self):
+            object.__setattr__(changed, name, _swapped(value, name, children))
         return changed
 
     def split(self, tree: Any) -> dict[str, Any]:
@@ -141,8 +134,22 @@ def _layers_in(value: Any, path: str) -> Iterator[tuple[str, Layer]]:
             yield from _layers_in(part, f"{path}.{i}")
 
 
-def _mapped(f: Callable[[Any], Any], value: Any) -> Any:
-    """Apply `f` to what stands in the tuples, lists and dicts of `value`."""
+def _swapped(value: Any, path: str, children: Mapping[str, Layer]) -> Any:
+    """Put `children` in the places of the layers in `value`, whose containers keep their types."""
+    if isinstance(value, Layer):
+        return children.get(path, value)
     if isinstance(value, Mapping):
-        return {key: _mapped(f, part) for key, part in value.items()}
-    return type(value)(_mapped(f, part) for part in value) if isinstance(value, (tuple, list)) else f(value)
+        return type(value)({key: _swapped(part, f"{path}.{key}", children) for key, part in value.items()})  # type: ignore[call-arg]
+    if isinstance(value, (tuple, list)):
+        parts = [_swapped(part, f"{path}.{i}", children) for i, part in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _params_of(value: Any, rng: np.random.Generator, dtype: Any) -> Params:
+    """Return the parameters of the layers in `value`, each where its layer stands."""
+    if isinstance(value, Layer):
+        return value.init(rng, dtype)
+    if isinstance(value, Mapping):
+        return {key: _params_of(part, rng, dtype) for key, part in value.items()}
+    return tuple(_params_of(part, rng, dtype) for part in value) if isinstance(value, (tuple, list)) else {}

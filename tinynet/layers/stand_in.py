@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tinynet.arrays import Cache, Params, State
-from tinynet.layers.layer import Layer, forward_with_state
+from tinynet.layers.layer import Layer
 
 
 class StandIn(Layer):
@@ -18,17 +20,23 @@ class StandIn(Layer):
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
 
-    def forward(self, params: Params, x: Any, *, state: State | None = None) -> tuple[Any, Cache]:
-        return forward_with_state(self._layer, params, x, state)
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
+        return self._layer.init(rng, dtype)
+
+    def init_state(self, dtype: Any = np.float32) -> State:
+        return self._layer.init_state(dtype)
+
+    def update_state(self, state: State, cache: Cache) -> State:
+        return self._layer.update_state(state, cache)
+
+    def forward(self, params: Params, x: Any, **options: Any) -> tuple[Any, Cache]:
+        return self._layer.forward(params, x, **options)
 
     def backward(self, params: Params, cache: Cache, dy: Any) -> tuple[Any, Params]:
         return self._layer.backward(params, cache, dy)
 
     def param_grads(self, params: Params, cache: Cache, dy: Any) -> Params:
         return self._layer.param_grads(params, cache, dy)
-
-    def samplewise(self) -> bool:
-        return self._layer.samplewise()
 
     def children(self) -> dict[str, Layer]:
         return {}

@@ -171,7 +171,8 @@ def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
         return number
     key, rest = path[0], (path[1:], number)
     if isinstance(key, int):
-        return (*tree[:key], _with_number(tree[key], rest), *tree[key + 1 :])
+        parts = (*tree[:key], _with_number(tree[key], rest), *tree[key + 1 :])
+        return type(tree)(*parts) if hasattr(tree, "_fields") else parts
     changed = copy.copy(tree)
     object.__setattr__(changed, key, _with_number(getattr(tree, key), rest))  # the dataclass is frozen
     return changed

@@ -210,9 +210,9 @@ class _Recorder(StandIn):
         super().__init__(layer)
         self._path, self._met = path, met
 
-    def forward(self, params: Any, x: Any, *, state: Any = None) -> tuple[Any, Any]:
+    def forward(self, params: Any, x: Any, **options: Any) -> tuple[Any, Any]:
         self._met.append((self._path, self._layer, map_leaves(np.array, params), map_leaves(np.array, x)))
-        return super().forward(params, x, state=state)
+        return super().forward(params, x, **options)
 
 
 def _children(layer: Any) -> dict[str, Layer]:
