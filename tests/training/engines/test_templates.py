@@ -121,6 +121,7 @@ def test_a_large_table_is_not_copied_and_a_small_array_that_changes_is_noticed()
     with pytest.raises(TypeError, match="Holding set its attribute 'held' while training"):
         attributes.check_unchanged()
     count[5] -= 1
+    Attributes(Holding(np.array([1j * np.nan]))).check_unchanged()
     table += 1
     with pytest.raises(TypeError, match="Holding set its attribute 'held' while training"):
         attributes.check_unchanged()

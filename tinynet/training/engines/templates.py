@@ -243,7 +243,7 @@ def _content(value: Any) -> Any:
 
 def _same(was: Any, now: Any) -> bool:
     if isinstance(was, np.ndarray):
-        return np.array_equal(was, now, equal_nan=was.dtype.kind == "f")
+        return np.array_equal(was, now, equal_nan=was.dtype.kind in "fc")
     if isinstance(was, dict):
         added = [now[key] for key in now.keys() - was.keys()]
         kept = all(key in now and now[key] is value for key, value in was.items())
