@@ -31,6 +31,7 @@ _AT_ONCE = 2**24
 
 
 def settings_of(
+    *,
     data: Samples | Stream,
     held_out: Any,
     loss: Loss,
