@@ -175,6 +175,8 @@ def test_both_engines_agree_and_a_run_that_was_cut_off_ends_with_the_same_bits(c
     ("make", "message"),
     [
         (lambda: tn.Groups({"*": 3}), r"Groups: groups\['\*'\] is int; expected an instance of tinynet.Optimizer"),
+        (lambda: tn.Groups(0.1), "Groups: groups is float; expected a dict from patterns to optimizers"),
+        (lambda: tn.Groups([tn.SGD(1.0)]), "Groups: groups is list; expected a dict from patterns to optimizers"),
         (lambda: tn.Groups({"0.*": None}).init(PARAMS), "the parameter '2.W' matches none of .*; add a pattern"),
         (
             lambda: tn.Groups({"*": tn.SGD(1.0), "9.*": None}).init(PARAMS),

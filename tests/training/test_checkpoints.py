@@ -181,3 +181,12 @@ def test_a_file_that_holds_no_checkpoint_is_refused(path):
     tn.save(path, NET, NET.init(np.random.default_rng(0)))
     with pytest.raises(tn.FileError, match="holds no checkpoint"):
         load_checkpoint(path)
+
+
+def test_a_setting_that_an_earlier_version_did_not_write_and_that_is_empty_is_no_other_run(path):
+    call = {"x": np.ones((3, 4)), "y": np.ones((3, 3)), "optimizer": tn.SGD(0.1), "checkpoint": path}
+    tn.fit(NET, tn.SquaredError("mean"), epochs=1, **call)
+    run = load_checkpoint(path)
+    del run.settings["monitored metrics"], run.settings["schedules of optimizer"]
+    save_checkpoint(path, run)
+    assert len(tn.fit(NET, tn.SquaredError("mean"), epochs=2, **call).history["loss"]) == 2

@@ -296,6 +296,8 @@ def test_integer_targets_of_a_sequence_equal_one_hot_ones(engine: str) -> None:
     [
         ([[1.0, 2.0], [3.0]], Y[:2], "fit: x is list, of which NumPy makes no array: .* inhomogeneous"),
         (X[:2], np.array(["a", "b"]), r"fit: y has dtype <U1.*use numpy.unique\(y, return_inverse=True\)\[1\]"),
+        (np.array([["1.5", "2", "0"], ["-3", "1", "1e2"]]), Y[:2], r"fit: x has .*use numpy.asarray\(x, float\)"),
+        (X[:2], np.array(["1", "0"], object), r"fit: y has dtype object.*use numpy.asarray\(y, float\)"),
         (X[:2], np.array(["a", 1], object), r"fit: y has dtype object.*use numpy.unique\(y, return_inverse=True\)"),
         (
             X[:2],
@@ -303,7 +305,7 @@ def test_integer_targets_of_a_sequence_equal_one_hot_ones(engine: str) -> None:
             r"y has shape \(2,\); expected \(2, 2\), that of y_hat; for classes use y.astype\(int\)",
         ),
     ],
-    ids=["ragged", "texts", "objects", "classes as floats"],
+    ids=["ragged", "texts", "numbers as texts", "numbers as text objects", "objects", "classes as floats"],
 )
 def test_targets_of_another_kind_are_named_with_what_to_do(x: Any, y: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):

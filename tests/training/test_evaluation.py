@@ -74,6 +74,12 @@ def test_the_accuracy_leaves_out_what_the_loss_ignores_and_takes_targets_with_we
         assert tn.evaluate(net, loss, params, x, target, metrics=["accuracy"])["accuracy"] == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_accuracy_of_no_sample_is_no_number_and_no_warning() -> None:
+    loss, y = tn.SoftmaxCrossEntropy("mean", ignore_index=-1), np.full(53, -1)
+    assert np.isnan(tn.evaluate(NET, loss, PARAMS, X, y, state=STATE, metrics=["accuracy"])["accuracy"])
+
+
 def test_fit_takes_the_names_too() -> None:
     loss, held_out, metrics = tn.SoftmaxCrossEntropy("mean"), (X[:9], LABELS[:9]), ["accuracy"]
     options: dict[str, Any] = {"optimizer": tn.SGD(0.1), "epochs": 2, "validation": held_out, "metrics": metrics}

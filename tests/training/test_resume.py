@@ -5,6 +5,7 @@ import pickle
 import signal
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -83,6 +84,25 @@ def test_a_run_cut_off_again_and_again_ends_with_the_same_bits(tmp_path, engine,
         with pytest.raises(Cut):
             fit(path, every=every, step_callbacks=[cut_after(steps)], **options)
     assert_same(fit(path, every=every, step_callbacks=[lambda step: None], **options), whole)
+
+
+def scaled_by_entry(rate):
+    """Return an Optax transformation with a learning rate for each entry of W (2, 4), times `rate` of the count."""
+    rates = {"W": np.arange(8.0).reshape(2, 4) / 80, "b": np.full(2, 0.1)}
+    return optax.GradientTransformation(
+        lambda params: np.zeros((), np.int32),
+        lambda grads, n, params=None: (jax.tree.map(lambda g, r: -r * rate(n) * g, grads, rates), n + 1),
+    )
+
+
+def test_an_optax_transformation_for_the_shapes_of_the_parameters_alone_goes_on_too(tmp_path):
+    options = {"net": tn.Linear(4, 2), "engine": "jax"}
+    optimizer = scaled_by_entry(optax.piecewise_constant_schedule(1.0, {1000: 0.5}))
+    fit(tmp_path / "run", optimizer=optimizer, epochs=2, **options)
+    assert_same(fit(tmp_path / "run", optimizer=optimizer, **options), fit(optimizer=optimizer, **options))
+    for other in (lambda n: 0.5, optax.piecewise_constant_schedule(1.0, {1000: 0.2})):
+        with pytest.raises(ValueError, match="another run: updates by optimizer was"):
+            fit(tmp_path / "run", optimizer=scaled_by_entry(other), **options)
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])

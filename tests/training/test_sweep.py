@@ -123,6 +123,18 @@ def test_a_grid_with_a_learning_rate_that_learns_nothing_is_no_reason_to_warn(en
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_the_warnings_of_other_threads_are_left_alone_meanwhile(engine: Any) -> None:
+    before, during = list(warnings.filters), []
+
+    def watch(y_hat: Any, y: Any) -> float:
+        during.append(list(warnings.filters))
+        return 0.0
+
+    tn.sweep(tn.Linear(3, 2), LOSS, X, Y, optimizer=tn.SGD(0.1), epochs=2, metrics={"watch": watch}, engine=engine)
+    assert during == [before, before]
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
 def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: Any) -> None:
     optimizer = tn.ReduceOnPlateau(tn.SGD(0.5), factor=0.5, patience=1)
     wrong: dict[str, Any] = {"epochs": 8, "validation": (X, -Y)}

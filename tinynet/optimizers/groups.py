@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tinynet.arrays import Params
+from tinynet.arrays import Params, describe
 from tinynet.checks import check_instance
 from tinynet.optimizers.optimizer import Optimizer
 from tinynet.trees import leaves_with_paths, map_leaves
@@ -28,7 +28,7 @@ class Groups(Optimizer):
     The state is a tuple of those of the groups, each on a dict path -> parameter; () for a frozen one.
 
     Raises:
-        TypeError: an entry is neither an Optimizer nor None.
+        TypeError: `groups` is no dict, or an entry is neither an Optimizer nor None.
         ValueError: when training starts, a parameter matches no pattern, or a pattern no parameter.
     """
 
@@ -36,7 +36,11 @@ class Groups(Optimizer):
 
     def __post_init__(self) -> None:
         pairs = self.groups.items() if isinstance(self.groups, Mapping) else self.groups
-        object.__setattr__(self, "groups", tuple((pattern, optimizer) for pattern, optimizer in pairs))
+        try:
+            object.__setattr__(self, "groups", tuple((pattern, optimizer) for pattern, optimizer in pairs))
+        except (TypeError, ValueError):
+            given = describe(self.groups)
+            raise TypeError(f"Groups: groups is {given}; expected a dict from patterns to optimizers") from None
         for pattern, optimizer in self.groups:
             if optimizer is not None:
                 check_instance("Groups", f"groups[{pattern!r}]", optimizer, Optimizer)

@@ -226,7 +226,8 @@ def as_array(name: str, data: Any) -> Array:
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         texts = array.dtype.kind in "US" or (array.size and isinstance(array.flat[0], str))
-        hint = f"numpy.unique({name}, return_inverse=True)[1]" if texts else f"numpy.asarray({name}, float)"
+        classes = texts and not _is_numbers(array)
+        hint = f"numpy.unique({name}, return_inverse=True)[1]" if classes else f"numpy.asarray({name}, float)"
         raise TypeError(f"fit: {name} has dtype {array.dtype}; expected real numbers; use {hint}")
     if array.ndim == 0:
         raise ValueError(f"fit: {name} has shape (); expected (m, …), one row per sample")
@@ -235,6 +236,14 @@ def as_array(name: str, data: Any) -> Array:
         for i in range(0, len(array), step):
             _checked(name, array[i : i + step], range(i, i + step))
     return array
+
+
+def _is_numbers(texts: Array) -> bool:
+    try:
+        texts.astype(float)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def map_arrays(f: Callable[[Array], Any], tree: Any) -> Any:

@@ -204,6 +204,8 @@ def check_same_run(path: StrPath, found: Run, run: Run) -> None:
     """
     before, now = {"net": found.net, **found.settings}, {"net": run.net, **run.settings}
     for name in sorted(before.keys() | now.keys()):
+        if name not in before and isinstance(now[name], dict) and not now[name]:
+            continue  # it lists nothing; an earlier version, which did not know of it, wrote the file
         if name == "validation" and (before.get(name) is None or now.get(name) is None):
             continue  # it only observes: the history has NaN where nothing was measured
         if _told(before.get(name)) != _told(now.get(name)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -137,14 +138,15 @@ def _accuracy(loss: Loss, y_hat: Array, y: Any) -> float:
     """Return the share of samples whose class is right: the largest of the outputs, or the side that one output is on.
 
     y has integer classes, or one-hot rows of the shape of ŷ; or it is a tuple of them and of weights, which count
-    nothing here. Samples that the loss ignores are left out.
+    nothing here. Samples that the loss ignores are left out; the share of none is NaN.
     """
     y = y[0] if isinstance(y, tuple) else y
     K = y_hat.shape[-1] if y_hat.ndim > 1 else 1
     if K > 1:
         right = y_hat.argmax(axis=-1) == (y.argmax(axis=-1) if y.ndim == y_hat.ndim else y)
         ignored = getattr(loss, "ignore_index", None)
-        return float(np.mean(right if ignored is None or y.ndim == y_hat.ndim else right[y != ignored]))
+        counted = right if ignored is None or y.ndim == y_hat.ndim else right[y != ignored]
+        return float(np.mean(counted)) if counted.size else math.nan
     border = 0.0 if isinstance(loss, BinaryCrossEntropy) else 0.5  # a logit, or a number between the targets 0 and 1
     return float(np.mean((y_hat.reshape(-1) > border) == (y.reshape(-1) > 0.5)))
 

@@ -209,23 +209,23 @@ def fit(
         told.append(KeepBest(early_stopping))
     if progress:
         told.append(ShowProgress(epochs))
-    measure = partial(_measured, net, loss, watched, metrics, engine)
+    measure = partial(_measured, net, loss, watched=watched, metrics=metrics, engine=engine)
     if checkpoint is not None:
         depends = monitored(optimizer, early_stopping) - {"loss", "validation_loss", "seconds"}
         first = measure(params, layers) if depends else {}
         run.settings = settings_of(
-            data,
-            held_out,
-            loss,
-            optimizer,
-            params,
-            given,
-            early_stopping,
-            seed,
-            batch_size,
-            shuffle,
-            engine,
-            {name: first[name] for name in depends},
+            data=data,
+            held_out=held_out,
+            loss=loss,
+            optimizer=optimizer,
+            params=params,
+            given=given,
+            early_stopping=early_stopping,
+            seed=seed,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            engine=engine,
+            watched={name: first[name] for name in depends},
         )
         run.versions = versions(engine)
         run = resumed(checkpoint, run, runner.processes)
@@ -254,7 +254,7 @@ def fit(
 
 
 def _measured(
-    net: Layer, loss: Loss, watched: Mapping[str, Any], metrics: Metrics, engine: Any, params: Params, layers: State
+    net: Layer, loss: Loss, params: Params, layers: State, *, watched: Mapping[str, Any], metrics: Metrics, engine: Any
 ) -> dict[str, float]:
     """Return the metrics on the data, and those and the loss on the validation data, by their names in the history."""
     row: dict[str, float] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
@@ -24,7 +23,6 @@ from tinynet.training.batches import Samples, cast_in_memory
 from tinynet.training.engines import Carry, TrainingState, first_layers_state
 from tinynet.training.evaluation import EngineName, Metrics, evaluate, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
-from tinynet.training.headway import NoHeadwayWarning
 from tinynet.training.interruptions import DivergenceError, all_finite
 from tinynet.training.trial import check_fits
 from tinynet.trees import leaves
@@ -148,12 +146,16 @@ def _with_setting(tree: Any, setting: tuple[str, Any]) -> Any:
 
 def _fit(net: Layer, loss: Loss, x: Any, y: Any, *, epochs: int, **options: Any) -> FitResult:
     rows: list[Mapping[str, float]] = []
+
+    def stops(epoch: Any) -> bool:
+        rows.append(epoch.row)
+        return len(rows) == epochs  # after a stop that was asked for, `fit` does not warn that it made no headway
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NoHeadwayWarning)
-            return fit(net, loss, x, y, epochs=epochs, callbacks=[lambda epoch: rows.append(epoch.row)], **options)
+        result = fit(net, loss, x, y, epochs=epochs, callbacks=[stops], **options)
     except DivergenceError:
         return _diverged(rows, epochs)
+    return replace(result, stopped="epochs")
 
 
 def _diverged(rows: list[Any], epochs: int) -> FitResult:

@@ -130,7 +130,7 @@ class JaxEngine:
         whole = m // size
         losses: Losses = []
         for rows in (order[: whole * size].reshape(whole, size), order[whole * size :].reshape(1, -1)):
-            for part in _cut(rows, self._samples.at_once(len(rows)), axis=0) if rows.size else ():
+            for part in _cut(rows, self._samples.at_once(len(rows)), axis=0):
                 draws = self._draw(rng, len(part))
                 on_device = _on_all_devices(self.mesh, part.astype(np.int32))
                 carry, E = self._program.scan_rows(carry, data, on_device, draws, self.numbers)
@@ -154,7 +154,7 @@ class JaxEngine:
             orders[:, whole * size :].reshape(len(batches), 1, -1),
         )
         for rows in parts:
-            for part in _cut(rows, self._samples.at_once(rows.shape[1], len(batches)), axis=1) if rows.size else ():
+            for part in _cut(rows, self._samples.at_once(rows.shape[1], len(batches)), axis=1):
                 for rng in rngs:  # so that all templates are known before the first numbers are drawn
                     self._samples.draw(copy.deepcopy(rng), part.shape[1])
                 draws = stacked([self._samples.draw(rng, part.shape[1]) for rng in rngs])
@@ -316,8 +316,8 @@ class Program:
 
 
 def _cut(a: Array, n: int, axis: int) -> list[Array]:
-    """Cut an array into parts of at most n along an axis."""
-    return np.split(a, range(n, a.shape[axis], n), axis=axis)
+    """Cut an array into parts of at most n along an axis; one without entries has none."""
+    return np.split(a, range(n, a.shape[axis], n), axis=axis) if a.size else []
 
 
 def stacked(trees: Sequence[Any]) -> Any:

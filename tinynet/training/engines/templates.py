@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from tinynet.arrays import Array
@@ -27,6 +28,8 @@ Path: TypeAlias = tuple[str | int, ...]
 
 Draws: TypeAlias = tuple[Array, tuple[tuple[Array, ...], ...]]
 """For each of several batches, which of the sampled networks it has; for each network, the numbers at its paths."""
+
+_ENTRIES = 4096
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,8 @@ class Attributes:
     """
 
     def __init__(self, *trees: Any) -> None:
-        for thing in (thing for tree in trees for thing in reversed(list(_objects(tree)))):
-            _check_hash(thing)
+        for tree in trees:
+            _check_hash(tree)
         self._before = [
             (thing, {name: (value, _content(value)) for name, value in vars(thing).items()})
             for tree in trees
@@ -198,7 +201,10 @@ class Attributes:
         ]
 
     def check_unchanged(self) -> None:
-        """Raise TypeError if an attribute was set since: a compiled program sets it once, while it is compiled."""
+        """Raise TypeError if an attribute was set since: a compiled program sets it once, while it is compiled.
+
+        A dict may have more keys, whose values are numbers: what was computed for a shape and is kept for the next.
+        """
         for thing, before in self._before:
             for name, value in vars(thing).items():
                 was, content = before.get(name, (before, None))
@@ -209,12 +215,15 @@ class Attributes:
                     )
 
 
+def _configures(thing: Any) -> bool:
+    return isinstance(thing, (Layer, Loss, Optimizer)) or (is_dataclass(thing) and not isinstance(thing, type))
+
+
 def _objects(tree: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
     """Yield the layers, losses, optimizers and dataclasses in a tree, outer ones first."""
-    configures = isinstance(tree, (Layer, Loss, Optimizer)) or (is_dataclass(tree) and not isinstance(tree, type))
     if id(tree) in seen:
         return
-    if configures and hasattr(tree, "__dict__"):
+    if _configures(tree) and hasattr(tree, "__dict__"):
         yield tree
         tree, seen = vars(tree), seen | {id(tree)}
     if isinstance(tree, (tuple, list, dict)):
@@ -223,29 +232,50 @@ def _objects(tree: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
 
 
 def _content(value: Any) -> Any:
-    """Return a copy of what an attribute holds that can change in place; None if that is nothing."""
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, (list, set)) else None
+    """Return a copy of what an attribute holds that can change in place; None if that is nothing.
+
+    Of an array with more than `_ENTRIES` it has about so many, evenly spread: a table may be large, and what a layer
+    counts or averages in place is small or changes throughout.
+    """
+    if isinstance(value, np.ndarray):
+        return np.asarray(value).flat[:: max(1, value.size // _ENTRIES)]
+    return dict(value) if isinstance(value, dict) else list(value) if isinstance(value, (list, set)) else None
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(operator.is_, one, other))
-    return one is other if one is None else np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+def _same(was: Any, now: Any) -> bool:
+    if isinstance(was, np.ndarray):
+        return np.array_equal(was, now, equal_nan=was.dtype.kind in "fc")
+    if isinstance(was, dict):
+        added = [now[key] for key in now.keys() - was.keys()]
+        kept = all(key in now and now[key] is value for key, value in was.items())
+        return kept and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(added))
+    return was is None or (len(was) == len(now) and all(map(operator.is_, was, now)))
 
 
 def _check_hash(thing: Any) -> None:
-    try:
-        hash(thing)
-    except TypeError:
-        held = [f"{n} of type {type(value).__name__}" for n, value in vars(thing).items() if not _has_hash(value)]
-        found = f"its field {held[0]} has none" if type(thing).__hash__ is not None and held else "its class has none"
+    """Raise TypeError if a configuration in `thing` has no hash; name the innermost one that is why."""
+    if _has_hash(thing):
+        return
+    held = {name: value for name, value in _hashed(thing) if not _has_hash(value)}
+    for value in held.values():
+        _check_hash(value)
+    if _configures(thing):
+        of_field = [f"its field {name} of type {type(value).__name__} has none" for name, value in held.items()]
+        found = of_field[0] if type(thing).__hash__ is not None and of_field else "its class has none"
         raise TypeError(
             f'fit: {type(thing).__name__} has no hash, by which engine="jax" tells compiled programs apart: {found}; '
             "use a dataclass(frozen=True) whose fields are numbers, strings, tuples and layers; arrays are for init "
             "and init_state"
-        ) from None
+        )
+
+
+def _hashed(thing: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what the hash of a configuration or a tuple is made of, by name."""
+    if isinstance(thing, tuple):
+        return enumerate(thing)
+    if is_dataclass(thing):
+        return [(f.name, getattr(thing, f.name)) for f in fields(thing) if (f.compare if f.hash is None else f.hash)]
+    return vars(thing).items() if _configures(thing) else ()
 
 
 def _has_hash(value: Any) -> bool:
