@@ -542,6 +542,19 @@ class Pool:
                     yield words, partial(_value_at, place, step)
                 return
 
+    def without_epsilon(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
+        """Yield √v and √v + ε where the forward takes √(v + ε)."""
+        makers = {op.outs[0]: op for op in self._tape.operations if op.name in ("add", "add_any")}
+        for slots, (place, name) in self._places.items():
+            root = next((op for op in self._tape.operations if op.outs[0] == slots[0] and op.name == "sqrt"), None)
+            inner = makers.get(root.operands[0]) if root else None
+            if inner is None or not _fits(slots, site) or _with_axes(self._tape.values[slots[0]], shape) is None:
+                continue
+            for epsilon in (self._tape.values[s] for s in inner.operands if self._tape.values[s].size == 1):
+                get = _widened(partial(_value, place), self._tape.values[slots[0]].shape, shape)
+                yield f"({name} without ε)", partial(_root, get, float(epsilon.item()), 0.0)
+                yield f"({name} with ε outside the root)", partial(_root, get, float(epsilon.item()), 1.0)
+
     def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get, bool]]:
         """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
         for slots, (place, name) in self._places.items():
@@ -566,6 +579,19 @@ class Pool:
                     yield f"∂E/∂({name})", partial(_shaped_above, partial(_cotangent, place))
                 if self._tape.values[slots[0]].shape == shape:
                     yield name, partial(_value, place)
+        for i, dy in enumerate(self._tape.dy):
+            for axis in range(np.ndim(dy)):
+                rest = [n for k, n in enumerate(np.shape(dy)) if k != axis]
+                if np.shape(dy)[axis] == site.steps > 1 and _long(tuple(rest)) == _long(shape):
+                    yield "dy of the same step", partial(_shaped_above, partial(_dy_of_step, i, axis))
+
+
+def _root(get: Get, epsilon: float, outside: float, p: Passing) -> Array:
+    return np.asarray(np.sqrt(get(p) ** 2 - epsilon) + outside * epsilon)
+
+
+def _dy_of_step(i: int, axis: int, p: Passing) -> Array:
+    return np.asarray(np.take(p.tape.dy[i], p.step, axis))
 
 
 def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:

@@ -132,10 +132,11 @@ def _passed_by_other(p: Passing, f: Array) -> Array | None:
 
 def _factors(p: Passing, pool: Pool, shape: tuple[int, ...], most: int = 16) -> Iterator[_Factor]:
     rank = 0
-    known = [(name, get) for name, get, _ in pool.factors(p.site, shape) if np.size(get(p)) == 1 or np.ptp(get(p)) > 0]
+    given = [(name, get) for name, get, _ in pool.factors(p.site, shape)]
+    known = [(name, get) for name, get in given if np.size(get(p)) == 1 or np.ptp(get(p)) > 0]
     named = sum("`" not in name for name, _ in known)
     with np.errstate(all="ignore"):
-        for name, get in known[: max(named, most)]:
+        for name, get in [*pool.without_epsilon(p.site, shape), *known[: max(named, most)]]:
             for form, of in _FORMS:
                 rank += 1
                 if np.isfinite(of(get(p))).all():

@@ -395,9 +395,11 @@ class Search:
                 c = look.multiple(seen, [mistake.change(p, 1.0) for p in seen])
         except (IndexError, KeyError, ValueError, ZeroDivisionError):
             return None
-        if c is None or c == 1.0 or math.isnan(c) or mistake.fitted:
+        if c is None or c == 1.0 or mistake.fitted:
             return None if c is None else mistake
-        return multiplied(mistake) if mistake.fault in _WITH_A_NUMBER else None
+        if mistake.fault in _WITH_A_NUMBER:
+            return multiplied(mistake)
+        return mistake if math.isnan(c) else None
 
     def _tried(self, spot: Spot, mistake: Mistake, names: Sequence[str], free: Sequence[str]) -> Found | None:
         numbers, runs = [], [scene.run for scene in self.scenes if scene.run.wrong & set(names)]
@@ -588,7 +590,14 @@ def _simple(site: Site) -> bool:
     return site.kind == "carried" or not (site.whole or site.key[-1] in (FIRST, -1))
 
 
-_WITH_A_NUMBER = ("factor left out", "factor taken twice", "another value", "ignores dy")
+_WITH_A_NUMBER = (
+    "factor left out",
+    "factor taken twice",
+    "another value",
+    "ignores dy",
+    "summed over the wrong axis",
+    "summed over everything",
+)
 """Mistakes that may come with a number: what stands for the mean of a product is the sum of one of its factors."""
 
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
