@@ -53,12 +53,14 @@ class _Place:
         weights: of a passing and of m, the array whose scalar product with what stands there is that of m with what
             passes.
         passed: what passes if an array stands there.
+        alone: whether it is a mistake without any factor.
     """
 
     words: str
     shape: tuple[int, ...]
     weights: Callable[[Passing, Array], Array]
     passed: Callable[[Passing, Array], Array | None]
+    alone: bool = False
 
 
 _ONE = _Factor("", lambda p: np.ones(()), 0)
@@ -80,11 +82,11 @@ def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12
             (rest, abs(c - 1) > 1e-6, factors[i].rank + factors[j].rank, i, j)
             for rest in (False, True)
             for i, j, c in look.multiples([p[0, 0] - p if rest else p for p in pairs], passings, only_one=rest)
-            if j >= max(i, 1) and (i or not rest)
+            if j >= i and (i or not rest) and (j or place.alone)
         ]
         for rest, times, rank, i, j in sorted(found)[:most]:
             text = " · ".join(f.words for f in (factors[i], factors[j]) if f.words)
-            told = place.words.replace("{f}", f"1 − {text}" if rest else text)
+            told = place.words.replace("{f}", f"1 − {text}" if rest else text).replace(" times  stands", " stands")
             mistake = Mistake("another value", told, _product(place, factors[i], factors[j], rest), "factor")
             yield (times, rank), mistake
 
@@ -102,7 +104,7 @@ def _places(p: Passing, pool: Pool) -> Iterator[_Place]:
     if p.site.kind == "value" or (p.operation is not None and p.operation.name == "select_n"):
         for name, get in pool.other_cotangents(p.site, p.right.shape):
             told = f"{name} times {{f}} stands where what passes back through `{{text}}` belongs, times {{c}}"
-            yield _times(told, p.right.shape, get)
+            yield replace(_times(told, p.right.shape, get), alone=True)
 
 
 def _times(words: str, shape: tuple[int, ...], base: Get) -> _Place:

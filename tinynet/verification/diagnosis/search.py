@@ -353,7 +353,7 @@ class Search:
         scene = self.scenes[0]
         pool = Pool(scene.tape)
         for spots in self.spots(names, free, forked):
-            spots = [spot for spot in spots if scene.reaches(spot, names)]
+            spots = [spot for spot in spots if spot.site.key[1] != "input" and scene.reaches(spot, names)]
             seen = [(spot, passings) for spot in spots if (passings := scene.passings(spot.site))]
             for number, stage in enumerate(_STAGES):
                 for spot, passings in seen:
@@ -362,12 +362,24 @@ class Search:
                         found = self._tried(spot, likely, names, free) if likely else None
                         if found is not None:
                             return found
+        return None
+
+    def product(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
+        """Return a product of two values in one spot that explains these gradients, the simplest there is."""
+        if not self.scenes:
+            return None
+        scene = self.scenes[0]
+        pool = Pool(scene.tape)
+        for spots in self.spots(names, free, False):
             ranked: list[tuple[Rank, int, Spot, Mistake]] = []
-            for spot, passings in seen if not forked and (not free or len(names) == 1) else ():
+            for spot in spots:
                 look = scene.look(spot.site, names) if spot.site.whole and spot.site.kind != "carried" else None
+                passings = scene.passings(spot.site) if look and scene.reaches(spot, names) else []
                 if time.monotonic() > scene.deadline:
                     raise OutOfTime
-                for rank, mistake in products(self._seen(look, spot, passings), pool, look) if look else ():
+                for rank, mistake in (
+                    products(self._seen(look, spot, passings), pool, look) if passings and look else ()
+                ):
                     ranked.append((rank, len(ranked), spot, mistake))
             for _, _, spot, mistake in sorted(ranked, key=lambda one: one[:2])[:16]:
                 if (found := self._tried(spot, mistake, names, free)) is not None:
@@ -457,7 +469,8 @@ class Search:
 
         def at(c: float) -> Array | None:
             predicted = scene.predict(spot, mistake, c)
-            return None if predicted is None else scene.flat(predicted, names)
+            flat = None if predicted is None else scene.flat(predicted, names)
+            return None if flat is None or flat.shape != exact.shape else flat
 
         none = at(0.0)
         if none is None:

@@ -363,7 +363,7 @@ class Tape:
                 used = users[slot]
                 if used and slot in self.outputs:
                     found["output", (*op.key, j)].append(((-1, slot), op.line.end(), len(self.operations)))
-                if used and (op.key, j) in shared:
+                if (used or slot in self.outputs) and (op.key, j) in shared:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
                 on = [u for u in used if self.operations[u].name not in _PUTS]
                 if 1 < len(on) < len(used):
