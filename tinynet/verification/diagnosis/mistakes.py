@@ -504,7 +504,8 @@ class Pool:
     def __init__(self, tape: Tape) -> None:
         self._places: dict[tuple[int, ...], tuple[Any, str]] = {}
         for place, (slots, name) in places_of(tape).items():
-            self._places.setdefault(slots, (place, name))
+            if len({tape.values[slot].shape for slot in slots}) == 1:
+                self._places.setdefault(slots, (place, name))
         self._tape = tape
         self._users: dict[int, list[Operation]] = {}
         self._functions: dict[int, Any] = {}

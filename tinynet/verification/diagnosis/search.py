@@ -377,10 +377,13 @@ class Search:
                 passings = scene.passings(spot.site) if look and scene.reaches(spot, names) else []
                 if time.monotonic() > scene.deadline:
                     raise OutOfTime
-                for rank, mistake in (
-                    products(self._seen(look, spot, passings), pool, look) if passings and look else ()
-                ):
-                    ranked.append((rank, len(ranked), spot, mistake))
+                if not passings or look is None:
+                    continue
+                try:
+                    made = list(products(self._seen(look, spot, passings), pool, look))
+                except (IndexError, KeyError, ValueError):  # a value that one step has and another has not
+                    continue
+                ranked += [(rank, len(ranked) + i, spot, mistake) for i, (rank, mistake) in enumerate(made)]
             for _, _, spot, mistake in sorted(ranked, key=lambda one: one[:2])[:16]:
                 if (found := self._tried(spot, mistake, names, free)) is not None:
                     return found
