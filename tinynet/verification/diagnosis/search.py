@@ -371,6 +371,11 @@ class Search:
         scene = self.scenes[0]
         pool = Pool(scene.tape)
         for spots in self.spots(names, free, False):
+            for spot in (spot for spot in spots if spot.site.key[1] == "input"):
+                p = scene.passing(spot.site)
+                for mistake in rule_mistakes(p, pool) if p else ():
+                    if (found := self._tried(spot, mistake, names, free)) is not None:
+                        return found
             ranked: list[tuple[Rank, int, Spot, Mistake]] = []
             for spot in spots:
                 look = scene.look(spot.site, names) if spot.site.whole and spot.site.kind != "carried" else None
