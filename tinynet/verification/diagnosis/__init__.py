@@ -78,7 +78,7 @@ def _of_several(
     rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
     if len(left) > 1 and not rounded and not all(n in alone for n in left):
         free = _others(wrong, odd, left)
-        several = search.several(left, free) or search.one_spot(left, free, forked=True)
+        several = search.several(left, free) or search.product(left, free) or search.one_spot(left, free, forked=True)
         if several is not None:
             return [*found, several.diagnosis()]
     for name in left:
@@ -93,7 +93,12 @@ def _of_several(
 
 
 def _inside(search: Search, name: str, free: Sequence[str]) -> Found | None:
-    return search.one_spot([name], free) or search.several([name], free) or search.one_spot([name], free, forked=True)
+    return (
+        search.one_spot([name], free)
+        or search.several([name], free)
+        or search.product([name], free)
+        or search.one_spot([name], free, forked=True)
+    )
 
 
 def _others(wrong: Sequence[str], odd: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -80,7 +80,7 @@ def _number(sizes: Sequence[float], units: Sequence[float], decimals: bool, clos
     if not _all_close(numbers, [numbers[0]] * len(numbers), 10 * closeness):
         return None
     a = numbers[0]
-    if 0 < abs(a - 1) < 1e-6:
+    if 1e-13 < abs(a - 1) < 1e-6:
         return f"1 {'+' if a > 1 else '−'} {abs(a - 1):.2g}"
     if (text := _fraction(a, closeness)) is not None:
         return text

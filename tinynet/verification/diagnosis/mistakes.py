@@ -44,6 +44,16 @@ SCALED_SOMEHOW = replace(SCALED, fitted="decimal")
 SIGN = Mistake("sign", "what passes back through `{text}` has the wrong sign", lambda p, c: -p.right)
 
 
+def multiplied(mistake: Mistake) -> Mistake:
+    """Return a mistake that comes with a number."""
+
+    def change(p: Passing, c: float) -> Array | None:
+        term = mistake.change(p, 0.0)
+        return None if term is None else c * term
+
+    return Mistake(mistake.fault, f"{mistake.sentence}, times {{c}}", change, "factor")
+
+
 @dataclass(frozen=True)
 class Transform:
     """What a mistake makes of an array: the exact one, a cotangent, or the operand of a product."""
@@ -68,6 +78,10 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
             yield Transform("shifted", f"shifted along axis {a}", partial(np.roll, shift=step, axis=a))
         for step in (1, -1):
             yield Transform("shifted", f"shifted along axis {a}", partial(_pushed, step=step, axis=a))
+        for i, which in ((0, "first"), (-1, "last")):
+            yield Transform(
+                "another value", f"that of the {which} along axis {a} throughout", partial(_all_of, i=i, axis=a)
+            )
         if n > 2:
             yield Transform("reversed", f"reversed along axis {a}", partial(np.flip, axis=a))
         if n % 2 == 0 and n > 2:
@@ -101,6 +115,10 @@ def _kept(t: Array, *, axis: int, i: int, there: bool) -> Array:
     shape = [1] * t.ndim
     shape[axis] = t.shape[axis]
     return np.asarray(t * ((np.arange(t.shape[axis]) == i % t.shape[axis]) == there).reshape(shape))
+
+
+def _all_of(t: Array, *, i: int, axis: int) -> Array:
+    return np.broadcast_to(np.take(t, [i], axis), t.shape)
 
 
 def _pushed(t: Array, *, step: int, axis: int) -> Array:
@@ -197,6 +215,9 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     for words, kept in (("last", -1), ("first", 0)) if len(set(p.site.at)) > 1 else ():
         sentence = f"of what the steps of `{{text}}` pass back only that of the {words} is kept"
         yield Mistake("overwritten", sentence, _of_one_step(kept))
+    for i, j in itertools.combinations(range(len(p.factors())), 2):
+        sentence = "two factors of the derivative of `{text}` are left out"
+        yield Mistake("factor left out", sentence, _two_left_out(i, j))
     for i, factor in enumerate(p.factors()):
         if np.size(factor) == 1 and abs(float(np.asarray(factor).item())) == 1.0:
             continue
@@ -258,6 +279,10 @@ def _factor_replaced(i: int, get: Get) -> Change:
 
 def _factor_changed(i: int, of: Callable[[Any], Any]) -> Change:
     return lambda p, c: p.with_factors(*(of(np.asarray(f, float)) if j == i else f for j, f in enumerate(p.factors())))
+
+
+def _two_left_out(i: int, j: int) -> Change:
+    return lambda p, c: p.with_factors(*(f for n, f in enumerate(p.factors()) if n not in (i, j)))
 
 
 def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -325,6 +350,9 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
         for name, get in pool.values(p.site, factor.swapaxes(-1, -2).shape) if factor.ndim > 1 else ():
             sentence = f"{name} stands, transposed, where the other factor of `{{text}}` belongs"
             yield Mistake("another value", sentence, _with(other, partial(_turned, get)))
+    for t in transforms(factor.shape) if factor.ndim else ():
+        sentence = f"the other factor of `{{text}}` is {t.words}"
+        yield Mistake("another value", sentence, _with(other, partial(_other_of, other, t.of)))
     for words, get in pool.at_other_steps(p.site, slot):
         sentence = f"the other factor of `{{text}}` is taken {words}"
         yield Mistake("another value", sentence, _with(other, get))
@@ -352,9 +380,18 @@ def _with(other: int, get: Get) -> Change:
     return change
 
 
+def _long(shape: tuple[int, ...]) -> list[int]:
+    return [n for n in shape if n > 1]
+
+
+def _shaped_above(get: Get, p: Passing) -> Array:
+    """Return an array in the shape of what comes from above: rows that a loop stacks have an axis of length 1 more."""
+    return _without_ones(get(p), np.shape(np.asarray(p.ct[0])))
+
+
 def _without_ones(a: Array, shape: tuple[int, ...]) -> Array:
     """Return an array in a shape that differs from its own by axes of length 1: JAX drops them from a product."""
-    return a.reshape(shape) if [n for n in a.shape if n > 1] == [n for n in shape if n > 1] else a
+    return a.reshape(shape) if _long(a.shape) == _long(shape) else a
 
 
 def _other_of(other: int, of: Callable[[Array], Array], p: Passing) -> Array:
@@ -384,6 +421,9 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
     """Yield the confusions of f′(z), f however many operations it consists of."""
     if p.a is None or p.slope is None:
         return
+    for words, step in _STEPS if len(set(p.site.at)) > 1 else ():
+        sentence = f"the derivative of `{{text}}` is taken at the value {words}"
+        yield Mistake("another value", sentence, _slope_of_step(step))
     if np.ptp(p.slope) > 1e-9 * np.max(np.abs(p.slope)):
         yield Mistake("σ′ missing", "the derivative of `{text}` is left out", lambda p, c: p.ct[0])
         yield Mistake("factor taken twice", "the derivative of `{text}` is taken twice", lambda p, c: p.right * p.slope)
@@ -395,6 +435,17 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
         for words, derivative in DERIVATIVES:
             sentence = f"{words} stands where the derivative of `{{text}}` belongs"
             yield Mistake("another activation's derivative", sentence, _derived(derivative))
+
+
+def _slope_of_step(step: Callable[[int, int], int]) -> Change:
+    """What passes with the slope that an activation has at another step of its loop."""
+
+    def change(p: Passing, _: float) -> Array:
+        at = step(p.step, p.site.steps)
+        z, a = next(edge for edge, i in zip(p.site.edges, p.site.at, strict=True) if i == at)
+        return np.asarray(p.ct[0]) * p.tape.slope(z, a)
+
+    return change
 
 
 def _derived(derivative: Callable[[Any, Any], Any]) -> Change:
@@ -453,7 +504,8 @@ class Pool:
     def __init__(self, tape: Tape) -> None:
         self._places: dict[tuple[int, ...], tuple[Any, str]] = {}
         for place, (slots, name) in places_of(tape).items():
-            self._places.setdefault(slots, (place, name))
+            if len({tape.values[slot].shape for slot in slots}) == 1:
+                self._places.setdefault(slots, (place, name))
         self._tape = tape
         self._users: dict[int, list[Operation]] = {}
         self._functions: dict[int, Any] = {}
@@ -491,21 +543,56 @@ class Pool:
                     yield words, partial(_value_at, place, step)
                 return
 
+    def without_epsilon(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
+        """Yield √v and √v + ε where the forward takes √(v + ε)."""
+        makers = {op.outs[0]: op for op in self._tape.operations if op.name in ("add", "add_any")}
+        for slots, (place, name) in self._places.items():
+            root = next((op for op in self._tape.operations if op.outs[0] == slots[0] and op.name == "sqrt"), None)
+            inner = makers.get(root.operands[0]) if root else None
+            if inner is None or not _fits(slots, site) or _with_axes(self._tape.values[slots[0]], shape) is None:
+                continue
+            for epsilon in (self._tape.values[s] for s in inner.operands if self._tape.values[s].size == 1):
+                get = _widened(partial(_value, place), self._tape.values[slots[0]].shape, shape)
+                yield f"({name} without ε)", partial(_root, get, float(epsilon.item()), 0.0)
+                yield f"({name} with ε outside the root)", partial(_root, get, float(epsilon.item()), 1.0)
+
     def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get, bool]]:
         """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
         for slots, (place, name) in self._places.items():
             value = self._tape.values[slots[0]]
-            if _fits(slots, site) and value.dtype.kind == "f" and value.size > 1 and _multiplies(value.shape, shape):
+            if _fits(slots, site) and value.dtype.kind == "f" and _with_axes(value, shape) is not None:
                 inverted = bool(self._divisors & set(slots))
-                yield name, partial(_value, place), inverted
+                yield name, _widened(partial(_value, place), value.shape, shape), inverted
+
+    def other_cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
+        """Yield the cotangents that can be repeated to this shape."""
+        own = {slot for _, slot in site.edges}
+        for slots, (place, name) in self._places.items():
+            ct = self._tape.cotangents.get(slots[0]) if _fits(slots, site) and set(slots) != own else None
+            if ct is not None and _with_axes(ct, shape) is not None:
+                yield f"∂E/∂({name})", _widened(partial(_cotangent, place), ct.shape, shape)
 
     def cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
         """Yield the cotangents and the values of this shape."""
         for slots, (place, name) in self._places.items():
-            if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
+            if _fits(slots, site) and _long(self._tape.values[slots[0]].shape) == _long(shape):
                 if slots[0] in self._tape.cotangents:
-                    yield f"∂E/∂({name})", partial(_cotangent, place)
-                yield name, partial(_value, place)
+                    yield f"∂E/∂({name})", partial(_shaped_above, partial(_cotangent, place))
+                if self._tape.values[slots[0]].shape == shape:
+                    yield name, partial(_value, place)
+        for i, dy in enumerate(self._tape.dy):
+            for axis in range(np.ndim(dy)):
+                rest = [n for k, n in enumerate(np.shape(dy)) if k != axis]
+                if np.shape(dy)[axis] == site.steps > 1 and _long(tuple(rest)) == _long(shape):
+                    yield "dy of the same step", partial(_shaped_above, partial(_dy_of_step, i, axis))
+
+
+def _root(get: Get, epsilon: float, outside: float, p: Passing) -> Array:
+    return np.asarray(np.sqrt(get(p) ** 2 - epsilon) + outside * epsilon)
+
+
+def _dy_of_step(i: int, axis: int, p: Passing) -> Array:
+    return np.asarray(np.take(p.tape.dy[i], p.step, axis))
 
 
 def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:
@@ -513,13 +600,18 @@ def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:
     if tape.places is None:
         found: dict[Any, list[int]] = {("input", name): [slot] for name, slot in tape.inputs.items()}
         names: dict[Any, str] = {("input", name): name for name in tape.inputs}
-        last = {op.line: op.key for op in tape.operations}  # of a statement, the operation that makes what it assigns
-        for op in tape.operations:
-            target, text = op.line.target(), op.line.text()
-            whole = target or f"the value of `{text}`"
+        every = [*tape.operations, *tape.beside]
+        # Of a statement, and of those that call it, the operation that makes what it assigns.
+        last = {line: op.key for op in every for line in (op.line, *(line for line, _ in op.frames))}
+        for op in every:
+            text = op.line.text()
+            made = (line.target() for line, _ in op.frames[::-1] if last[line] == op.key)
+            whole = next(filter(None, made), "") or f"the value of `{text}`"
             for j, slot in enumerate(op.outs):
-                found.setdefault((op.key, "out", j), []).append(slot)
-                names.setdefault((op.key, "out", j), whole if last[op.line] == op.key else f"a part of `{text}`")
+                # What a statement assigns may come from another operation where an axis has length 1.
+                place = (op.line, "out", j) if last[op.line] == op.key else (op.key, "out", j)
+                found.setdefault(place, []).append(slot)
+                names.setdefault(place, whole if last[op.line] == op.key else f"a part of `{text}`")
             for k, slot in enumerate(op.operands):
                 found.setdefault((op.key, "in", k), []).append(slot)
                 names.setdefault((op.key, "in", k), f"an operand of `{op.line.text()}`")
@@ -530,6 +622,20 @@ def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:
 
 def _multiplies(factor: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(factor) <= len(shape) and all(n in (1, s) for n, s in zip(factor[::-1], shape[::-1], strict=False))
+
+
+def _with_axes(a: Array, shape: tuple[int, ...]) -> Array | None:
+    """Return an array as it multiplies one of this shape: with axes behind its own where it has the leading ones."""
+    if _multiplies(a.shape, shape):
+        return a
+    leads = a.ndim < len(shape) and a.shape == shape[: a.ndim]
+    return a.reshape(a.shape + (1,) * (len(shape) - a.ndim)) if leads else None
+
+
+def _widened(get: Get, given: tuple[int, ...], shape: tuple[int, ...]) -> Get:
+    """Return an array of some shape as it multiplies one of another: `_with_axes`, in other runs too."""
+    behind = 0 if _multiplies(given, shape) else len(shape) - len(given)
+    return lambda p: get(p).reshape(get(p).shape + (1,) * behind)
 
 
 def _fits(slots: tuple[int, ...], site: Any) -> bool:

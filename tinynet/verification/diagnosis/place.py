@@ -350,7 +350,7 @@ def _known(tape: Tape | None) -> Known:
         for value, turned in itertools.product((False, True), (False, True)):
             lines = (makes, uses) if value else (uses, makes)
             at = next((of[slots[-1]] for of in lines if slots[-1] in of), Line())
-            exact = Exact(place, name, value, turned, at, times[slots[-1]] == 1)
+            exact = Exact(place, name, value, turned, at, all(times[s] == 1 for s in slots))
             if tape.values[slots[0]].ndim > 1 or not turned:
                 steps = exact.of(tape)
                 found += [(exact, steps)] if steps is not None else []

@@ -11,12 +11,14 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
 from tinynet.verification.diagnosis.factors import express_in
+from tinynet.verification.diagnosis.look import Look
 from tinynet.verification.diagnosis.mistakes import (
     CUT,
     SCALED,
@@ -26,10 +28,12 @@ from tinynet.verification.diagnosis.mistakes import (
     Pool,
     activation_mistakes,
     array_mistakes,
+    multiplied,
     rule_mistakes,
     scale_mistakes,
 )
 from tinynet.verification.diagnosis.primitives import Array, disturbed
+from tinynet.verification.diagnosis.products import Rank, products
 from tinynet.verification.diagnosis.tape import FIRST, Change, Key, Passing, Site, Tape, record
 
 Gradients = dict[str, Array]
@@ -84,6 +88,7 @@ class Scene:
     exact: Gradients
     deadline: float
     cuts: dict[frozenset[Key], Gradients] = field(default_factory=dict)
+    looks: dict[tuple[Any, ...], Look | None] = field(default_factory=dict)
 
     @staticmethod
     def of(run: Wrong, deadline: float) -> Scene | None:
@@ -216,6 +221,33 @@ class Scene:
         """Return what passes the last edge of a site when nothing is wrong."""
         return next(iter(self.passings(site)), None)
 
+    def look(self, site: Site, names: Sequence[str]) -> Look | None:
+        """Return how the wrong gradients look from a few directions where each edge of a site adds its own to them.
+
+        Where the steps of a loop pass on to one another that is what the last of them alone reaches. None where there
+        is no such thing.
+        """
+        key: tuple[Any, ...] = tuple(n for n in names if n in self.run.wrong)
+        if key not in self.looks:
+            shapes = self.off(key) is not None
+            off = {n: np.asarray(self.run.got[n], np.float64) - self.exact[n] for n in key if shapes}
+            self.looks[key] = Look.of(self.tape, self.exact, off) if shapes else None
+        look = self.looks[key]
+        if look is None or look.apart(site):
+            return look
+        off = {n: np.asarray(self.run.got[n], np.float64) - self.exact[n] for n in key}
+        last = self.sites.get((*site.key, "step", -1))
+        if last is None or not look.apart(last):
+            return None
+        key = (*key, site.key)
+        if key not in self.looks:
+            one, all_ = self.cut([last]), self.cut([site])
+            size = {n: 1e-12 * float(np.max(np.abs(self.exact[n]))) for n in off}
+            seen = {n: (np.abs(one[n] - all_[n]) <= size[n]) & (np.abs(one[n] - self.exact[n]) > size[n]) for n in off}
+            there = any(a.any() for a in seen.values())
+            self.looks[key] = Look.of(self.tape, self.exact, off, seen) if there else None
+        return self.looks[key]
+
     def explains(self, site: Site, names: Sequence[str], most: int = 64) -> bool:
         """Return whether other numbers than the right ones could pass a site so that the wrong gradients come about.
 
@@ -321,15 +353,73 @@ class Search:
         scene = self.scenes[0]
         pool = Pool(scene.tape)
         for spots in self.spots(names, free, forked):
-            spots = [spot for spot in spots if scene.reaches(spot, names)]
-            seen = [(spot, p) for spot in spots if (p := scene.passing(spot.site))]
-            for stage in _STAGES:
-                for spot, p in seen:
-                    for mistake in stage(p, pool):
-                        found = self._tried(spot, mistake, names, free)
+            spots = [spot for spot in spots if spot.site.key[1] != "input" and scene.reaches(spot, names)]
+            seen = [(spot, passings) for spot in spots if (passings := scene.passings(spot.site))]
+            for number, stage in enumerate(_STAGES):
+                for spot, passings in seen:
+                    for mistake in stage(passings[0], pool) if number < 3 or not _simple(spot.site) else ():
+                        likely = self._likely(spot, mistake, passings, names)
+                        found = self._tried(spot, likely, names, free) if likely else None
                         if found is not None:
                             return found
         return None
+
+    def product(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
+        """Return a product of two values in one spot that explains these gradients, the simplest there is."""
+        if not self.scenes:
+            return None
+        scene = self.scenes[0]
+        pool = Pool(scene.tape)
+        for spots in self.spots(names, free, False):
+            for spot in (spot for spot in spots if spot.site.key[1] == "input"):
+                p = scene.passing(spot.site)
+                for mistake in rule_mistakes(p, pool) if p else ():
+                    if (found := self._tried(spot, mistake, names, free)) is not None:
+                        return found
+            ranked: list[tuple[Rank, int, Spot, Mistake]] = []
+            for spot in spots:
+                look = scene.look(spot.site, names) if spot.site.whole and spot.site.kind != "carried" else None
+                passings = scene.passings(spot.site) if look and scene.reaches(spot, names) else []
+                if time.monotonic() > scene.deadline:
+                    raise OutOfTime
+                if not passings or look is None:
+                    continue
+                try:
+                    made = list(products(self._seen(look, spot, passings), pool, look))
+                except (IndexError, KeyError, ValueError):  # a value that one step has and another has not
+                    continue
+                ranked += [(rank, len(ranked) + i, spot, mistake) for i, (rank, mistake) in enumerate(made)]
+            for _, _, spot, mistake in sorted(ranked, key=lambda one: one[:2])[:16]:
+                if (found := self._tried(spot, mistake, names, free)) is not None:
+                    return found
+        return None
+
+    @staticmethod
+    def _seen(look: Look, spot: Spot, passings: Sequence[Passing]) -> Sequence[Passing]:
+        """Return what adds its own to what is seen: of a loop whose steps pass on to one another the last step."""
+        return passings if look.apart(spot.site) else [p for p in passings if p.step == passings[0].step]
+
+    def _likely(
+        self, spot: Spot, mistake: Mistake, passings: Sequence[Passing], names: Sequence[str]
+    ) -> Mistake | None:
+        """Return a mistake, or a multiple of it, if it may be the one; None if a look at one run tells against it."""
+        scene = self.scenes[0]
+        look = scene.look(spot.site, names) if spot.through is None and mistake.fitted != "amount" else None
+        if look is None:
+            return mistake
+        if time.monotonic() > scene.deadline:
+            raise OutOfTime
+        seen = self._seen(look, spot, passings)
+        try:
+            with np.errstate(all="ignore"):
+                c = look.multiple(seen, [mistake.change(p, 1.0) for p in seen])
+        except (IndexError, KeyError, ValueError, ZeroDivisionError):
+            return None
+        if c is None or c == 1.0 or mistake.fitted:
+            return None if c is None else mistake
+        if mistake.fault in _WITH_A_NUMBER:
+            return multiplied(mistake)
+        return mistake if math.isnan(c) else None
 
     def _tried(self, spot: Spot, mistake: Mistake, names: Sequence[str], free: Sequence[str]) -> Found | None:
         numbers, runs = [], [scene.run for scene in self.scenes if scene.run.wrong & set(names)]
@@ -350,7 +440,9 @@ class Search:
             one = all(math.isclose(c, 1.0, rel_tol=1e-9) for c in known) and mistake.fault != "scaled"
             if not factor and not one:
                 return None
-            return Found(tuple(names), (spot,), mistake, factor if mistake.fault == "scaled" else "")
+            sentence = mistake.sentence.replace(", times {c}", "" if one else ", times {c}").replace("{c}", factor)
+            told = replace(mistake, sentence=sentence)
+            return Found(tuple(names), (spot,), told, factor if mistake.fault == "scaled" else "")
         if all(math.isclose(c, known[0], rel_tol=1e-5) for c in known) and known[0]:
             return Found(tuple(names), (spot,), mistake, "", known[0])
         return None
@@ -385,7 +477,8 @@ class Search:
 
         def at(c: float) -> Array | None:
             predicted = scene.predict(spot, mistake, c)
-            return None if predicted is None else scene.flat(predicted, names)
+            flat = None if predicted is None else scene.flat(predicted, names)
+            return None if flat is None or flat.shape != exact.shape else flat
 
         none = at(0.0)
         if none is None:
@@ -479,7 +572,8 @@ class Search:
         Where there is no such site, return the one nearest to the inputs through which all these gradients and no right
         one pass.
         """
-        sites = [spot.site for spot in next(self.spots(names, free, False))] if self.scenes else []
+        spots = next(self.spots(names, free, False)) if self.scenes else []
+        sites = [spot.site for spot in spots if spot.site.key[1] != "input"]
         try:
             for site in sorted(sites, key=lambda s: (self.scenes[0].numbers(s), -s.order)):
                 if self.scenes[0].explains(site, names):
@@ -511,6 +605,21 @@ def _pairs_along(steps: Array, off: Array) -> Iterator[tuple[int, int]]:
     for i, j in np.argwhere(np.triu(missed <= 1e-9 * length, 1)):
         yield int(i), int(j)
 
+
+def _simple(site: Site) -> bool:
+    """Return whether only the simplest mistakes are made there: in a step of a loop that is no end of it."""
+    return site.kind == "carried" or not (site.whole or site.key[-1] in (FIRST, -1))
+
+
+_WITH_A_NUMBER = (
+    "factor left out",
+    "factor taken twice",
+    "another value",
+    "ignores dy",
+    "summed over the wrong axis",
+    "summed over everything",
+)
+"""Mistakes that may come with a number: what stands for the mean of a product is the sum of one of its factors."""
 
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
     lambda p, pool: [CUT],

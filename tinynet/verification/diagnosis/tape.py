@@ -64,8 +64,8 @@ class Site:
 
     Attributes:
         kind: "use" of an operand by an operation, "value" (all that passes back into it), "activation" (from the
-            last use of a = f(z) to z in one step, however many operations f consists of), or "output" (the dy of a
-            value that is used further, too).
+            last use of a = f(z) to z in one step, however many operations f consists of), "output" (the dy of a value
+            that is used further, too), or "carried" (the uses of a value that goes into the output as well).
         key: the same in every trace of the forward.
         order: where the last of them stands on the tape; later is nearer to the output.
         at, steps: in which step of a loop each edge is, and how many steps there are.
@@ -94,6 +94,7 @@ class Passing:
         x: the value of the operand, z of an activation.
         ct: what came from above, one array an output.
         step, steps: which edge of its site it is.
+        into: the slot to which it is added.
     """
 
     tape: Tape
@@ -107,6 +108,7 @@ class Passing:
     a: Array | None = None
     slope: Array | None = None
     live: Mapping[int, Array] = field(default_factory=dict)
+    into: int = -1
 
     def cotangent(self, slot: int) -> Array:
         """Return ∂E/∂(slot) as it is in this sweep."""
@@ -154,6 +156,8 @@ class Tape:
     operations: list[Operation] = field(default_factory=list)
     values: list[Array] = field(default_factory=list)
     moving: list[bool] = field(default_factory=list)
+    beside: list[Operation] = field(default_factory=list)
+    """Operations on which no output depends: what the forward computed for its cache alone."""
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: tuple[int, ...] = ()
     dy: tuple[Array, ...] = ()
@@ -190,7 +194,7 @@ class Tape:
         outputs: dict[int, tuple[Site, int, Change]] = {}
         for site, change in (changes or {}).items():
             for step, edge in zip(site.at, site.edges, strict=True):
-                if site.kind == "use":
+                if site.kind in ("use", "carried"):
                     uses[edge] = (site, step, change)
                 else:
                     (outputs if site.kind == "output" else slots)[edge[1]] = (site, step, change)
@@ -209,12 +213,12 @@ class Tape:
             if slot in slots and ct is not None:
                 site, step, change = slots[slot]
                 if site.kind == "value":
-                    return change(Passing(self, site, step, ct, values[slot], [ct], live=live))
+                    return change(Passing(self, site, step, ct, values[slot], [ct], live=live, into=slot))
                 z = next(z for z, a in site.edges if a == slot)
                 slope = self._slopes.get((z, slot))
                 if slope is None:
                     slope = self._slopes[z, slot] = self.slope(z, slot)
-                passing = Passing(self, site, step, ct * slope, values[z], [ct], None, 0, values[slot], slope, live)
+                passing = Passing(self, site, step, ct * slope, values[z], [ct], None, 0, values[slot], slope, live, z)
                 term = change(passing)
                 if term is not None:
                     add(z, term)
@@ -231,7 +235,7 @@ class Tape:
                 term: Array | None = given
                 if slot in outputs:
                     site, step, change = outputs[slot]
-                    term = change(Passing(self, site, step, given, values[slot], [given], live=live))
+                    term = change(Passing(self, site, step, given, values[slot], [given], live=live, into=slot))
                 if moving[slot] and term is not None:
                     add(slot, term)
         for i in range(top, -1, -1):
@@ -250,7 +254,7 @@ class Tape:
                 term = self.rule(i, k)(out)
                 if (i, k) in uses and term is not None:
                     site, step, change = uses[i, k]
-                    term = change(Passing(self, site, step, term, values[slot], out, op, k, live=live))
+                    term = change(Passing(self, site, step, term, values[slot], out, op, k, live=live, into=slot))
                 if term is not None:
                     if seen is not None:
                         seen((i, k), slot, term)
@@ -265,6 +269,35 @@ class Tape:
             for name, s in self.inputs.items()
             if self.moving[s]
         }
+
+    def moved(self, along: Mapping[str, Array], step: float = 1e-5) -> dict[int, Array]:
+        """Return by how much each slot moves as the inputs move along arrays given by name: central differences."""
+        ends = []
+        for by in (step, -step):
+            values = {self.inputs[n]: self.values[self.inputs[n]] + by * a for n, a in along.items()}
+            for i, op in enumerate(self.operations):
+                moving = [s in values and (i, k) not in self.nothing for k, s in enumerate(op.operands)]
+                if any(moving):
+                    given = [values[s] if m else self.values[s] for m, s in zip(moving, op.operands, strict=True)]
+                    outs = evaluate(op.primitive, op.params, given)
+                    values |= {s: v for s, v in zip(op.outs, outs, strict=True) if self.moving[s]}
+            ends.append(values)
+        ahead, behind = ends
+        return {s: (v - behind[s]) / (2 * step) for s, v in ahead.items()}
+
+    def apart(self, site: Site) -> bool:
+        """Return whether nothing that one edge of a site passes comes to another of them."""
+        if site.kind in ("use", "carried"):
+            into, read = {self.operations[i].operands[k] for i, k in site.edges}, set()
+            for i, _ in site.edges:
+                read |= {*self.operations[i].outs}
+        else:
+            into, read = {e[site.kind != "activation"] for e in site.edges}, {a for _, a in site.edges}
+        below = set() if site.kind in ("value", "output") else set(into)
+        for op in reversed(self.operations):
+            if (into | below) & set(op.outs):
+                below |= set(op.operands)
+        return not below & read
 
     def settle(self) -> None:
         """Sweep once without mistakes: remember every cotangent, and find the edges through which nothing passes."""
@@ -315,14 +348,28 @@ class Tape:
                     users[slot].append(i)
                     first = op.operands.index(slot)  # x · x: what is confused is confused in both
                     found["use", (*op.key, first)].append(((i, k), op.line, i))
+        for name, slot in self.inputs.items():
+            if users[slot]:
+                found["value", ("input", name)].append(((-1, slot), self.operations[users[slot][-1]].line, 0))
         roots = self._roots()
+        shared = {
+            (op.key, j)
+            for op in self.operations
+            for j, slot in enumerate(op.outs)
+            if len(users[slot]) > 1 or slot in self.outputs
+        }
         for i, op in enumerate(self.operations):
             for j, slot in enumerate(op.outs):
                 used = users[slot]
                 if used and slot in self.outputs:
                     found["output", (*op.key, j)].append(((-1, slot), op.line.end(), len(self.operations)))
-                if len(used) > 1 or slot in self.outputs:
+                if (used or slot in self.outputs) and (op.key, j) in shared:
                     found["value", (*op.key, j)].append(((-1, slot), op.line, i))
+                on = [u for u in used if self.operations[u].name not in _PUTS]
+                if 1 < len(on) < len(used):
+                    found["carried", (*op.key, j)] += [
+                        ((u, self.operations[u].operands.index(slot)), op.line, u) for u in on
+                    ]
                 branches = any(
                     roots[self.operations[u].outs[0]] != roots[slot]
                     or sum(self.moving[s] for s in self.operations[u].operands) > 1
@@ -339,12 +386,13 @@ class Tape:
             edges = tuple(edge for edge, _, _ in made)
             if edges:
                 sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
-            for step in [] if n == 1 else [step for step in sorted(set(at)) if n <= 16 or step in (0, n - 1)]:
+            ends = [step for step in sorted(set(at)) if n <= 16 or step in (0, n - 1)]
+            for step in ends if n > 1 and kind != "carried" else ():
                 here = [i for i in range(len(made)) if at[i] == step]
                 _, line, order = made[here[0]]
                 alone = tuple(edges[i] for i in here)
-                for name in (step - n, FIRST) if step == 0 else (step - n,):
-                    sites.append(Site(kind, (kind, *key, "step", name), alone, line, order, (step,) * len(here), n))
+                for end in (step - n, FIRST) if step == 0 else (step - n,):
+                    sites.append(Site(kind, (kind, *key, "step", end), alone, line, order, (step,) * len(here), n))
         return sites
 
     def _roots(self) -> list[int]:
@@ -373,7 +421,10 @@ def record(forward: Callable[..., Any], args: Mapping[str, Any], wrt: Sequence[s
     slots = [tape.new(args[name], name in wrt) for name in names]
     tape.inputs = dict(zip(names, slots, strict=True))
     tape.outputs = tuple(_follow(tape, closed.jaxpr, closed.consts, slots, (), ()))
-    tape.operations = _with_lines(_used(tape.operations, tape.outputs))
+    every, used = tape.operations, _used(tape.operations, tape.outputs)
+    tape.operations = _with_lines(used)
+    known = {op.outs for op in used}
+    tape.beside = _with_lines([op for op in every if op.outs not in known])
     tape.settle()
     return tape
 
@@ -462,6 +513,10 @@ def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -
     if inner is None or (name.startswith("custom_") and not is_users_rule(eqn)):
         return None
     return _follow(tape, *inner, operands[: len(inner[0].invars)], key, frames)
+
+
+_PUTS = ("reshape", "concatenate", "stack", "broadcast_in_dim", "expand_dims", "squeeze", "scatter")
+"""Operations that do no more with a value than put it into the output."""
 
 
 class _Numpy:

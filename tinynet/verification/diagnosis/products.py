@@ -1,0 +1,158 @@
+"""Products of two of the forward's values where a derivative belongs: all pairs of them at once.
+
+What passes an edge is b ⊗ f ⊗ g, or b ⊗ (1 − f ⊗ g), times a number, with b what comes from above, what is right, or
+∂E/∂ of another value, and f, g each a value v of the forward, 1/v, 1 − v, 1 + v, v² or 1 − v². Seen from a direction
+(`Look`), with m = J_s v, that is
+
+    ⟨m, b ⊗ f ⊗ g⟩ = Σ (m ⊗ b) f g,
+
+for all pairs one product of matrices, F · diag(m ⊗ b) · Fᵀ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from tinynet.verification.diagnosis.look import Look
+from tinynet.verification.diagnosis.mistakes import Get, Mistake, Pool
+from tinynet.verification.diagnosis.primitives import Array, shaped
+from tinynet.verification.diagnosis.tape import Passing
+
+Rank = tuple[bool, int]
+"""Of two products the one is preferred that comes without a number, then the one of simpler factors."""
+
+_FORMS: Sequence[tuple[str, Callable[[Array], Array]]] = (
+    ("{}", lambda v: v),
+    ("(1 − {})", lambda v: 1 - v),
+    ("1/{}", lambda v: 1 / v),
+    ("(1 + {})", lambda v: 1 + v),
+    ("{}²", np.square),
+    ("(1 − {}²)", lambda v: 1 - v * v),
+    ("{0} (1 − {0})", lambda v: v * (1 - v)),
+)
+
+
+@dataclass(frozen=True)
+class _Factor:
+    words: str
+    of: Get
+    rank: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a product may stand.
+
+    Attributes:
+        words: how it is said that it stands there.
+        shape: its shape.
+        weights: of a passing and of m, the array whose scalar product with what stands there is that of m with what
+            passes.
+        passed: what passes if an array stands there.
+        alone: whether it is a mistake without any factor.
+    """
+
+    words: str
+    shape: tuple[int, ...]
+    weights: Callable[[Passing, Array], Array]
+    passed: Callable[[Passing, Array], Array | None]
+    alone: bool = False
+
+
+_ONE = _Factor("", lambda p: np.ones(()), 0)
+
+
+def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12) -> Iterator[tuple[Rank, Mistake]]:
+    """Yield the products of two values that look like what the target returned, the simplest first, and their ranks."""
+    shapes = {(p.right.shape, np.shape(np.asarray(p.ct[0]))) for p in passings}
+    if look.entries < 2 or len(shapes) > 1 or sum(p.right.size for p in passings) > 4096:
+        return
+    for place in _places(passings[0], pool):
+        factors = [_ONE, *_factors(passings[0], pool, place.shape)]
+        stacks = [np.stack([np.broadcast_to(f.of(p), place.shape).ravel() for f in factors]) for p in passings]
+        pairs = [
+            sum((s * place.weights(p, m).ravel()) @ s.T for s, p, m in zip(stacks, passings, move, strict=True))
+            for move in look.along(passings)
+        ]
+        found = [
+            (rest, abs(c - 1) > 1e-6, factors[i].rank + factors[j].rank, i, j)
+            for rest in (False, True)
+            for i, j, c in look.multiples([p[0, 0] - p if rest else p for p in pairs], passings, only_one=rest)
+            if j >= i and (i or not rest) and (j or place.alone)
+        ]
+        for rest, times, rank, i, j in sorted(found)[:most]:
+            text = " · ".join(f.words for f in (factors[i], factors[j]) if f.words)
+            told = place.words.replace("{f}", f"1 − {text}" if rest else text).replace(" times  stands", " stands")
+            mistake = Mistake("another value", told, _product(place, factors[i], factors[j], rest), "factor")
+            yield (times, rank), mistake
+
+
+def _places(p: Passing, pool: Pool) -> Iterator[_Place]:
+    if len(p.ct) != 1 or p.ct[0] is None:
+        return
+    if p.a is not None or p.factors():
+        told = "{f} stands where the derivative of `{text}` belongs, times {c}"
+        yield _times(told, np.shape(p.ct[0]), lambda p: np.asarray(p.ct[0]))
+    elif p.operation is not None and p.operation.name == "dot_general":
+        told = "{f} stands where the other factor of `{text}` belongs, times {c}"
+        yield _Place(told, p.operands()[1 - p.k].shape, _weights_of_other, _passed_by_other)
+    yield _times("what passes back through `{text}` is multiplied by {f}, times {c}", p.right.shape, lambda p: p.right)
+    if p.site.kind == "value" or (p.operation is not None and p.operation.name == "select_n"):
+        for name, get in pool.other_cotangents(p.site, p.right.shape):
+            told = f"{name} times {{f}} stands where what passes back through `{{text}}` belongs, times {{c}}"
+            yield replace(_times(told, p.right.shape, get), alone=True)
+
+
+def _times(words: str, shape: tuple[int, ...], base: Get) -> _Place:
+    """Return the place beside an array."""
+
+    def weights(p: Passing, m: Array) -> Array:
+        return np.broadcast_to(m, shape) * base(p)
+
+    def passed(p: Passing, f: Array) -> Array:
+        return shaped(base(p) * np.broadcast_to(f, np.broadcast_shapes(f.shape, np.shape(base(p)))), p.right.shape)
+
+    return _Place(words, shape, weights, passed)
+
+
+def _weights_of_other(p: Passing, m: Array) -> Array:
+    """⟨m, what passes⟩ is linear in m, in the other factor, and in what comes from above."""
+    operands = p.operands()
+    operands[p.k] = m
+    return np.asarray(replace(p, k=1 - p.k).by_rule(operands=operands))
+
+
+def _passed_by_other(p: Passing, f: Array) -> Array | None:
+    operands = p.operands()
+    operands[1 - p.k] = np.broadcast_to(f, operands[1 - p.k].shape)
+    return p.by_rule(operands=operands)
+
+
+def _factors(p: Passing, pool: Pool, shape: tuple[int, ...], most: int = 16) -> Iterator[_Factor]:
+    rank = 0
+    given = [(name, get) for name, get, _ in pool.factors(p.site, shape)]
+    known = [(name, get) for name, get in given if np.size(get(p)) == 1 or np.ptp(get(p)) > 0]
+    named = sum("`" not in name for name, _ in known)
+    with np.errstate(all="ignore"):
+        for name, get in [*pool.without_epsilon(p.site, shape), *known[: max(named, most)]]:
+            for form, of in _FORMS:
+                rank += 1
+                if np.isfinite(of(get(p))).all():
+                    yield _Factor(form.replace("{}", "{0}").format(name), partial(_formed, of, get), rank)
+
+
+def _formed(of: Callable[[Array], Array], get: Get, p: Passing) -> Array:
+    return of(get(p))
+
+
+def _product(place: _Place, f: _Factor, g: _Factor, rest: bool) -> Callable[[Passing, float], Array | None]:
+    def change(p: Passing, c: float) -> Array | None:
+        slope = f.of(p) * g.of(p)
+        term = place.passed(p, np.asarray(1 - slope if rest else slope))
+        return None if term is None else c * term
+
+    return change
