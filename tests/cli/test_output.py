@@ -75,7 +75,7 @@ def test_an_encoding_without_the_signs_of_the_mathematics_spells_them_out(encodi
 def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path):
     (tmp_path / "wrong.py").write_text(WRONG)
     quick = "--inputs 2,3 --probe rectangular --dtype float64"
-    for pipe in ("", "| head -c 1", "| true"):
+    for pipe in ("| head -c 1", "| true"):
         done = shell(f"set -o pipefail; tinynet verify 'wrong:forward, backward' {quick} {pipe}", tmp_path)
         assert (done.returncode, done.stderr) == (1, ""), pipe
     for pipe in ("", "| head -1", "| head -c 1", "| true"):
@@ -100,12 +100,11 @@ def test_closed_and_full_streams_are_one_line_and_an_exit_code(tmp_path, streams
     assert bool(done.stdout) == (streams == "2>&-")
 
 
-@pytest.mark.parametrize("hidden", ["999999999999", "9" * 18])
-def test_an_absurd_network_is_one_line_and_exit_code_2(tmp_path, hidden):
+def test_an_absurd_network_is_one_line_and_exit_code_2(tmp_path):
     np.savez(tmp_path / "t.npz", x=np.zeros((9, 2)), y=np.arange(9) % 2)
-    done = shell(f"tinynet train t.npz --hidden {hidden}", tmp_path)
-    assert done.returncode == 2
-    assert re.fullmatch(r"tinynet: .*\n", done.stderr)
+    done = python("-c", COMMANDS, *(f"train t.npz --hidden {n}" for n in ("999999999999", "9" * 18)), cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == b"[2, 2]"
+    assert re.fullmatch(r"(tinynet: .*\n){2}", done.stderr.decode())
 
 
 def test_a_table_cannot_write_to_the_terminal(tmp_path, capsys):
