@@ -4,6 +4,7 @@ tests/stress/ holds what takes long by nature. It runs with `--all`, with which 
 a tool, fails.
 """
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -41,6 +42,11 @@ def pytest_make_collect_report(collector):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     return _not_skipped((yield), item.config)
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what was imported, which lives as long as the tests."""
+    gc.freeze()
 
 
 def pytest_configure():

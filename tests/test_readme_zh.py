@@ -13,11 +13,14 @@ README = (Path(__file__).parents[1] / ".github" / "README.zh.md").read_text(enco
 
 def test_the_ten_lines_run_and_print_what_they_say(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    block = re.search(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)[1]
-    exec(compile(block, "README.zh.md", "exec"), {})
+    names = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    for block in blocks:
+        exec(compile(block, "README.zh.md", "exec"), names)
     printed = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"# (\[\[.*\]\])", block)[1] in printed
+    assert re.search(r"# (\[\[.*\]\])", blocks[0])[1] in printed
     assert "dW² = δ² (a¹)ᵀ (24)" in printed
+    assert "scaled by 1/m" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["trace.html"]
 
 

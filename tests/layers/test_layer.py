@@ -151,7 +151,7 @@ def test_layers_deep_in_the_fields_are_children_too_and_their_params_those_of_th
     sampled = WAYS.sample(np.random.default_rng(0))
     assert sampled.ways["a"][1].seed is not None
     assert WAYS.ways["a"][1].seed is None
-    assert tn.verify(sampled, inputs=(4, 3), params=params, name_seconds=0).ok
+    assert tn.verify(sampled, inputs=(4, 3), params=params, probes=("rectangular", "param_grads")).ok
 
 
 def test_a_wrong_child_is_named_by_its_place():

@@ -709,7 +709,7 @@ class CrossEntropyOfProbabilities(CrossEntropy):
 
 
 def verified(fault: Fault) -> tn.Report:
-    return tn.verify(fault.target, inputs=fault.inputs)
+    return tn.verify(fault.target, inputs=fault.inputs, dtype="float64")
 
 
 FORM = {"dense_keeps_dims", "dense_squeezes", "DenseNeverReset"}

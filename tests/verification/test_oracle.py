@@ -18,9 +18,9 @@ x = rng.standard_normal((5, 4))
 def test_a_right_reference_is_confirmed_and_a_wrong_one_is_a_finding_about_the_forward():
     layer = tn.Linear(4, 3)
     tn.check(layer, reference=lambda p, x: (x[:, None, :] * p["W"]).sum(axis=-1) + p["b"])
-    report = tn.verify(layer, reference=lambda p, x: x @ p["W"].T)
+    report = tn.verify(layer, reference=lambda p, x: x @ p["W"].T, probes=["rectangular"])
     assert [(f.gradient, f.fault) for f in report.findings] == [("y", "forward differs from the reference")]
-    loss = tn.verify(tn.SquaredError(), reference=lambda y_hat, y: ((y_hat - y) ** 2).sum())
+    loss = tn.verify(tn.SquaredError(), reference=lambda y_hat, y: ((y_hat - y) ** 2).sum(), probes=["rectangular"])
     assert loss.findings[0].fault == "forward differs from the reference"
     tn.check((np.sin, lambda args, dy: dy * np.cos(args[0])), inputs=x, reference=lambda x: np.cos(x - np.pi / 2))
 
@@ -43,7 +43,7 @@ def test_a_forward_that_is_another_function_under_jax_is_a_finding():
             y, cache = super().forward(params, z)
             return (2 * y if isinstance(z, jax.Array) else y), cache
 
-    report = tn.verify(TwoFaced())
+    report = tn.verify(TwoFaced(), probes=["forward", "rectangular"])
     assert (report.findings[0].gradient, report.findings[0].fault) == ("y", "forward differs")
 
 
@@ -56,7 +56,7 @@ def test_a_broken_oracle_never_gives_a_pass(monkeypatch, break_it):
         return Exact(exact.y, {name: break_it(g) for name, g in exact.grads.items()})
 
     monkeypatch.setattr(JaxOracle, "__call__", evaluate)
-    assert tn.verify(tn.Linear(4, 3)).verdict != "PASS"
+    assert tn.verify(tn.Linear(4, 3), named=False).verdict != "PASS"
 
 
 def test_differences_take_the_place_of_an_oracle_that_raises_and_one_that_is_not_finite_verifies_nothing(monkeypatch):
@@ -135,7 +135,8 @@ def test_whole_numbers_that_a_forward_asks_for_are_part_of_the_branch():
 
 
 def test_a_mistake_in_a_loop_that_branches_on_values_is_named_and_placed():
-    report = tn.verify((leaky_by_entry, lambda a, dy: (dy @ a[1].T, a[0].T @ dy)), inputs=((3, 3), (3, 2)))
+    target = (leaky_by_entry, lambda a, dy: (dy @ a[1].T, a[0].T @ dy))
+    report = tn.verify(target, inputs=((3, 3), (3, 2)), dtype="float64", probes=["rectangular", "batch 1"])
     finding = report.findings[0]
     assert (finding.fault, finding.factor) == ("scaled", "10")
     line = leaky_by_entry.__code__.co_firstlineno + 7

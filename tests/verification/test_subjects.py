@@ -256,7 +256,7 @@ LAYERS = [tn.Linear(4, 3), tn.Sigmoid(), tn.Sequential(tn.Linear(4, 3), tn.Sigmo
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_a_layer_and_a_network_with_its_loss(layer):
     tn.check(layer)
-    tn.check(layer, loss=tn.SquaredError())
+    tn.check(layer, loss=tn.SquaredError(), dtype="float64")
     tn.check(layer, loss=tn.SquaredError("mean"))
 
 

@@ -142,13 +142,13 @@ class Encoder(tn.Layer):
 def test_a_network_and_its_loss_of_several_arrays():
     x = normal(5, 3)
     assert tn.verify(Encoder(), loss=ELBO(), inputs=(x, x)).verdict == "PASS"
-    report = tn.verify(Encoder(), loss=ELBO(factor=0.5), inputs=(x, x), dtype="float64")
-    assert report.verdict == "FAIL"
+    wrong = {"dtype": "float64", "named": False}
+    assert tn.verify(Encoder(), loss=ELBO(factor=0.5), inputs=(x, x), **wrong).verdict == "FAIL"
     both = tn.Shared(tn.Linear(3, 2))
     assert tn.verify(both, loss=tn.InfoNCE(), inputs=(TRIPLE[:2], None)).verdict == "PASS"
-    assert tn.verify(both, loss=Contrast(factor=0.5), inputs=(TRIPLE[:2], None), dtype="float64").verdict == "FAIL"
-    weighted = tn.verify(tn.Linear(3, 2), loss=Weighted(factor=0.5), inputs=(x, (normal(5, 2), normal(5, 2) ** 2)))
-    assert weighted.verdict == "FAIL"
+    assert tn.verify(both, loss=Contrast(factor=0.5), inputs=(TRIPLE[:2], None), **wrong).verdict == "FAIL"
+    inputs = (x, (normal(5, 2), normal(5, 2) ** 2))
+    assert tn.verify(tn.Linear(3, 2), loss=Weighted(factor=0.5), inputs=inputs, **wrong).verdict == "FAIL"
 
 
 def test_the_layer_that_trains_is_judged_where_x_is_a_tuple_too():

@@ -454,7 +454,7 @@ OBJECTS = {
 @pytest.mark.parametrize("form", FUNCTIONS)
 def test_functions(form, gradients):
     target, inputs = form(gradients)
-    judged(tn.verify(target, inputs=inputs, **QUICK), gradients)
+    judged(tn.verify(target, inputs=inputs, **QUICK, named=gradients is mean), gradients)
 
 
 SINGLE = {
@@ -477,12 +477,12 @@ def test_functions_of_one_argument(form, slope):
 @pytest.mark.parametrize("gradients", [right, *WRONG])
 @pytest.mark.parametrize("form", OBJECTS)
 def test_objects(form, gradients):
-    judged(tn.verify(OBJECTS[form](gradients), inputs=X, **QUICK), gradients)
+    judged(tn.verify(OBJECTS[form](gradients), inputs=X, **QUICK, named=gradients is mean), gradients)
 
 
 @pytest.mark.parametrize("gradients", [right, *WRONG])
 def test_objects_of_two_inputs(gradients):
-    report = tn.verify(OfTwoInputs(gradients), inputs=(X, X[:, :3]), **QUICK)
+    report = tn.verify(OfTwoInputs(gradients), inputs=(X, X[:, :3]), **QUICK, named=gradients is mean)
     judged(report, gradients)
 
 
@@ -532,7 +532,7 @@ LAYERS = {
 @pytest.mark.parametrize("form", LAYERS)
 def test_layers(form, gradients):
     make, options = LAYERS[form]
-    judged(tn.verify(make(gradients), inputs=X, **options, **QUICK), gradients)
+    judged(tn.verify(make(gradients), inputs=X, **options, **QUICK, named=gradients is mean), gradients)
 
 
 class Energy:

@@ -70,6 +70,6 @@ def added_up_from_the_start(args, dy):
     ],
 )
 def test_a_mistake_bears_its_name(fault, forward, backward, inputs):
-    (finding,) = tn.verify((forward, backward), inputs=inputs).findings
+    (finding,) = tn.verify((forward, backward), inputs=inputs, dtype="float64").findings
     assert finding.fault == fault, finding
     assert finding.at

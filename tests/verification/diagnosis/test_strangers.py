@@ -216,7 +216,7 @@ def takes_the_last_state(args, dy):
     ids=lambda value: getattr(value, "__name__", "") if callable(value) else "",
 )
 def test_it_is_named_and_placed(fault, at, forward, backward, inputs):
-    (finding,) = tn.verify((forward, backward), inputs=inputs).findings
+    (finding,) = tn.verify((forward, backward), inputs=inputs, dtype="float64").findings
     assert finding.fault == fault, finding
     assert finding.text.startswith(at), finding
     assert "  # " in line_of(finding.where), finding
@@ -238,7 +238,7 @@ def energy(x, w):
 
 
 def test_a_gradient_that_came_with_e_is_placed_where_it_was_made():
-    (finding,) = tn.verify(energy, inputs=(x, w)).findings
+    (finding,) = tn.verify(energy, inputs=(x, w), dtype="float64").findings
     assert finding.fault in ("W for Wᵀ", "transpose", "another value")
     assert "dx = dz @ w" in finding.where_text
 
@@ -251,5 +251,5 @@ def test_a_multiple_that_is_no_simple_number_is_said_if_nothing_else_explains_it
         x, w = args
         return 1.2345 * dy @ w.T, x.T @ dy
 
-    (finding,) = tn.verify((forward, backward), inputs=(x, w)).findings
+    (finding,) = tn.verify((forward, backward), inputs=(x, w), dtype="float64").findings
     assert (finding.fault, finding.factor) == ("scaled", "1.2345")
