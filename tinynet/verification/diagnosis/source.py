@@ -89,8 +89,7 @@ def _last_line(node: ast.stmt) -> int:
 
 
 def _function_around(file: str, number: int) -> ast.FunctionDef | None:
-    functions = [f for f in ast.walk(_parsed(file)) if isinstance(f, ast.FunctionDef)]
-    around = [f for f in functions if f.lineno <= number <= (f.end_lineno or f.lineno)]
+    around = [f for f in _functions(file) if f.lineno <= number <= (f.end_lineno or f.lineno)]
     return max(around, key=lambda f: f.lineno, default=None)
 
 
@@ -100,6 +99,11 @@ def _parsed(file: str) -> ast.Module:
         return ast.parse("".join(linecache.getlines(file)))
     except (SyntaxError, ValueError):
         return ast.Module([], [])
+
+
+@functools.lru_cache(maxsize=64)
+def _functions(file: str) -> tuple[ast.FunctionDef, ...]:
+    return tuple(f for f in ast.walk(_parsed(file)) if isinstance(f, ast.FunctionDef))
 
 
 @functools.lru_cache(maxsize=64)
