@@ -110,10 +110,7 @@ def test_a_relative_error_of_1e_4_is_seen_in_float32_alone():
 
 def test_attention_over_64_steps_raises_no_alarm_where_its_terms_cancel_far_out():
     report = tn.verify(
-        tn.MultiHeadAttention(8, 2, causal=True),
-        inputs=(2, 64, 8),
-        probes=["rectangular", "huge", "param_grads"],
-        seed=6,  # one of those that lose digits
+        tn.MultiHeadAttention(8, 2, causal=True), inputs=(2, 64, 8), probes=["rectangular", "huge", "param_grads"]
     )
     assert report.ok, report
     assert any("digits are lost where terms cancel" in note for note in report.notes)

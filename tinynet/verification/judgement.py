@@ -271,12 +271,13 @@ def _values(b: Bench, seen: Observed) -> Observed:
 
 
 def _far(b: Bench, seen: Observed) -> Observed:
-    """Try a few of the values at the size that is given, where the others will be tried on shorter axes."""
+    """Try a few of the values, and the cotangents, where the others will be tried on shorter axes."""
     if not b.takes_long:
         return Observed()
     few = ("20 ×", "1000 ×", "all negative", "tied", "moved")
     examples = value_examples(b.subject, b.shapes, b.rng)
     new = run_all(b, (e for e in examples if isinstance(e, Example) and e.label in few), seen)
+    new += _cotangents(b, seen + new)
     return new + _until_none_is_zero(b, seen + new)
 
 
@@ -389,7 +390,6 @@ _AS_GIVEN: tuple[tuple[str, Stage], ...] = (
     ("", _forward_alone),
     ("", _shapes),
     ("", _fewer_gradients),
-    ("", _cotangents),
     ("rectangular", _far),
 )
 """What is tried first, in this order, each with its probe; "" where it is several, of which the wanted ones run."""
@@ -397,6 +397,7 @@ _AS_GIVEN: tuple[tuple[str, Stage], ...] = (
 _MORE: tuple[tuple[str, Stage], ...] = (
     ("batch 33", _no_larger_batch),
     ("", _values),
+    ("", _cotangents),
     ("rectangular", _until_none_is_zero),
     ("state", _state),
     ("empty batch", _empty),
