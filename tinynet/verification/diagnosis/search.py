@@ -355,12 +355,17 @@ class Search:
         for spots in self.spots(names, free, forked):
             spots = [spot for spot in spots if spot.site.key[1] != "input" and scene.reaches(spot, names)]
             seen = [(spot, passings) for spot in spots if (passings := scene.passings(spot.site))]
+            with_a_number: list[tuple[Spot, Mistake]] = []
             for number, stage in enumerate(_STAGES):
+                for spot, numbered in with_a_number if number == len(_STAGES) - 1 else ():
+                    if (found := self._tried(spot, numbered, names, free)) is not None:
+                        return found
                 for spot, passings in seen:
                     for mistake in stage(passings[0], pool) if number < 3 or not _simple(spot.site) else ():
                         likely = self._likely(spot, mistake, passings, names)
-                        found = self._tried(spot, likely, names, free) if likely else None
-                        if found is not None:
+                        if likely is not None and likely is not mistake:
+                            with_a_number.append((spot, likely))
+                        elif likely is not None and (found := self._tried(spot, likely, names, free)) is not None:
                             return found
         return None
 
