@@ -6,8 +6,9 @@ import pytest
 import tinynet as tn
 from tests.reference import sigmoid_network
 from tinynet.verification.adapters import adapt
-from tinynet.verification.examples import Shapes
+from tinynet.verification.examples import Shapes, value_examples
 from tinynet.verification.execution import Watch
+from tinynet.verification.judgement import FEW
 from tinynet.verification.twin import find_twin
 
 RNG = np.random.default_rng(0)
@@ -46,6 +47,11 @@ def test_layers_of_the_box_that_are_large_have_a_twin_and_pass(net, x):
 
 def test_where_no_length_divides_there_is_none():
     assert twin_of((lambda x: np.tanh(x), lambda a, dy: (dy * (1 - np.tanh(a[0]) ** 2),)), (251, 269)) is None
+
+
+def test_the_few_values_that_are_tried_at_the_size_that_is_given_are_among_all():
+    subject, *_ = adapt(tn.Linear(4, 3), inputs=None, params=None, loss=None, rng=RNG)
+    assert {e.label for e in value_examples(subject, Shapes(Watch(60)), RNG) if hasattr(e, "label")} >= set(FEW)
 
 
 def counted(backward):

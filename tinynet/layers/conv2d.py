@@ -123,8 +123,8 @@ class Conv2d(Layer):
 
     def _gather(self, x: Array) -> Array:
         """Gather the rows of all A_i (m, K · n_in, H + 2 padding, S): the padded images as each column sees them."""
-        xp, p, (_, columns) = namespace(x), self.padding, self._size(x)
-        a = xp.pad(x, [(0, 0), (0, 0), (p, p), (p, p)]) if self.padding else x
+        xp, around, (_, columns) = namespace(x), (self.padding, self.padding), self._size(x)
+        a = xp.pad(x, [(0, 0), (0, 0), around, around]) if self.padding else x
         return xp.concatenate([a[..., reach(j, columns, self.stride)] for j in range(self.kernel)], axis=1)
 
     def _seen(self, A: Array, i: int, rows: int) -> Array:

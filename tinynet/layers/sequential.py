@@ -83,7 +83,8 @@ class Sequential(Layer):
         self._check("params", params)
         first = next((i for i, part in enumerate(params) if part), len(params))
         dy, dparams = self._backward(params, caches, dy, first + 1)
-        lowest = [self.layers[i].param_grads(params[i], caches[i], dy) for i in range(first, len(params))[:1]]
+        with_params = range(first, len(params))[:1]  # that one, or none
+        lowest = [self.layers[i].param_grads(params[i], caches[i], dy) for i in with_params]
         return (*({} for _ in range(first)), *lowest, *dparams)
 
     def _backward(self, params: Params, caches: Cache, dy: Array, stop: int) -> tuple[Array, Params]:

@@ -38,6 +38,12 @@ class StandIn(Layer):
     def param_grads(self, params: Params, cache: Cache, dy: Any) -> Params:
         return self._layer.param_grads(params, cache, dy)
 
+    def sample(self, rng: np.random.Generator) -> Layer:
+        return self._layer.sample(rng)
+
+    def split(self, tree: Any) -> dict[str, Any]:
+        return self._layer.split(tree)
+
     def children(self) -> dict[str, Layer]:
         return {}
 

@@ -296,7 +296,7 @@ def is_special(a: Array) -> bool:
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
 
 
-def _is_mask(a: Array) -> bool:
+def _selects(a: Array) -> bool:
     """Return whether an array chooses among others by 0 and 1: not of one-hot rows, of which each has its 1."""
     if not a.ndim or not np.array_equal(np.unique(a), [0, 1]):
         return False
@@ -440,7 +440,7 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
             )
         for n in inputs[1:]:
             made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
-    for n in filter(lambda n: _is_mask(subject.args[n]), subject.inputs):
+    for n in filter(lambda n: _selects(subject.args[n]), subject.inputs):
         none = example("zeros and ties", {**subject.args, n: np.zeros_like(subject.args[n])}, f"{n} all 0")
         made.append(replace(none, strict=False) if none is not None else None)
     zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]

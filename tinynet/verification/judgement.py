@@ -42,6 +42,9 @@ T = TypeVar("T")
 
 _SHUFFLES = 8
 
+FEW = ("20 ×", "1000 ×", "all negative", "tied", "moved")
+"""Which values are tried at the size that is given where each run takes long, by their labels."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -274,9 +277,8 @@ def _far(b: Bench, seen: Observed) -> Observed:
     """Try a few of the values, and the cotangents, where the others will be tried on shorter axes."""
     if not b.takes_long:
         return Observed()
-    few = ("20 ×", "1000 ×", "all negative", "tied", "moved")
     examples = value_examples(b.subject, b.shapes, b.rng)
-    new = run_all(b, (e for e in examples if isinstance(e, Example) and e.label in few), seen)
+    new = run_all(b, (e for e in examples if isinstance(e, Example) and e.label in FEW), seen)
     new += _cotangents(b, seen + new)
     return new + _until_none_is_zero(b, seen + new)
 

@@ -79,7 +79,9 @@ class JaxOracle:
         Raises:
             Exception: whatever JAX raises where it cannot be traced.
         """
-        key = self._key(args)
+        return self._traced(self._key(args), args)
+
+    def _traced(self, key: tuple[Any, ...], args: Args) -> Program:
         if key not in self._programs:
             pure = self.subject.pure
             assert pure is not None
@@ -115,32 +117,32 @@ class JaxOracle:
 
     def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         args64 = as_float64(args)
-        if self.eager and not self._is_worth_a_trace(args64):
+        key = self._key_of_trace(args64) if self.eager else self._key(args64)
+        if key is None:
             return self._as_it_runs(args64, dy)
-        key = self._key(args64)
         if key not in self._compiled:
-            self._compiled[key] = compiled_vjp(self.program(args64), self.subject.wrt)
+            self._compiled[key] = compiled_vjp(self._traced(key, args64), self.subject.wrt)
             self._compiled[key](args64, tuple(np.asarray(d, np.float64) for d in dy))  # compiles, which no watch counts
         call = self._compiled[key]
         y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
-    def _is_worth_a_trace(self, args: Args) -> bool:
-        """Return whether the branches that are taken were taken before, and make a program that is not long."""
+    def _key_of_trace(self, args: Args) -> tuple[Any, ...] | None:
+        """Return the key where the same branches were taken before, and make a program that is not long; else None."""
         try:
             key = self._key(args)
         except (Exception, Hang):
-            return False
+            return None
         if key not in self._taken or key in self._refused:
             self._taken.add(key)
-            return False
+            return None
         try:
-            worth = not is_long(self.program(args))
+            worth = not is_long(self._traced(key, args))
         except (Exception, Hang):
             worth = False
         if not worth:
             self._refused.add(key)
-        return worth
+        return key if worth else None
 
     def with_rounding(self, args: Args, dy: tuple[Array, ...], unit: float, rng: np.random.Generator) -> Exact:
         """Return the same, computed with an error of up to ±unit in every operation.
@@ -151,7 +153,7 @@ class JaxOracle:
         args64 = as_float64(args)
         key = self._key(args64)
         if key not in self._noisy:
-            self._noisy[key] = compiled_with_noise(self.program(args64), self.subject.wrt)
+            self._noisy[key] = compiled_with_noise(self._traced(key, args64), self.subject.wrt)
         call = self._noisy[key]
         noise = unit * rng.uniform(-1.0, 1.0, ERRORS)
         dy64 = tuple(np.asarray(d, np.float64) for d in dy)
