@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import webbrowser
 from pathlib import Path
 from typing import Any
 
+from tinynet.cli.options import tell_of_page
 from tinynet.equations import EQUATIONS
 from tinynet.files.atomic import write_atomically
 
@@ -27,7 +27,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table, or write it as a page."""
     if args.html is not None or args.open:
-        return _write_page(args.html or Path("equations.html"), args.open)
+        from tinynet.pages.equations import equations_page
+
+        path = args.html or Path("equations.html")
+        write_atomically(path, equations_page().encode())
+        tell_of_page(path, show=args.open)
+        return 0
     if args.json:
         print(json.dumps([dataclasses.asdict(e) for e in EQUATIONS], ensure_ascii=False, indent=2))
         return 0
@@ -42,16 +47,6 @@ def run(args: argparse.Namespace) -> int:
         rows += [("code", code) for code in e.code] + [("check", check) for check in e.checks]
         for name, value in rows:
             print(f"      {name:<8} {value}")
-    return 0
-
-
-def _write_page(path: Path, show: bool) -> int:
-    from tinynet.pages.equations import equations_page
-
-    write_atomically(path, equations_page().encode())
-    print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
-    if show:
-        webbrowser.open(path.resolve().as_uri())
     return 0
 
 

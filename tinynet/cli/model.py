@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -78,17 +77,6 @@ class Model:
         if strange := [str(t) for t in target.tolist() if str(t) not in classes]:
             raise ValueError(f"the model knows no class {strange[0]!r:.60}; expected one of {', '.join(classes):.200}")
         return np.array([[float(str(t) == c) for c in classes] for t in target.tolist()])
-
-
-def check_writable(option: str, path: Path) -> None:
-    """Raise ValueError now, rather than after the work, if a file cannot be written."""
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise ValueError(f"{option} {path} is a folder; expected a file")
-    if not folder.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{option} {path}: the folder {folder} cannot be written to")
 
 
 def save_model(path: Path, model: Model) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.cli.model import Model, check_writable, load_model
+from tinynet.cli.model import Model, load_model
+from tinynet.cli.options import check_writable
 from tinynet.cli.tables import read_cells, read_features, read_targets
 from tinynet.files.atomic import write_atomically
 

@@ -6,6 +6,7 @@ scikit-learn does the splitting, scaling and encoding (the extra `train`).
 from __future__ import annotations
 
 import csv
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def read_features(path: Path, names: list[str], rows: list[list[str]], first: in
     x = np.empty((len(rows), len(names)))
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
-            value = _value(cell)
+            value = math.nan if cell.strip().lower() in MISSING else _number(cell)
             if value is None or np.isinf(value):
                 raise ValueError(
                     f"{path}: row {i + first}, {names[j]}: {cell!r:.60} is not a finite number; "
@@ -230,14 +231,13 @@ def split(table: Table, *, task: Task | None, test_fraction: float, seed: int, s
         table.x, y, test_size=test_fraction, random_state=seed, stratify=stratify
     )
     x_mean, x_scale, y_mean, y_scale = np.zeros(x_train.shape[1]), np.ones(x_train.shape[1]), 0.0, 1.0
-    if standardise:
-        with np.errstate(over="ignore", invalid="ignore"):  # `scaled` refuses it
+    with np.errstate(over="ignore", invalid="ignore"):  # `scaled` refuses it
+        if standardise:
             scaler = StandardScaler().fit(x_train)
-        x_mean, x_scale = np.nan_to_num(scaler.mean_), np.nan_to_num(scaler.scale_, nan=1.0)
-    if task == "regress":
-        with np.errstate(over="ignore", invalid="ignore"):
+            x_mean, x_scale = np.nan_to_num(scaler.mean_), np.nan_to_num(scaler.scale_, nan=1.0)
+        if task == "regress":
             scaler = StandardScaler().fit(y_train)
-        y_mean, y_scale = float(scaler.mean_[0]), float(scaler.scale_[0])
+            y_mean, y_scale = float(scaler.mean_[0]), float(scaler.scale_[0])
     x_train, x_test = scaled(x_train, x_mean, x_scale), scaled(x_test, x_mean, x_scale)
     y_train, y_test = scaled(y_train, y_mean, y_scale), scaled(y_test, y_mean, y_scale)
     return Split(x_train, y_train, x_test, y_test, task, classes, x_mean, x_scale, y_mean, y_scale)
@@ -283,10 +283,6 @@ def _column(path: Path, header: list[str] | None, width: int, target: str | None
         return int(target) % width
     known = ", ".join(header) if header else f"no header, indices 0 to {width - 1}"
     raise ValueError(f"{path}: no column {target!r} for --target; the columns are: {known}")
-
-
-def _value(cell: str) -> float | None:
-    return float("nan") if cell.strip().lower() in MISSING else _number(cell)
 
 
 def _count(n: int, what: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,10 @@ import numpy as np
 
 import tinynet as tn
 from tinynet.cli.model import Model, load_model
+from tinynet.cli.options import positive, seed, tell_of_page, widths
 from tinynet.cli.predict import read_samples
 from tinynet.cli.tables import Task, read_csv, read_npz, split
+from tinynet.cli.train import sigmoid_network
 from tinynet.files.container import FileError
 from tinynet.inspection import Trace
 from tinynet.pages.examples import EXAMPLES
@@ -38,11 +38,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--x", type=_numbers, metavar="N,N,…", help="the sample, instead of DATA")
     parser.add_argument("--y", type=_numbers, metavar="N,N,…", help="its target")
     parser.add_argument("--target", help="CSV column to predict, by name or index (default: the last)")
-    parser.add_argument("--rows", type=_positive, default=1, metavar="N", help="training rows of DATA (default: 1)")
-    parser.add_argument("--hidden", type=_widths, default=(3,), metavar="N[,N…]", help="hidden widths (default: 3)")
-    parser.add_argument("--seed", type=_natural, default=0, help="of the weights and of the rows (default: 0)")
+    parser.add_argument("--rows", type=positive, default=1, metavar="N", help="training rows of DATA (default: 1)")
+    parser.add_argument("--hidden", type=widths, default=(3,), metavar="N[,N…]", help="hidden widths (default: 3)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the weights and of the rows (default: 0)")
     parser.add_argument("--lr", type=float, default=0.5, help="learning rate η of the updates (default: 0.5)")
-    parser.add_argument("--steps", type=_positive, default=2, help="training steps on the page (default: 2)")
+    parser.add_argument("--steps", type=positive, default=2, help="training steps on the page (default: 2)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page; nothing else is needed to look at it")
     parser.add_argument("--open", action="store_true", help="open the page, trace.html if --html names none")
     parser.set_defaults(run=run)
@@ -56,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     path = args.html or Path("trace.html")
     trace.to_html(path, lr=args.lr, steps=args.steps)
-    print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
-    if args.open:
-        webbrowser.open(path.resolve().as_uri())
+    tell_of_page(path, show=args.open)
     return 0
 
 
@@ -70,10 +68,7 @@ def _trace(args: argparse.Namespace) -> Trace:
     if args.data is None:
         return tn.trace(*EXAMPLES[args.example or "mazur"]())
     x, y, task = _standardised(args)
-    widths = [x.shape[1], *args.hidden, y.shape[1]]
-    layers = [part for n_in, n_out in itertools.pairwise(widths) for part in (tn.Linear(n_in, n_out), tn.Sigmoid())]
-    # A sigmoid cannot leave (0, 1); a standardised target does.
-    net = tn.Sequential(*(layers if task == "classify" else layers[:-1]))
+    net = sigmoid_network([x.shape[1], *args.hidden, y.shape[1]], task)
     return tn.trace(net, LOSS, net.init(np.random.default_rng(args.seed), float), x, y)
 
 
@@ -109,22 +104,6 @@ def _model(path: Path) -> Model | None:
         return load_model(path)
     except FileError:
         return None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 on")
-    return int(text)
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(",")) if text else ()
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -8,18 +8,19 @@ import itertools
 import math
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import tinynet as tn
 from tinynet.arrays import Params
-from tinynet.cli.model import Model, check_writable, save_model
+from tinynet.cli.model import Model, save_model
+from tinynet.cli.options import check_writable, positive, seed, widths
 from tinynet.cli.overview import write_page
-from tinynet.cli.tables import Split, Table, load_digits, read_csv, read_npz, split
+from tinynet.cli.tables import Split, Table, Task, load_digits, read_csv, read_npz, split
 from tinynet.trees import map_leaves
 
 LEARNING_RATE = {"classify": 3.0, "regress": 0.1}
@@ -38,17 +39,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--task", choices=("classify", "regress"), help="default: regress on fractions and on more than 20 numbers"
     )
-    parser.add_argument("--hidden", type=_widths, default=(30,), metavar="N[,N…]", help="hidden widths (default: 30)")
-    parser.add_argument("--epochs", type=_positive_int, default=60, help="passes over the training rows (default: 60)")
+    parser.add_argument("--hidden", type=widths, default=(30,), metavar="N[,N…]", help="hidden widths (default: 30)")
+    parser.add_argument("--epochs", type=positive, default=60, help="passes over the training rows (default: 60)")
     parser.add_argument("--lr", type=float, help="learning rate (default: 3 to classify, 0.1 to regress)")
-    parser.add_argument("--batch-size", type=_positive_int, default=10, help="rows per batch (default: 10)")
+    parser.add_argument("--batch-size", type=positive, default=10, help="rows per batch (default: 10)")
     parser.add_argument("--test-fraction", type=_fraction, default=0.2, help="rows held out (default: 0.2)")
     parser.add_argument("--checkpoint", type=Path, help="a file to write each epoch, and to go on from if it is there")
-    parser.add_argument("--every", type=_positive_int, metavar="N", help="write it after every N batches too")
+    parser.add_argument("--every", type=positive, metavar="N", help="write it after every N batches too")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write what was learned, for tinynet predict")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write curves, classes, layers and weights as a page")
     parser.add_argument("--encoding", default="utf-8-sig", help="of the CSV file (default: utf-8)")
-    parser.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the order (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the split, the weights and the order (default: 0)")
     parser.set_defaults(run=run)
 
 
@@ -69,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         standardise=args.data is not None,
     )
-    net, sizes = _network(data, args.hidden)
+    sizes = [data.x_train.shape[1], *args.hidden, data.y_train.shape[1]]
+    net = sigmoid_network(sizes, data.task)
     loss = tn.SquaredError("mean")
     optimizer = tn.SGD(LEARNING_RATE[data.task] if args.lr is None else args.lr)
     note = f"; {table.note}" if table.note else ""
@@ -100,21 +102,20 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         seed=args.seed,
         validation=(data.x_test, data.y_test),
-        metrics={"accuracy": _accuracy} if data.task == "classify" else {"rmse": _rmse},
+        metrics=["accuracy"] if data.task == "classify" else ["rmse"],
         progress=sys.stderr.isatty() or args.data is None,
         checkpoint=args.checkpoint,
         every=args.every,
     )
     seconds = time.perf_counter() - start
     tell("gradients", _compare_gradients(net, loss, result.params, data))
-    y_hat, _ = net.forward(result.params, data.x_test)
     epochs = len(result.history["loss"])
     if epochs > args.epochs:
         tell("run", f"{args.checkpoint} has {epochs} epochs; --epochs {args.epochs} asks for no more: none trained")
     tell(
         "result",
-        f"{_score(data, y_hat)} on {len(data.x_test)} held-out rows after {epochs} epoch{'s' if epochs > 1 else ''}, "
-        f"{seconds:.2f} s",
+        f"{_score(net, loss, result.params, data)} on {len(data.x_test)} held-out rows after "
+        f"{epochs} epoch{'s' if epochs > 1 else ''}, {seconds:.2f} s",
     )
     if args.html is not None:
         write_page(args.html, facts, net, result, table, data)
@@ -164,29 +165,19 @@ def _read(path: Path | None, target: str | None, encoding: str) -> Table:
     raise ValueError(f"{path}: expected a .csv or .npz file")
 
 
-def _network(data: Split, hidden: tuple[int, ...]) -> tuple[tn.Sequential, list[int]]:
-    sizes = [data.x_train.shape[1], *hidden, data.y_train.shape[1]]
-    layers: list[tn.Layer] = []
-    for n_in, n_out in itertools.pairwise(sizes):
-        layers += [tn.Linear(n_in, n_out), tn.Sigmoid()]
+def sigmoid_network(sizes: Sequence[int], task: Task) -> tn.Sequential:
+    """Return affine maps between layers of these sizes, each followed by a sigmoid."""
+    layers = [part for n_in, n_out in itertools.pairwise(sizes) for part in (tn.Linear(n_in, n_out), tn.Sigmoid())]
     # A sigmoid cannot leave (0, 1); a standardised target does.
-    return tn.Sequential(*(layers if data.task == "classify" else layers[:-1])), sizes
+    return tn.Sequential(*(layers if task == "classify" else layers[:-1]))
 
 
-def _accuracy(y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
-    return float(np.mean(y_hat.argmax(axis=1) == y.argmax(axis=1)))
-
-
-def _rmse(y_hat: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
-    return float(np.sqrt(np.mean((y_hat - y) ** 2)))
-
-
-def _score(data: Split, y_hat: npt.NDArray[Any]) -> str:
+def _score(net: tn.Layer, loss: tn.Loss, params: Params, data: Split) -> str:
+    metrics = ["accuracy"] if data.task == "classify" else ["rmse", "r2"]
+    measured = tn.evaluate(net, loss, params, data.x_test, data.y_test, metrics=metrics)
     if data.task == "classify":
-        return f"{_accuracy(y_hat, data.y_test):.2%} accuracy"
-    variance = np.mean((data.y_test - data.y_test.mean()) ** 2)
-    r2 = 1 - np.mean((y_hat - data.y_test) ** 2) / variance if variance else float("nan")
-    return f"RMSE {_rmse(y_hat, data.y_test) * data.y_scale:.4g} (R² {r2:.3f})"
+        return f"{measured['accuracy']:.2%} accuracy"
+    return f"RMSE {measured['rmse'] * data.y_scale:.4g} (R² {measured['r2']:.3f})"
 
 
 def _compare_gradients(net: tn.Layer, loss: tn.Loss, params: Params, data: Split) -> str:
@@ -199,22 +190,6 @@ def _compare_gradients(net: tn.Layer, loss: tn.Loss, params: Params, data: Split
     if not report.ok:
         return f"by hand compared with jax.grad: {report.verdict}; run tinynet verify"
     return f"by hand compared with jax.grad, float64, {len(x)} rows: {ratios[worst]:.2g} of the tolerance at {worst}"
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    return tuple(_positive_int(part) for part in text.split(",")) if text else ()
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a positive integer of at most 18 digits")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 2³² − 1")
-    return int(text)
 
 
 def _fraction(text: str) -> float:

@@ -16,13 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.model import check_writable
+from tinynet.cli.options import check_writable
 
 if TYPE_CHECKING:
     from tinynet.verification import Report
     from tinynet.verification.cases import Case
-
-__all__ = ["add_parser", "run"]
 
 NETWORKS = 50
 
@@ -97,9 +95,15 @@ def _self_test(args: argparse.Namespace) -> int:
     from tinynet.verification.selftest import TARGETS, self_test, tabulate
     from tinynet.verification.targets import cases_of
 
+    def with_bar(items: Sequence[Any]) -> Iterator[Any]:
+        with _bar(len(items)) as bar:
+            for item in items:
+                yield item
+                bar.update()
+
     with contextlib.redirect_stdout(sys.stderr):
         targets = TARGETS if args.all is None else cases_of(args.all)
-        outcomes = self_test(targets, progress=_with_bar)
+        outcomes = self_test(targets, progress=with_bar)
     seeded = {outcome.target for outcome in outcomes}
     for target in targets:
         if str(target) not in seeded:
@@ -164,15 +168,20 @@ def _verify_all(args: argparse.Namespace) -> int:
         networks = 'hypothesis is not installed; use pip install "tinynet-grad[verify]"'
     reports: list[Report] = []
     with _bar(len(cases) + (0 if networks else NETWORKS)) as bar:
+
+        def say(line: str) -> None:
+            if not args.json:  # or else nothing but JSON is printed
+                bar.write(line, file=sys.stdout)
+
         for case in cases:
             reports.append(_verify_case(case, args))
             bar.update()
-            _say(args, bar, _line(reports[-1]))
-        if not networks:
+            say(_line(reports[-1]))
+        if networks:
+            say(f"SKIPPED       random networks: {networks}")
+        else:
             reports.append(_verify_networks(activations, args.seed, bar))
-            _say(args, bar, _line(reports[-1]))
-    if networks:
-        _say(args, None, f"SKIPPED       random networks: {networks}")
+            say(_line(reports[-1]))
     if args.html is not None:
         from tinynet.verification.html import write_html
 
@@ -269,36 +278,18 @@ def _exit_code(reports: Sequence[Report]) -> int:
 class _NoBar:
     """Stands in where tqdm is not installed: the lines are printed all the same."""
 
+    write = staticmethod(print)
+
     def update(self) -> None:
         pass
 
 
-@contextlib.contextmanager
-def _bar(total: int) -> Iterator[Any]:
+def _bar(total: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        yield _NoBar()
-        return
-    with tqdm(total=total, unit="", disable=None, leave=False) as bar:
-        yield bar
-
-
-def _with_bar(items: Sequence[Any]) -> Iterator[Any]:
-    with _bar(len(items)) as bar:
-        for item in items:
-            yield item
-            bar.update()
-
-
-def _say(args: argparse.Namespace, bar: Any, line: str) -> None:
-    """Print a line above the bar; where JSON is printed, nothing but JSON is."""
-    if args.json:
-        return
-    if bar is not None and not isinstance(bar, _NoBar):
-        bar.write(line, file=sys.stdout)
-    else:
-        print(line)
+        return contextlib.nullcontext(_NoBar())
+    return tqdm(total=total, unit="", disable=None, leave=False)
 
 
 def _shape(text: str) -> tuple[int, ...]:
