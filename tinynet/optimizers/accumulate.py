@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tinynet.arrays import Array, Params, choose
-from tinynet.checks import check_instance, check_positive_int
+from tinynet.checks import convert_ints
 from tinynet.optimizers.learning_rate import first_step, in_dtype_of, next_step
-from tinynet.optimizers.optimizer import Optimizer, zeros_like
+from tinynet.optimizers.optimizer import Wrapper, zeros_like
 from tinynet.trees import map_leaves
 
 
 @dataclass(frozen=True)
-class Accumulate(Optimizer):
+class Accumulate(Wrapper):
     """Follow `optimizer` once for every k batches, on the mean of their gradients.
 
     The mean is ḡ ← ḡ + (∇w − ḡ) / n for n = 1 … k; then `optimizer` makes its update, and ḡ and n start at 0 again.
@@ -29,21 +28,14 @@ class Accumulate(Optimizer):
         TypeError, ValueError: optimizer is not an Optimizer; every is not an int of at least 1.
     """
 
-    optimizer: Optimizer
     every: int
 
     def __post_init__(self) -> None:
-        check_instance("Accumulate", "optimizer", self.optimizer, Optimizer)
-        object.__setattr__(self, "every", check_positive_int("Accumulate", "every", self.every))
+        super().__post_init__()
+        convert_ints(self, "every")
 
     def init(self, params: Params) -> Any:
         return {"count": first_step(), "mean": zeros_like(params), "optimizer": self.optimizer.init(params)}
-
-    def learning_rate(self, state: Any) -> float | None:
-        return self.optimizer.learning_rate(state["optimizer"])
-
-    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
-        return {**state, "optimizer": self.optimizer.observe(state["optimizer"], row)}
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         n = next_step(state["count"])

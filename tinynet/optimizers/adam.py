@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinynet.arrays import Array, Params, namespace
-from tinynet.checks import check_number
+from tinynet.checks import convert_numbers
 from tinynet.optimizers.learning_rate import (
     LearningRate,
     check_learning_rate,
@@ -50,11 +50,9 @@ class Adam(Optimizer):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        owner = type(self).__name__
-        object.__setattr__(self, "lr", check_learning_rate(owner, self.lr))
-        object.__setattr__(self, "beta1", check_number(owner, "beta1", self.beta1, 0.0, 1.0))
-        object.__setattr__(self, "beta2", check_number(owner, "beta2", self.beta2, 0.0, 1.0))
-        object.__setattr__(self, "eps", check_number(owner, "eps", self.eps, 0.0))
+        object.__setattr__(self, "lr", check_learning_rate(type(self).__name__, self.lr))
+        convert_numbers(self, "beta1", "beta2", low=0, below=1)
+        convert_numbers(self, "eps", low=0)
 
     def init(self, params: Params) -> Any:
         for path, p in leaves_with_paths(params):
@@ -114,7 +112,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "weight_decay", check_number("AdamW", "weight_decay", self.weight_decay, 0.0))
+        convert_numbers(self, "weight_decay", low=0)
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         keep = 1 - learning_rate_at(self.lr, state["step"]) * self.weight_decay

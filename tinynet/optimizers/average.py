@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tinynet.arrays import Array, Params, owned_copy
-from tinynet.checks import check_instance, check_number
-from tinynet.optimizers.optimizer import Optimizer
+from tinynet.checks import convert_numbers
+from tinynet.optimizers.optimizer import Wrapper
 from tinynet.trees import map_leaves
 
 
 @dataclass(frozen=True)
-class AverageWeights(Optimizer):
+class AverageWeights(Wrapper):
     """Follow `optimizer` and keep the average of the parameters: w̄ ← d w̄ + (1 − d) w after each update.
 
     w̄ starts at the first parameters. It is in the state: `result.state.optimizer["average"]` after `fit`.
@@ -33,21 +32,14 @@ class AverageWeights(Optimizer):
 
     traced = ("decay",)
 
-    optimizer: Optimizer
     decay: float
 
     def __post_init__(self) -> None:
-        check_instance("AverageWeights", "optimizer", self.optimizer, Optimizer)
-        object.__setattr__(self, "decay", check_number("AverageWeights", "decay", self.decay, 0.0, 1.0))
+        super().__post_init__()
+        convert_numbers(self, "decay", low=0, below=1)
 
     def init(self, params: Params) -> Any:
         return {"average": map_leaves(owned_copy, params), "optimizer": self.optimizer.init(params)}
-
-    def learning_rate(self, state: Any) -> float | None:
-        return self.optimizer.learning_rate(state["optimizer"])
-
-    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
-        return {**state, "optimizer": self.optimizer.observe(state["optimizer"], row)}
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         params, inner = self.optimizer.step(params, grads, state["optimizer"])

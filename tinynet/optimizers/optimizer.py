@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tinynet.arrays import Params, namespace, owned_copy
+from tinynet.checks import check_instance
 from tinynet.trees import map_leaves
 
 
@@ -52,6 +54,22 @@ class Optimizer(ABC):
             ValueError: params, grads and state differ in structure.
         """
         return self.step(*(map_leaves(owned_copy, tree) for tree in (params, grads, state)))
+
+
+@dataclass(frozen=True)
+class Wrapper(Optimizer):
+    """An optimizer around another, whose state it keeps in its own dict as "optimizer"."""
+
+    optimizer: Optimizer
+
+    def __post_init__(self) -> None:
+        check_instance(type(self).__name__, "optimizer", self.optimizer, Optimizer)
+
+    def learning_rate(self, state: Any) -> float | None:
+        return self.optimizer.learning_rate(state["optimizer"])
+
+    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
+        return {**state, "optimizer": self.optimizer.observe(state["optimizer"], row)}
 
 
 def zeros_like(params: Params) -> Params:

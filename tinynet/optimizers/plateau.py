@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Array, Params, namespace, owned_copy
-from tinynet.checks import check_instance, check_number, check_positive_int
+from tinynet.checks import convert_ints, convert_numbers
 from tinynet.optimizers.learning_rate import first_step, in_dtype_of
-from tinynet.optimizers.optimizer import Optimizer
+from tinynet.optimizers.optimizer import Wrapper
 from tinynet.trees import map_leaves
 
 
 @dataclass(frozen=True)
-class ReduceOnPlateau(Optimizer):
+class ReduceOnPlateau(Wrapper):
     """Follow `optimizer` with its updates scaled by s, which shrinks when an epoch's number has not improved for long.
 
         w ← w + s Δw,    s = 1 at first
@@ -37,24 +37,22 @@ class ReduceOnPlateau(Optimizer):
 
     traced = ("factor", "rtol")
 
-    optimizer: Optimizer
     monitor: str = "validation_loss"
     factor: float = 0.1
     patience: int = 10
     rtol: float = 1e-4
 
     def __post_init__(self) -> None:
-        check_instance("ReduceOnPlateau", "optimizer", self.optimizer, Optimizer)
-        object.__setattr__(self, "factor", check_number("ReduceOnPlateau", "factor", self.factor, 0.0, 1.0))
-        object.__setattr__(self, "patience", check_positive_int("ReduceOnPlateau", "patience", self.patience))
-        object.__setattr__(self, "rtol", check_number("ReduceOnPlateau", "rtol", self.rtol, 0.0, 1.0))
+        super().__post_init__()
+        convert_numbers(self, "factor", "rtol", low=0, below=1)
+        convert_ints(self, "patience")
 
     def init(self, params: Params) -> Any:
         watched = {"scale": np.ones(()), "best": np.full((), np.inf), "waited": first_step()}
         return {**watched, "optimizer": self.optimizer.init(params)}
 
     def learning_rate(self, state: Any) -> float | None:
-        lr = self.optimizer.learning_rate(state["optimizer"])
+        lr = super().learning_rate(state)
         return None if lr is None else lr * float(state["scale"])
 
     def observe(self, state: Any, row: Mapping[str, float]) -> Any:
@@ -69,11 +67,10 @@ class ReduceOnPlateau(Optimizer):
         improved = value < (1 - self.rtol) * best
         waited = xp.where(improved, 0, waited + 1)
         reached = waited >= self.patience
-        return {
+        return super().observe(state, row) | {
             "scale": xp.where(reached, self.factor * state["scale"], state["scale"]),
             "best": xp.where(improved, value, best),
             "waited": xp.where(reached, 0, waited).astype(state["waited"].dtype),
-            "optimizer": self.optimizer.observe(state["optimizer"], row),
         }
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinynet.arrays import Array, is_array, namespace
-from tinynet.checks import check_number, check_positive_int
+from tinynet.checks import check_number, check_positive, check_positive_int
 from tinynet.optimizers.learning_rate import LearningRate, check_learning_rate, learning_rate_at
-
-__all__ = ["CosineDecay", "ExponentialDecay", "Warmup"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,7 @@ class ExponentialDecay:
 
     def __post_init__(self) -> None:
         check_number("ExponentialDecay", "lr", self.lr, 0.0)
-        if check_number("ExponentialDecay", "rate", self.rate, 0.0) == 0:
-            raise ValueError("ExponentialDecay: rate is 0; expected 0 < rate")
+        check_positive("ExponentialDecay", "rate", self.rate)
         check_positive_int("ExponentialDecay", "steps", self.steps)
 
     def __call__(self, step: Array | int) -> Array:

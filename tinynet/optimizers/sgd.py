@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinynet.arrays import Array, Params
-from tinynet.checks import check_number
+from tinynet.checks import convert_numbers
 from tinynet.optimizers.learning_rate import (
     LearningRate,
     check_learning_rate,
@@ -45,7 +45,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", check_learning_rate("SGD", self.lr))
-        object.__setattr__(self, "momentum", check_number("SGD", "momentum", self.momentum, 0.0, 1.0))
+        convert_numbers(self, "momentum", low=0, below=1)
 
     def init(self, params: Params) -> Any:
         v = () if is_zero(self.momentum) else zeros_like(params)
@@ -103,7 +103,7 @@ class Nesterov(Optimizer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", check_learning_rate("Nesterov", self.lr))
-        object.__setattr__(self, "momentum", check_number("Nesterov", "momentum", self.momentum, 0.0, 1.0))
+        convert_numbers(self, "momentum", low=0, below=1)
 
     def init(self, params: Params) -> Any:
         return {"step": first_step(), "v": zeros_like(params)}

@@ -7,14 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinynet.arrays import Array, Params, namespace
-from tinynet.checks import check_instance, check_number
+from tinynet.checks import check_positive, convert_numbers
 from tinynet.optimizers.learning_rate import in_dtype_of
-from tinynet.optimizers.optimizer import Optimizer
+from tinynet.optimizers.optimizer import Wrapper
 from tinynet.trees import leaves, map_leaves
 
 
+class Transform(Wrapper):
+    """An optimizer that follows another gradient; the state is that of the optimizer inside."""
+
+    def init(self, params: Params) -> Any:
+        return self.optimizer.init(params)
+
+    def learning_rate(self, state: Any) -> float | None:
+        return self.optimizer.learning_rate(state)
+
+    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
+        return self.optimizer.observe(state, row)
+
+
 @dataclass(frozen=True)
-class ClipByGlobalNorm(Optimizer):
+class ClipByGlobalNorm(Transform):
     """Shorten the gradient to at most `max_norm`, then follow `optimizer`: ∇w ← ∇w · c / max(‖∇‖, c).
 
     ‖∇‖ is the norm of all gradients as one vector, so the direction does not change. The state is the optimizer's.
@@ -32,23 +45,11 @@ class ClipByGlobalNorm(Optimizer):
 
     traced = ("max_norm",)
 
-    optimizer: Optimizer
     max_norm: float
 
     def __post_init__(self) -> None:
-        check_instance("ClipByGlobalNorm", "optimizer", self.optimizer, Optimizer)
-        object.__setattr__(self, "max_norm", check_number("ClipByGlobalNorm", "max_norm", self.max_norm, 0.0))
-        if self.max_norm == 0:
-            raise ValueError("ClipByGlobalNorm: max_norm is 0; expected 0 < max_norm")
-
-    def init(self, params: Params) -> Any:
-        return self.optimizer.init(params)
-
-    def learning_rate(self, state: Any) -> float | None:
-        return self.optimizer.learning_rate(state)
-
-    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
-        return self.optimizer.observe(state, row)
+        super().__post_init__()
+        object.__setattr__(self, "max_norm", check_positive("ClipByGlobalNorm", "max_norm", self.max_norm))
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         norm = global_norm(grads)
@@ -58,7 +59,7 @@ class ClipByGlobalNorm(Optimizer):
 
 
 @dataclass(frozen=True)
-class WeightDecay(Optimizer):
+class WeightDecay(Transform):
     """Add λ w to the gradient, that of ½ λ ‖w‖², then follow `optimizer`. The state is the optimizer's.
 
     Args:
@@ -73,21 +74,11 @@ class WeightDecay(Optimizer):
 
     traced = ("decay",)
 
-    optimizer: Optimizer
     decay: float
 
     def __post_init__(self) -> None:
-        check_instance("WeightDecay", "optimizer", self.optimizer, Optimizer)
-        object.__setattr__(self, "decay", check_number("WeightDecay", "decay", self.decay, 0.0))
-
-    def init(self, params: Params) -> Any:
-        return self.optimizer.init(params)
-
-    def learning_rate(self, state: Any) -> float | None:
-        return self.optimizer.learning_rate(state)
-
-    def observe(self, state: Any, row: Mapping[str, float]) -> Any:
-        return self.optimizer.observe(state, row)
+        super().__post_init__()
+        convert_numbers(self, "decay", low=0)
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         grads = map_leaves(lambda g, p: g + self.decay * p, grads, params)
