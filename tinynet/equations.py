@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["EQUATIONS", "Equation"]
-
 
 @dataclass(frozen=True)
 class Equation:

@@ -11,8 +11,6 @@ from typing import Any
 
 from tinynet.arrays import describe, is_array
 
-__all__ = ["check_like", "leaves", "leaves_with_paths", "map_leaves"]
-
 Tree = Any
 
 
@@ -50,6 +48,16 @@ def leaves_with_paths(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
 def leaves(tree: Tree) -> list[Any]:
     """Return the leaves in order."""
     return [leaf for _, leaf in leaves_with_paths(tree)]
+
+
+def filled(tree: Tree, values: Iterator[Any]) -> Tree:
+    """Return a tree of the structure of `tree` with `values` for its leaves, in the order of `leaves`."""
+    if isinstance(tree, dict):
+        parts = {key: filled(tree[key], values) for key in sorted(tree)}
+        return {key: parts[key] for key in tree}
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([filled(part, values) for part in tree])
+    return next(values)
 
 
 def check_like(owner: str, name: str, tree: Tree, expected: Tree, of: str) -> None:

@@ -16,7 +16,7 @@ import torch._numpy as numpy_of_torch
 from tinynet.arrays import Array, Params, State
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
-from tinynet.trees import leaves, leaves_with_paths, map_leaves
+from tinynet.trees import filled, leaves, leaves_with_paths, map_leaves
 
 _COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge)
 
@@ -54,18 +54,18 @@ class TorchLayer(torch.nn.Module):
             raise ValueError(f"to_torch: {self.layer} draws in training, which cannot be exported; call .eval() first")
         with _arrays_of_torch():
             weights = (numpy_of_torch.asarray(weight) for weight in self.parameters())
-            state = _fill(self._like_state, map(numpy_of_torch.asarray, self.buffers()))
-            y, _ = forward_with_state(self.layer, _fill(self._like, weights), numpy_of_torch.asarray(x), state)
+            state = filled(self._like_state, map(numpy_of_torch.asarray, self.buffers()))
+            y, _ = forward_with_state(self.layer, filled(self._like, weights), numpy_of_torch.asarray(x), state)
         exported: torch.Tensor = y.tensor
         return exported
 
     def params(self) -> Params:
         """Return the parameters as tinynet has them: NumPy arrays on the same memory."""
-        return _fill(self._like, (weight.detach().numpy() for weight in self.parameters()))
+        return filled(self._like, (weight.detach().numpy() for weight in self.parameters()))
 
     def state(self) -> State:
         """Return the layers' state as tinynet has it: NumPy arrays on the memory of the buffers."""
-        return _fill(self._like_state, (buffer.numpy() for buffer in self.buffers()))
+        return filled(self._like_state, (buffer.numpy() for buffer in self.buffers()))
 
 
 class _Apply(torch.autograd.Function):
@@ -80,7 +80,7 @@ class _Apply(torch.autograd.Function):
                 raise TypeError(
                     f"to_torch: {name} is {tensor.dtype}; expected {weights[0].dtype}, as the parameters are"
                 )
-        params = _fill(like, (weight.detach().numpy() for weight in weights))
+        params = filled(like, (weight.detach().numpy() for weight in weights))
         array = x.detach().numpy()
         y, cache = forward_with_state(layer, params, array, state)
         map_leaves(np.copyto, state, layer.update_state(state, cache))
@@ -155,12 +155,3 @@ def _apart(array: Array, *others: Any) -> Array:
     array = np.asarray(array)
     shares = any(isinstance(other, np.ndarray) and np.may_share_memory(array, other) for other in others)
     return np.array(array, order="C") if shares or any(stride < 0 for stride in array.strides) else array
-
-
-def _fill(like: Params, weights: Iterator[Array]) -> Params:
-    """Return a tree of the structure of `like` with `weights` for its leaves, in their order."""
-    if isinstance(like, dict):
-        return {key: _fill(like[key], weights) for key in sorted(like)}
-    if isinstance(like, (tuple, list)):
-        return type(like)([_fill(part, weights) for part in like])
-    return next(weights)

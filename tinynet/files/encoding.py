@@ -29,7 +29,6 @@ import tinynet.layers as layers
 import tinynet.losses as losses
 import tinynet.optimizers as optimizers
 from tinynet.arrays import is_array
-from tinynet.optimizers import schedules
 
 MAX_DEPTH = 64
 """How deep values may nest."""
@@ -65,7 +64,7 @@ def known_names(own: Iterable[Any] = ()) -> Known:
     """
     known = {
         name: thing
-        for module in (layers, losses, optimizers, schedules, initializers)
+        for module in (layers, losses, optimizers, initializers)
         for name, thing in vars(module).items()
         if _is_nameable(thing) and thing.__module__.startswith(module.__name__) and not name.startswith("_")
     }

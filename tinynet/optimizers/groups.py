@@ -11,7 +11,7 @@ from typing import Any
 from tinynet.arrays import Params, describe
 from tinynet.checks import check_instance
 from tinynet.optimizers.optimizer import Optimizer
-from tinynet.trees import leaves_with_paths, map_leaves
+from tinynet.trees import filled, leaves_with_paths, map_leaves
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class Groups(Optimizer):
             new, s = (p, s) if optimizer is None else optimizer.step(p, g, s)
             stepped |= new
             states.append(s)
-        in_order = iter([stepped[path] for path in _by_path(params)])
-        return _filled(params, in_order), tuple(states)
+        return filled(params, iter([stepped[path] for path in _by_path(params)])), tuple(states)
 
     def _split(self, tree: Params) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = [{} for _ in self.groups]
@@ -83,13 +82,3 @@ class Groups(Optimizer):
 
 def _by_path(tree: Params) -> dict[str, Any]:
     return {".".join(re.findall(r'[^\[\]"]+', path)): leaf for path, leaf in leaves_with_paths(tree)}
-
-
-def _filled(tree: Params, in_order: Any) -> Params:
-    """Return a tree of the structure of `tree` with leaves in the order of `leaves_with_paths`."""
-    if isinstance(tree, dict):
-        filled = {key: _filled(tree[key], in_order) for key in sorted(tree)}
-        return {key: filled[key] for key in tree}
-    if isinstance(tree, (tuple, list)):
-        return type(tree)([_filled(part, in_order) for part in tree])
-    return next(in_order)

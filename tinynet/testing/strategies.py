@@ -12,8 +12,6 @@ from tinynet.layers import Layer, Linear, Sequential, Sigmoid
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-__all__ = ["BATCHES", "DEPTHS", "WIDTHS", "Network", "networks"]
-
 DEPTHS = (1, 2, 3, 4, 5)
 WIDTHS = (1, 2, 3, 5, 16)
 BATCHES = (1, 2, 7)
