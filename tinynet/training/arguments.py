@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Params, describe, is_array
+from tinynet.arrays import Params, State, describe, is_array
 from tinynet.checks import check_natural, check_number, check_positive_int
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
@@ -21,6 +21,7 @@ from tinynet.training.batches import (
     Stream,
     arrays_in,
     cast,
+    cast_in_memory,
     count,
     is_data,
     map_arrays,
@@ -29,10 +30,10 @@ from tinynet.training.batches import (
     samples,
 )
 from tinynet.training.callbacks import EarlyStopping
-from tinynet.training.engines import Engine, TrainingState
-from tinynet.training.engines.numpy import NumpyEngine
+from tinynet.training.engines import TrainingState, first_layers_state
 from tinynet.training.evaluation import metrics_by_name
 from tinynet.training.settings import is_optax, monitored
+from tinynet.training.trial import check_fits
 from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 
 
@@ -204,6 +205,26 @@ def first_dtype(x: Any) -> Any:
     return np.result_type(np.float32, *found)
 
 
+def fitted(
+    net: Layer, loss: Loss, data: Samples | Stream, held_out: Any, params: Params, state: Any, metrics: Any
+) -> tuple[Samples | Stream, dict[str, tuple[Any, Any]], State, Any]:
+    """Return the data in the dtype of `params`, what is measured after each epoch, the layers' state and that dtype.
+
+    What is measured is (x, y) by the prefix of its names in the history, "" or "validation_".
+
+    Raises:
+        TypeError, ValueError: data, network and loss do not fit each other.
+    """
+    dtype = next((p.dtype for p in leaves(params)), first_dtype(data.x))
+    data, layers = data.as_dtype(dtype), first_layers_state(net, dtype, state)
+    check_fits("the data", net, loss, params, layers, data.x, data.y, dtype)
+    watched = {"": (data.x, data.y)} if metrics and isinstance(data, Samples) else {}
+    if held_out is not None:
+        watched["validation_"] = x, y = cast_in_memory("validation", held_out, dtype)
+        check_fits("the validation data", net, loss, params, layers, x, y, dtype)
+    return data, watched, layers, dtype
+
+
 def check_joins(net: Layer, loss: Loss, params: Params, state: Any, data: Samples | Stream, dtype: Any) -> bool:
     """Return whether the losses of single samples join to that of a batch; look at a few, whatever the loss says.
 
@@ -222,22 +243,3 @@ def check_joins(net: Layer, loss: Loss, params: Params, state: Any, data: Sample
             f"{joined:.6g}, their batch has {E:.6g}; expected no weights of samples"
         )
     return joins
-
-
-def make_engine(
-    name: str,
-    net: Layer,
-    loss: Loss,
-    optimizer: Any,
-    dtype: Any,
-    work: float,
-    threads: int | None,
-    mesh: Any,
-    joins: bool,
-) -> Engine:
-    """Return the engine called `name`."""
-    if name == "numpy":
-        return NumpyEngine(net, loss, optimizer, work, threads, joins)
-    from tinynet.training.engines.jax import JaxEngine
-
-    return JaxEngine(net, loss, optimizer, mesh, dtype)

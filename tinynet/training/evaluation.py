@@ -92,8 +92,19 @@ def evaluate(
     x, y = samples("x", x, "y", y)
     y_hat = predict(net, params, x, state=state, batch_size=batch_size, engine=engine)
     y = cast("y", y, arrays_in(y_hat)[0].dtype)
-    measured = {"loss": float(loss.forward(y_hat, y)[0])}
-    return measured | {name: float(metric(y_hat, y)) for name, metric in metrics_by_name(metrics, loss).items()}
+    told = {"loss": float(loss.forward(y_hat, y)[0])}
+    return told | {name: float(metric(y_hat, y)) for name, metric in metrics_by_name(metrics, loss).items()}
+
+
+def measured(
+    net: Layer, loss: Loss, params: Params, state: State, *, watched: Mapping[str, Any], metrics: Metrics, engine: Any
+) -> dict[str, float]:
+    """Return the metrics on the data, and those and the loss on the validation data, by their names in the history."""
+    row: dict[str, float] = {}
+    for prefix, (x, y) in watched.items():
+        told = evaluate(net, loss, params, x, y, metrics=metrics, state=state, engine=engine)
+        row |= {prefix + name: value for name, value in told.items() if prefix or name != "loss"}
+    return row
 
 
 def metrics_by_name(metrics: Metrics | None, loss: Loss) -> dict[str, Metric]:

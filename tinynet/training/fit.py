@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from html import escape
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.arrays import Array, Params, State
+from tinynet.arrays import Array, Params
 from tinynet.files.container import FileError
 from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
@@ -27,12 +27,12 @@ from tinynet.training.arguments import (
     check_joins,
     check_watching,
     first_dtype,
+    fitted,
     initial_params,
-    make_engine,
     source,
     split_off,
 )
-from tinynet.training.batches import Batch, Batches, Samples, Stream, cast_in_memory, is_data
+from tinynet.training.batches import Batch, Batches, Samples, Stream, is_data
 from tinynet.training.callbacks import (
     Callback,
     CallFunctions,
@@ -49,13 +49,13 @@ from tinynet.training.callbacks import (
     verify_after,
 )
 from tinynet.training.checkpoints import Run, check_savable, restore_rng, resumed, rng_state
-from tinynet.training.engines import Carry, Engine, Losses, TrainingState, first_layers_state
+from tinynet.training.engines import Carry, Engine, Losses, TrainingState
+from tinynet.training.engines.numpy import NumpyEngine
 from tinynet.training.engines.threads import shares, step_work
-from tinynet.training.evaluation import Metrics, evaluate, metrics_by_name
+from tinynet.training.evaluation import Metrics, measured, metrics_by_name
 from tinynet.training.headway import warn_without_headway
 from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
-from tinynet.training.settings import chained, monitored, settings_of, versions
-from tinynet.training.trial import check_fits
+from tinynet.training.settings import chained, fingerprint, monitored, settings_of_optimizer, versions
 from tinynet.trees import leaves, map_leaves
 
 
@@ -187,20 +187,16 @@ def fit(
     )
     given = (params, None if state is None else (state.optimizer, state.layers))
     params = initial_params(net, params, rng, first_dtype(data.x))
-    dtype = next((p.dtype for p in leaves(params)), first_dtype(data.x))
-    data = data.as_dtype(dtype)
-    watched = {"": (data.x, data.y)} if metrics and isinstance(data, Samples) else {}
-    if held_out is not None:
-        watched["validation_"] = held_out = cast_in_memory("validation", held_out, dtype)
-    layers = first_layers_state(net, dtype, state)
-    check_fits("the data", net, loss, params, layers, data.x, data.y, dtype)
-    if held_out is not None:
-        check_fits("the validation data", net, loss, params, layers, *watched["validation_"], dtype)
+    data, watched, layers, dtype = fitted(net, loss, data, held_out, params, state, metrics)
 
     work = step_work(params, data.largest)
     matters = data.weights is not None or shares(work, threads) > 1
     joins = not matters or check_joins(net, loss, params, layers, data, dtype)
-    runner = make_engine(engine, net, loss, optimizer, dtype, work, threads, mesh, joins)
+    runner: Engine = NumpyEngine(net, loss, optimizer, work, threads, joins)
+    if engine == "jax":
+        from tinynet.training.engines.jax import JaxEngine
+
+        runner = JaxEngine(net, loss, optimizer, mesh, dtype)
     run = Run(net, {}, params, state)
     told: list[Callback] = [CallFunctions(callbacks)]
     if tolerance is not None:
@@ -209,24 +205,20 @@ def fit(
         told.append(KeepBest(early_stopping))
     if progress:
         told.append(ShowProgress(epochs))
-    measure = partial(_measured, net, loss, watched=watched, metrics=metrics, engine=engine)
+    measure = partial(measured, net, loss, watched=watched, metrics=metrics, engine=engine)
     if checkpoint is not None:
         depends = monitored(optimizer, early_stopping) - {"loss", "validation_loss", "seconds"}
         first = measure(params, layers) if depends else {}
-        run.settings = settings_of(
-            data=data,
-            held_out=held_out,
-            loss=loss,
-            optimizer=optimizer,
-            params=params,
-            given=given,
-            early_stopping=early_stopping,
-            seed=seed,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            engine=engine,
-            watched={name: first[name] for name in depends},
-        )
+        named = {"loss": loss, "seed": seed, "batch_size": batch_size, "shuffle": shuffle, "engine": engine}
+        run.settings = named | {
+            **settings_of_optimizer(optimizer, params),
+            "data": fingerprint(data.x, data.y, data.weights) if data.replayable else "an iterable of batches",
+            "validation": fingerprint(watched["validation_"]) if held_out is not None else None,
+            "params and state": fingerprint(given) if any(part is not None for part in leaves(given)) else None,
+            "early_stopping": early_stopping and asdict(early_stopping),
+            # Of the first parameters, those that training depends on: what they measure has no other name.
+            "monitored metrics": {name: f"{first[name]:.5g}" for name in depends},
+        }
         run.versions = versions(engine)
         run = resumed(checkpoint, run, runner.processes)
         if runner.processes.is_first:
@@ -251,17 +243,6 @@ def fit(
         if run.best is not None:
             params, state = run.best[1], replace(state, layers=run.best[2])
         return FitResult(params, history, stopped, state)
-
-
-def _measured(
-    net: Layer, loss: Loss, params: Params, layers: State, *, watched: Mapping[str, Any], metrics: Metrics, engine: Any
-) -> dict[str, float]:
-    """Return the metrics on the data, and those and the loss on the validation data, by their names in the history."""
-    row: dict[str, float] = {}
-    for prefix, (x, y) in watched.items():
-        measured = evaluate(net, loss, params, x, y, metrics=metrics, state=layers, engine=engine)
-        row |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
-    return row
 
 
 @dataclass(frozen=True)

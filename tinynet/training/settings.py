@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import tinynet
 from tinynet.arrays import Params
-from tinynet.losses import Loss
 from tinynet.optimizers import ReduceOnPlateau
-from tinynet.training.batches import Batch, Samples, Stream, mapping, release
+from tinynet.training.batches import Batch, mapping, release
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 if TYPE_CHECKING:
@@ -30,43 +29,12 @@ STEPS = sorted({*range(100), *(round(1.05**k) for k in range(95, 300))})
 _AT_ONCE = 2**24
 
 
-def settings_of(
-    *,
-    data: Samples | Stream,
-    held_out: Any,
-    loss: Loss,
-    optimizer: Any,
-    params: Params,
-    given: Any,
-    early_stopping: EarlyStopping | None,
-    seed: int,
-    batch_size: int | None,
-    shuffle: bool,
-    engine: str,
-    watched: Mapping[str, float],
-) -> dict[str, Any]:
-    """Return what decides each bit of a run's result.
-
-    Args:
-        given: what the caller gave to start from.
-        watched: of the first parameters, the metrics that training depends on: what they measure has no other name.
-            The other metrics are not among the settings: they only observe.
-        the others: as for `fit`.
-    """
+def settings_of_optimizer(optimizer: Any, params: Params) -> dict[str, Any]:
+    """Return what decides the updates that an optimizer makes of gradients by `params`."""
     return {
-        "loss": loss,
         "optimizer": "an Optax transformation" if is_optax(optimizer) else optimizer,
         "schedules of optimizer": _schedules(optimizer),
         "updates by optimizer": _updates(optimizer, params) if is_optax(optimizer) else None,
-        "data": fingerprint(data.x, data.y, data.weights) if isinstance(data, Samples) else "an iterable of batches",
-        "validation": None if held_out is None else fingerprint(held_out),
-        "params and state": fingerprint(given) if any(part is not None for part in leaves(given)) else None,
-        "early_stopping": early_stopping and asdict(early_stopping),
-        "seed": seed,
-        "batch_size": batch_size,
-        "shuffle": shuffle,
-        "engine": engine,
-        "monitored metrics": {name: f"{value:.5g}" for name, value in watched.items()},
     }
 
 

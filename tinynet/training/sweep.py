@@ -18,14 +18,12 @@ from tinynet.inspection import html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
-from tinynet.training.arguments import first_dtype, initial_params, source, split_off
-from tinynet.training.batches import Samples, cast_in_memory
-from tinynet.training.engines import Carry, TrainingState, first_layers_state
-from tinynet.training.evaluation import EngineName, Metrics, evaluate, metrics_by_name
+from tinynet.training.arguments import first_dtype, fitted, initial_params, source, split_off
+from tinynet.training.batches import Samples
+from tinynet.training.engines import Carry, TrainingState
+from tinynet.training.evaluation import EngineName, Metrics, measured, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
 from tinynet.training.interruptions import DivergenceError, all_finite
-from tinynet.training.trial import check_fits
-from tinynet.trees import leaves
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,12 @@ def sweep(
         pairs = zip(runs, optimizers, strict=True)
         results = [_fit(net, loss, x, y, optimizer=o, seed=run["seed"], engine=engine, **common) for run, o in pairs]
     else:
-        results = _fit_together(net, loss, x, y, optimizers, [run["seed"] for run in runs], **common)
+        by_run: dict[int, FitResult] = {}
+        for group in _together(optimizers, runs, validation):
+            seeds = [runs[i]["seed"] for i in group]
+            at_once = _fit_together(net, loss, x, y, [optimizers[i] for i in group], seeds, **common)
+            by_run |= zip(group, at_once, strict=True)
+        results = [by_run[i] for i in range(len(runs))]
     return SweepResult(tuple(runs), tuple(results))
 
 
@@ -167,6 +170,19 @@ def _history(rows: list[Mapping[str, float]], epochs: int) -> dict[str, Any]:
     return {name: np.array([row[name] for row in rows] + [math.nan] * (epochs - len(rows))) for name in names}
 
 
+def _together(optimizers: Sequence[Optimizer], runs: Sequence[Mapping[str, Any]], validation: Any) -> list[list[int]]:
+    """Return which runs are one program: those whose optimizers are of one template, and that have the same data."""
+    from tinynet.training.engines.templates import Template, traced
+
+    groups: dict[Any, list[int]] = {}
+    for i, (optimizer, run) in enumerate(zip(optimizers, runs, strict=True)):
+        # A share that is held out is drawn by the seed: then runs of different seeds have different data.
+        apart = run["seed"] if isinstance(validation, (float, np.floating)) else None
+        template = Template.without(optimizer, tuple(path for path, _ in traced(optimizer)))
+        groups.setdefault((template, apart), []).append(i)
+    return list(groups.values())
+
+
 def _fit_together(
     net: Layer,
     loss: Loss,
@@ -177,34 +193,6 @@ def _fit_together(
     *,
     params: Params,
     epochs: int,
-    **common: Any,
-) -> list[FitResult]:
-    """Train all runs whose optimizers are of one template at once, the next template after that."""
-    from tinynet.training.engines.templates import Template, traced
-
-    together: dict[Any, list[int]] = {}
-    for i, (optimizer, seed) in enumerate(zip(optimizers, seeds, strict=True)):
-        # A share that is held out is drawn by the seed: then runs of different seeds have different data.
-        apart = seed if isinstance(common["validation"], (float, np.floating)) else None
-        template = Template.without(optimizer, tuple(path for path, _ in traced(optimizer)))
-        together.setdefault((template, apart), []).append(i)
-    results: dict[int, FitResult] = {}
-    for group in together.values():
-        of_group = [optimizers[i] for i in group], [seeds[i] for i in group]
-        results |= zip(group, _as_one(net, loss, x, y, *of_group, params, epochs, **common), strict=True)
-    return [results[i] for i in range(len(results))]
-
-
-def _as_one(
-    net: Layer,
-    loss: Loss,
-    x: Any,
-    y: Any,
-    optimizers: Sequence[Optimizer],
-    seeds: Sequence[int],
-    params: Params,
-    epochs: int,
-    *,
     batch_size: int | None,
     shuffle: bool,
     validation: Any,
@@ -219,14 +207,7 @@ def _as_one(
     rngs = [np.random.default_rng(seed) for seed in seeds]
     order_rngs, sample_rngs = zip(*(rng.spawn(2) for rng in rngs), strict=True)
     starts = [initial_params(net, params, rng, first_dtype(data.x)) for rng in rngs]
-    dtype = next((p.dtype for p in leaves(starts[0])), first_dtype(data.x))
-    data, layers = data.as_dtype(dtype), first_layers_state(net, dtype, None)
-    check_fits("the data", net, loss, starts[0], layers, data.x, data.y, dtype)
-    watched = {"": (data.x, data.y)} if metrics else {}
-    if held_out is not None:
-        watched["validation_"] = held_out = cast_in_memory("validation", held_out, dtype)
-        check_fits("the validation data", net, loss, starts[0], layers, *watched["validation_"], dtype)
-
+    data, watched, _, dtype = fitted(net, loss, data, held_out, starts[0], None, metrics)
     engines = [JaxEngine(net, loss, optimizer, None, dtype) for optimizer in optimizers]
     rows: list[list[Mapping[str, float]]] = [[] for _ in seeds]
     began = time.perf_counter()
@@ -234,7 +215,7 @@ def _as_one(
         carry = stacked([engine.start(start) for engine, start in zip(engines, starts, strict=True)])
         numbers = stacked([tuple(np.asarray(number, dtype) for number in engine.numbers) for engine in engines])
         for epoch in range(epochs):
-            batches = [data.epoch(rng) for rng in order_rngs]
+            batches: list[Any] = [data.epoch(rng) for rng in order_rngs]
             draws = [rng.spawn(1)[0] for rng in sample_rngs]
             carry, losses = engines[0].epoch_of_runs(carry, batches, draws, numbers)
             runs = _split(carry, len(seeds))
@@ -243,11 +224,8 @@ def _as_one(
                 finite = all(math.isfinite(E) for E, _ in losses[r]) and all_finite(run.params)
                 if len(rows[r]) < epoch or not finite:
                     continue  # it diverged
-                row = {"loss": join(loss, losses[r])}
-                for prefix, seen in watched.items():
-                    told = evaluate(net, loss, run.params, *seen, metrics=metrics, state=run.layers, engine="jax")
-                    row |= {prefix + name: value for name, value in told.items() if prefix or name != "loss"}
-                row["seconds"] = time.perf_counter() - began
+                told = measured(net, loss, run.params, run.layers, watched=watched, metrics=metrics, engine="jax")
+                row = {"loss": join(loss, losses[r]), **told, "seconds": time.perf_counter() - began}
                 rows[r].append(row)
                 observed[r] = optimizers[r].observe(run.optimizer, row)
             if any(new is not run.optimizer for new, run in zip(observed, runs, strict=True)):
