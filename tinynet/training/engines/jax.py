@@ -89,22 +89,19 @@ class JaxEngine:
 
     def start(self, params: Params, state: TrainingState | None = None) -> Carry:
         self._attributes  # noqa: B018
-        place = partial(_on_all_devices, self.mesh)
-        params = map_leaves(place, params)
-        layers = jax.tree.map(place, first_layers_state(self.net, self.dtype, state))
-        first = jax.tree.map(place, self.optimizer.init(params))
+        params, layers = self._placed((params, first_layers_state(self.net, self.dtype, state)))
+        first = self._placed(self.optimizer.init(params))
         if state is None:
             return Carry(params, first, layers)
         given = jax.tree.leaves(state.optimizer)  # a file has tuples for the named tuples of Optax
         if [np.shape(leaf) for leaf in given] != [leaf.shape for leaf in jax.tree.leaves(first)]:
             raise ValueError("fit: state.optimizer is not a state of this optimizer on these parameters")
-        return Carry(params, jax.tree.unflatten(jax.tree.structure(first), map(place, given)), layers)
+        return Carry(params, jax.tree.unflatten(jax.tree.structure(first), self._placed(given)), layers)
 
     def observe(self, carry: Carry, row: Mapping[str, float]) -> Carry:
         if not isinstance(self.optimizer, Optimizer):
             return carry
-        state = self.optimizer.observe(carry.optimizer, row)
-        return carry._replace(optimizer=jax.tree.map(partial(_on_all_devices, self.mesh), state))
+        return carry._replace(optimizer=self._placed(self.optimizer.observe(carry.optimizer, row)))
 
     def copy(self, carry: Carry) -> Carry:
         return jax.tree.map(jnp.copy, carry)  # type: ignore[no-any-return]
@@ -123,19 +120,13 @@ class JaxEngine:
         return self._fed_epoch(carry, batches, rng, on_step)
 
     def _resident_epoch(self, carry: Carry, batches: Batches, rng: np.random.Generator) -> tuple[Carry, Losses]:
-        """Run the whole batches as one scan over rows of indices, and the shorter last one after it."""
-        m, size = batches.m, batches.size
-        data = self._resident(batches)
-        order = np.arange(m) if batches.order is None else batches.order
-        whole = m // size
-        losses: Losses = []
-        for rows in (order[: whole * size].reshape(whole, size), order[whole * size :].reshape(1, -1)):
-            for part in _cut(rows, self._samples.at_once(len(rows)), axis=0):
-                draws = self._draw(rng, len(part))
-                on_device = _on_all_devices(self.mesh, part.astype(np.int32))
-                carry, E = self._program.scan_rows(carry, data, on_device, draws, self.numbers)
-                self._attributes.check_unchanged()
-                losses += [(loss, part.shape[1]) for loss in np.asarray(E, float).tolist()]
+        """Run batches that are rows of indices, in one scan for all that have as many samples."""
+        data, losses = self._resident(batches), list[tuple[float, int]]()
+        for part in self._indices([batches]):
+            draws = self._draw(rng, part.shape[1])
+            carry, E = self._program.scan_rows(carry, data, self._placed(part[0]), draws, self.numbers)
+            self._attributes.check_unchanged()
+            losses += [(loss, part.shape[2]) for loss in np.asarray(E, float).tolist()]
         return carry, losses
 
     def epoch_of_runs(
@@ -145,24 +136,30 @@ class JaxEngine:
 
         Every array of `carry` and `numbers` has the runs as its first axis.
         """
-        m, size = batches[0].m, batches[0].size
-        data, whole = self._resident(batches[0]), m // size
-        orders = np.stack([np.arange(m) if b.order is None else b.order for b in batches])
+        data = self._resident(batches[0])
         losses: list[Losses] = [[] for _ in batches]
-        parts = (
-            orders[:, : whole * size].reshape(-1, whole, size),
-            orders[:, whole * size :].reshape(len(batches), 1, -1),
-        )
-        for rows in parts:
-            for part in _cut(rows, self._samples.at_once(rows.shape[1], len(batches)), axis=1):
-                for rng in rngs:  # so that all templates are known before the first numbers are drawn
-                    self._samples.draw(copy.deepcopy(rng), part.shape[1])
-                draws = stacked([self._samples.draw(rng, part.shape[1]) for rng in rngs])
-                carry, E = self._program.scan_rows_of_runs(carry, data, part.astype(np.int32), draws, numbers)
-                self._attributes.check_unchanged()
-                for of_run, Es in zip(losses, np.asarray(E, float).tolist(), strict=True):
-                    of_run += [(loss, part.shape[2]) for loss in Es]
+        for part in self._indices(batches):
+            for rng in rngs:  # so that all templates are known before the first numbers are drawn
+                self._samples.draw(copy.deepcopy(rng), part.shape[1])
+            draws = stacked([self._samples.draw(rng, part.shape[1]) for rng in rngs])
+            carry, E = self._program.scan_rows_of_runs(carry, data, part, draws, numbers)
+            self._attributes.check_unchanged()
+            for of_run, Es in zip(losses, np.asarray(E, float).tolist(), strict=True):
+                of_run += [(loss, part.shape[2]) for loss in Es]
         return carry, losses
+
+    def _indices(self, batches: Sequence[Batches]) -> Iterator[Array]:
+        """Yield (runs, n, size) indices of the whole batches of each run, then those of the shorter last one.
+
+        They are cut into parts of as many batches as networks may be drawn for at a time.
+        """
+        m, size, runs = batches[0].m, batches[0].size, len(batches)
+        orders = np.stack([np.arange(m) if b.order is None else b.order for b in batches]).astype(np.int32)
+        whole = m // size
+        for rows in (orders[:, : whole * size].reshape(runs, whole, size), orders[:, whole * size :][:, None]):
+            n = self._samples.at_once(rows.shape[1], runs)
+            if rows.size:
+                yield from np.split(rows, range(n, rows.shape[1], n), axis=1)
 
     def _fed_epoch(
         self, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, on_step: OnStep | None
@@ -170,7 +167,7 @@ class JaxEngine:
         losses: Losses = []
         for stack in _stacks(batches, 1 if on_step else None):
             self._check_targets(carry, stack)
-            data = jax.tree.map(lambda *parts: _on_all_devices(self.mesh, np.stack(parts)), *stack)
+            data = self._placed(jax.tree.map(lambda *parts: np.stack(parts), *stack))
             draws, lr = self._draw(rng, len(stack)), self._learning_rate(carry) if on_step else None
             carry, E, grads = self._program.scan_batches(carry, data, draws, self.numbers, on_step is not None)
             self._attributes.check_unchanged()
@@ -196,15 +193,16 @@ class JaxEngine:
 
     def _draw(self, rng: np.random.Generator, n: int) -> Draws:
         """Sample the network of `n` batches as the NumPy engine does."""
-        place = partial(_on_all_devices, self.mesh)
-        return jax.tree.map(place, self._samples.draw(rng, n))  # type: ignore[no-any-return]
+        return self._placed(self._samples.draw(rng, n))  # type: ignore[no-any-return]
+
+    def _placed(self, tree: Any) -> Any:
+        return jax.tree.map(partial(_on_all_devices, self.mesh), tree)
 
     def _resident(self, batches: Batches) -> Batch:
         """Return the data on the device; they are the same arrays in every epoch."""
-        if self._placed.get("host") is not batches.x:
-            data = jax.tree.map(partial(_on_all_devices, self.mesh), (batches.x, batches.y, batches.weights))
-            self._placed.update(host=batches.x, data=data)
-        return self._placed["data"]  # type: ignore[no-any-return]
+        if self._held.get("host") is not batches.x:
+            self._held.update(host=batches.x, data=self._placed((batches.x, batches.y, batches.weights)))
+        return self._held["data"]  # type: ignore[no-any-return]
 
     @cached_property
     def _samples(self) -> SampledNetworks:
@@ -229,7 +227,7 @@ class JaxEngine:
         return jax.jit(partial(forward, self.net))
 
     @cached_property
-    def _placed(self) -> dict[str, Any]:
+    def _held(self) -> dict[str, Any]:
         return {}
 
 
@@ -313,11 +311,6 @@ class Program:
         if leaves(layers):
             layers = net.update_state(layers, cache)
         return Carry(stepped, state, layers), E, jax.tree.map(lambda g: g / dE, grads)
-
-
-def _cut(a: Array, n: int, axis: int) -> list[Array]:
-    """Cut an array into parts of at most n along an axis; one without entries has none."""
-    return np.split(a, range(n, a.shape[axis], n), axis=axis) if a.size else []
 
 
 def stacked(trees: Sequence[Any]) -> Any:

@@ -102,17 +102,16 @@ class SampledNetworks:
         """Sample the networks of `n` batches."""
         if not self._sampled:
             return np.zeros(n, np.int32), ((),)
-        drawn = [self._note(self._sample(rng)) for _ in range(n)]
+        drawn = []
+        for _ in range(n):
+            self.last = self.net.sample(rng)
+            drawn.append(self._note(self.last))
         which = np.array([i for i, _ in drawn], np.int32)
         numbers = []
         for i, template in enumerate(self.templates()):
             of_batch = [found if index == i else self._first[i][1] for index, found in drawn]
             numbers.append(tuple(self._column([found[path] for found in of_batch]) for path in template.paths))
         return which, tuple(numbers)
-
-    def _sample(self, rng: np.random.Generator) -> Layer:
-        self.last = self.net.sample(rng)
-        return self.last
 
     def _note(self, sampled: Layer) -> tuple[int, dict[Path, Any]]:
         """Return which of the networks this one is, and the numbers in it."""
@@ -129,7 +128,9 @@ class SampledNetworks:
             self._varying.append(set())
         i = self._index[structure]
         first = self._first[i][1]
-        self._varying[i] |= {path for path, number in numbers.items() if _varies(number, first[path])}
+        for path, number in numbers.items():
+            if isinstance(number, np.ndarray) or number != first[path]:  # an array, which has no hash, may always vary
+                self._varying[i].add(path)
         return i, numbers
 
     def _column(self, numbers: list[Any]) -> Array:
@@ -160,11 +161,6 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
             _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
         )
     return sampled
-
-
-def _varies(number: Any, first: Any) -> bool:
-    """Return whether a number may differ from batch to batch; an array, which has no hash, always may."""
-    return isinstance(number, np.ndarray) or bool(number != first)
 
 
 def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:

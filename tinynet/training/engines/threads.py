@@ -46,11 +46,8 @@ def blas_threads(work: float, threads: int | None) -> Iterator[None]:
     if threads is None and work >= PRODUCT_WORK:
         yield
         return
-    key = _LIMITS.enter(threads or 1)
-    try:
+    with _LIMITS.held(threads or 1):
         yield
-    finally:
-        _LIMITS.leave(key)
 
 
 class _Limits:
@@ -61,23 +58,24 @@ class _Limits:
         self._held: dict[object, int] = {}
         self._before: Any = None
 
-    def enter(self, threads: int) -> object:
+    @contextmanager
+    def held(self, threads: int) -> Iterator[None]:
         key = object()
         with self._lock:
             limited = _limited(threads)
             self._before = self._before or limited
             self._held[key] = threads
-        return key
-
-    def leave(self, key: object) -> None:
-        with self._lock:
-            del self._held[key]
-            if self._held:
-                _limited(next(reversed(self._held.values())))
-            else:
-                self._before.restore_original_limits()
-                self._before = None
-                _let_others_limit()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._held[key]
+                if self._held:
+                    _limited(next(reversed(self._held.values())))
+                else:
+                    self._before.restore_original_limits()
+                    self._before = None
+                    _let_others_limit()
 
 
 def _limited(threads: int) -> Any:
