@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Params, State, describe, is_array
-from tinynet.checks import check_natural, check_number, check_positive_int
+from tinynet.checks import check_choice, check_natural, check_number, check_positive_int
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
@@ -51,8 +51,7 @@ def check_arguments(
     state: object,
 ) -> None:
     """Raise TypeError or ValueError at the first argument that says how to train and cannot be taken."""
-    if engine not in ("numpy", "jax"):
-        raise ValueError(f'fit: engine is {engine!r}; expected "numpy" or "jax"')
+    check_choice("fit", "engine", engine, ("numpy", "jax"))
     for name, given, kind in (("net", net, Layer), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
         if isinstance(given, kind) or (name == "optimizer" and is_optax(given) and engine == "jax"):
             continue

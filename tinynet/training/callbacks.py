@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from tinynet.arrays import Params, State
-from tinynet.checks import check_positive_int
+from tinynet.checks import check_choice, check_positive_int
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.training.batches import map_arrays
@@ -101,8 +101,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         check_positive_int("EarlyStopping", "patience", self.patience)
-        if self.mode not in ("min", "max"):
-            raise ValueError(f'EarlyStopping: mode is {self.mode!r}; expected "min" or "max"')
+        check_choice("EarlyStopping", "mode", self.mode, ("min", "max"))
         if not 0 <= self.min_delta < math.inf:
             raise ValueError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a number of at least 0")
 

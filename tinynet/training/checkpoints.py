@@ -79,6 +79,8 @@ class Run:
 
 
 _NAMES = {field.name for field in fields(Run)}
+_KINDS = {"seconds": float, "asked": bool, "seen": str}
+_KINDS |= dict.fromkeys(("settings", "history", "versions", "order", "draws"), dict)
 
 
 def save_checkpoint(path: StrPath, run: Run) -> None:
@@ -197,11 +199,7 @@ def _check_folder(path: StrPath) -> None:
 
 
 def check_same_run(path: StrPath, found: Run, run: Run) -> None:
-    """Raise unless the run that wrote a checkpoint is the one that wants to go on from it.
-
-    Raises:
-        ValueError: they differ; names the file and what differs.
-    """
+    """Raise ValueError, which names what differs, unless the run that wrote the file is the one to go on from it."""
     before, now = {"net": found.net, **found.settings}, {"net": run.net, **run.settings}
     for name in sorted(before.keys() | now.keys()):
         if name not in before and isinstance(now[name], dict) and not now[name]:
@@ -221,11 +219,7 @@ def rng_state(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def restore_rng(rng: np.random.Generator, state: Mapping[str, Any]) -> None:
-    """Put a generator back into a state.
-
-    Raises:
-        ValueError: the state is not one of this kind of generator.
-    """
+    """Put a generator back into a state; raise ValueError if it is not one of this kind of generator."""
     try:
         rng.bit_generator.state = dict(state)
     except Exception as error:
@@ -238,17 +232,12 @@ def _check(run: Run) -> None:
         number = getattr(run, name)
         if type(number) is not int or number < 0:
             raise ValueError(f"{name} is {number!r:.40}; expected a count")
-    if type(run.seconds) is not float:
-        raise ValueError(f"seconds is {run.seconds!r:.40}; expected a number")
-    for name in ("settings", "history", "order", "draws"):
-        if not isinstance(value := getattr(run, name), dict):
-            raise ValueError(f"{name} is not a dict")
-        if name in ("order", "draws"):
-            restore_rng(np.random.default_rng(0), value)
-    for name, kind in (("asked", bool), ("seen", str)):
+    for name, kind in _KINDS.items():
         if type(getattr(run, name)) is not kind:
             raise ValueError(f"{name} is not a {kind.__name__}")
-    if not isinstance(run.versions, dict) or not all(isinstance(text, str) for text in run.versions.values()):
+    for state in (run.order, run.draws):
+        restore_rng(np.random.default_rng(0), state or {})
+    if not all(isinstance(text, str) for text in run.versions.values()):
         raise ValueError("versions is not a dict of texts")
     if run.best is not None and not (isinstance(run.best, tuple) and len(run.best) == 3 and type(run.best[0]) is float):
         raise ValueError("best is not a number with parameters and state")

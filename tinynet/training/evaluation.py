@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from tinynet.arrays import Array, Params, State, describe
-from tinynet.checks import check_positive_int
+from tinynet.checks import check_choice, check_positive_int
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import BinaryCrossEntropy, Loss
@@ -53,15 +53,14 @@ def predict(
         TypeError, ValueError: an argument does not fit.
     """
     check_positive_int("predict", "batch_size", batch_size)
-    if engine not in ("numpy", "jax"):
-        raise ValueError(f'predict: engine is {engine!r}; expected "numpy" or "jax"')
+    check_choice("predict", "engine", engine, ("numpy", "jax"))
     state = state.layers if isinstance(state, TrainingState) else state
     x, _ = samples("x", x, "y", None)
     dtype = next((p.dtype for p in leaves(params)), None)
-    forward = _compiled(net, dtype) if engine == "jax" else partial(_forward, net)
+    forward = _compiled(net, dtype) if engine == "jax" else lambda *given: forward_with_state(net, *given)[0]
     parts = []
     for i in range(0, count(x), batch_size):
-        parts.append(forward(params, state, cast("x", rows_of(x, slice(i, i + batch_size)), dtype)))
+        parts.append(forward(params, cast("x", rows_of(x, slice(i, i + batch_size)), dtype), state))
         release(x)
     return map_leaves(lambda *arrays: np.concatenate(arrays), *parts)
 
@@ -131,14 +130,10 @@ def metrics_by_name(metrics: Metrics | None, loss: Loss) -> dict[str, Metric]:
     return found
 
 
-def _forward(net: Layer, params: Params, state: State, x: Any) -> Any:
-    return forward_with_state(net, params, x, state)[0]
-
-
-def _compiled(net: Layer, dtype: Any) -> Callable[[Params, State, Any], Any]:
+def _compiled(net: Layer, dtype: Any) -> Callable[[Params, Any, State], Any]:
     from tinynet.training.engines.jax import forward, precision
 
-    def on_numpy(params: Params, state: State, x: Any) -> Any:
+    def on_numpy(params: Params, x: Any, state: State) -> Any:
         with precision(dtype):
             return map_arrays(np.asarray, forward(net, params, state, x))
 
