@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -358,12 +358,12 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
     """
     check_instance("trace", "net", net, Layer)
     check_instance("trace", "loss", loss, Loss)
-    chain = chain_of(net, params)
+    chain = chain_of(net, params, state)
     names, values, caches, inside = _names(chain), [x], [], list[list[_Note]]()
-    for path, (layer, layer_params), layer_state in zip(_paths(net), chain, states_of(net, state), strict=True):
+    for link in chain:
         inside.append([])
-        watched = with_watched_children(layer, path, lambda child, at: _Noted(child, at, inside[-1]))
-        value, cache = forward_with_state(watched, layer_params, values[-1], layer_state)
+        watched = with_watched_children(link.layer, link.path, lambda child, at: _Noted(child, at, inside[-1]))
+        value, cache = forward_with_state(watched, link.params, values[-1], link.state)
         values.append(value)
         caches.append((watched, cache))
     E, residual = loss.forward(values[-1], y)
@@ -376,7 +376,7 @@ def trace(net: Layer, loss: Loss, params: Params, x: Array, y: Array, *, state: 
     parameters, slopes, attention = {}, {}, dict[str, Array]()
     outputs = dict[int, list[Quantity]]()
     for i in reversed(range(len(chain))):
-        layer, layer_params = chain[i]
+        _, layer, layer_params, _ = chain[i]
         watched, cache = caches[i]
         output, source, above = names[i + 1], names[i], error
         error, dparams = watched.backward(layer_params, cache, above)
@@ -451,27 +451,22 @@ def _inside(notes: list[_Note], names: dict[int, str], i: int) -> tuple[list[Qua
     return outputs, [q for q in errors if q.value is not None]
 
 
-def _paths(net: Layer, path: str = "") -> list[str]:
-    """Return where in the network each layer of `chain_of` is."""
+class Link(NamedTuple):
+    """A layer of a chain: where in the network it is, its parameters, and its state or None."""
+
+    path: str
+    layer: Layer
+    params: Params
+    state: State
+
+
+def chain_of(net: Layer, params: Params, state: State = None, path: str = "") -> list[Link]:
+    """Return the layers one after another; a Sequential inside another is unrolled."""
     if not isinstance(net, Sequential):
-        return [path]
-    return [at for name, child in net.children().items() for at in _paths(child, f"{path}.{name}".strip("."))]
-
-
-def chain_of(net: Layer, params: Params) -> list[tuple[Layer, Params]]:
-    """Return the layers one after another, each with its parameters; a Sequential inside another is unrolled."""
-    if not isinstance(net, Sequential):
-        return [(net, params)]
-    return [part for layer, p in zip(net.layers, params, strict=True) for part in chain_of(layer, p)]
-
-
-def states_of(net: Layer, state: State) -> list[State]:
-    """Return the state of each layer of `chain_of`; None where there is none."""
-    if not isinstance(net, Sequential):
-        return [state]
-    if state is None:
-        state = (None,) * len(net.layers)
-    return [part for layer, s in zip(net.layers, state, strict=True) for part in states_of(layer, s)]
+        return [Link(path, net, params, state)]
+    states = (None,) * len(net.layers) if state is None else state
+    parts = zip(net.children().items(), params, states, strict=True)
+    return [link for (name, layer), p, s in parts for link in chain_of(layer, p, s, f"{path}.{name}".strip("."))]
 
 
 def output_names(at: Trace) -> list[str]:
@@ -479,10 +474,10 @@ def output_names(at: Trace) -> list[str]:
     return _names(chain_of(at.net, at.params))
 
 
-def _names(chain: list[tuple[Layer, Params]]) -> list[str]:
+def _names(chain: list[Link]) -> list[str]:
     names, level = ["a0"], 0
-    for _, params in chain:
-        learns = bool(leaves(params))
+    for link in chain:
+        learns = bool(leaves(link.params))
         level += learns
         name = f"z{level}" if learns else f"a{level}"
         while name in names:

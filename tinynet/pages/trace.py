@@ -24,7 +24,6 @@ from tinynet.inspection import (
     error_name,
     output_names,
     parameter_name,
-    states_of,
     superscript,
     trace,
 )
@@ -67,7 +66,7 @@ def trace_page(first: Trace, lr: float, steps: int) -> str:
     by_jax, remark = _exact_gradients(first)
     tensors = {name: _tensor(first, name, value) for name, value in _values(first).items()}
     data = {
-        "network": [repr(layer) for layer, _ in chain_of(first.net, first.params)],
+        "network": [repr(link.layer) for link in chain_of(first.net, first.params)],
         "loss": repr(first.loss),
         "samples": len(leaves(first.x)[0]),
         "lr": optimizer.lr,
@@ -137,7 +136,7 @@ def _shown_step(at: Trace, q: Quantity) -> dict[str, Any]:
 
 def _numbers(at: Trace, q: Quantity) -> list[int]:
     """Return the numbers of the equations that a step carries out, those of §2 too where the network is that of §1."""
-    layers = [layer for layer, _ in chain_of(at.net, at.params)]
+    layers = [link.layer for link in chain_of(at.net, at.params)]
     level = sum(name[0] == "z" for name in output_names(at))
     numbers = {int(n) for n in re.findall(r"\((\d+)\)", q.equation.partition("  ")[2])}
     is_sigmoid = q.layer >= 0 and isinstance(layers[q.layer], Sigmoid)
@@ -167,7 +166,7 @@ def _columns(at: Trace) -> list[dict[str, Any]]:
     quantities = {q.name: q for q in at}
     for name in output_names(at)[1:]:
         q = quantities[name]
-        title = type(chain_of(at.net, at.params)[q.layer][0]).__name__
+        title = type(chain_of(at.net, at.params)[q.layer].layer).__name__
         if q.rule == "entrywise":
             columns[-1]["names"].append(name)
             columns[-1]["title"] += f", {title}"
@@ -254,13 +253,12 @@ def _exact_gradients(first: Trace) -> tuple[Callable[[Params], dict[str, Values]
         import jax
     except ImportError:
         return lambda params: {}, "JAX is not installed"
-    chain, names = chain_of(first.net, first.params), output_names(first)
-    states = states_of(first.net, first.state)
+    chain, names = chain_of(first.net, first.params, first.state), output_names(first)
 
     def E(params: Sequence[Params], nudges: Sequence[Any]) -> Any:
         value = double(first.x)
-        for (layer, _), layer_params, layer_state, nudge in zip(chain, params, states, nudges, strict=True):
-            value, _ = forward_with_state(layer, layer_params, value, double(layer_state))
+        for link, layer_params, nudge in zip(chain, params, nudges, strict=True):
+            value, _ = forward_with_state(link.layer, layer_params, value, double(link.state))
             value = map_leaves(operator.add, value, nudge)
         return first.loss.forward(value, double(first.y))[0]
 
@@ -274,7 +272,7 @@ def _exact_gradients(first: Trace) -> tuple[Callable[[Params], dict[str, Values]
 
     def exact(params: Params) -> dict[str, Values]:
         with jax.enable_x64(True):
-            parts = [double(p) for _, p in chain_of(first.net, params)]
+            parts = [double(link.params) for link in chain_of(first.net, params)]
             nudges = [map_leaves(lambda v: np.zeros(np.shape(v)), first[name]) for name in names[1:]]
             grads, errors = gradient(parts, nudges)
         named = {error_name(name): np.asarray(leaves(e)[0]) for name, e in zip(names[1:], errors, strict=True)}
