@@ -6,7 +6,7 @@ What a layer remembers here and should not are NumPy arrays only: a tracer must 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,11 @@ import numpy as np
 from tinynet.arrays import Array, Params, is_floating, owned_copy
 from tinynet.layers import Layer
 from tinynet.losses import Loss
-from tinynet.testing.wrong_targets import Backward, Call, Grads, Watch
+from tinynet.testing.wrong_targets import Backward, Call, Grads, Watch, Wrong
 from tinynet.trees import leaves, map_leaves
 
 
-@dataclass(frozen=True)
-class StateFault:
-    """A wrong backward pass and what its forward pass does besides; `fault` as in `tinynet.faults`."""
-
-    fault: str
-    description: str
-    backward: Backward
-    watch: Watch | None = None
-
-
-def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[StateFault]:
+def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[Wrong]:
     """Yield the faults of state and of purity that `target` can have.
 
     A cache that says nothing of the input cannot be stale: `other` is a call with another input of the same shape.
@@ -36,34 +26,34 @@ def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[St
     right = sample.grads()
     has_params = any(name.startswith("params") for name in right)
     if not _equal(right, replace(sample, cache=other.cache).grads()):
-        yield StateFault("stale cache", "the cache of the forward pass before, if it fits", *_stale(-2))
-        yield StateFault("stale cache", "the cache of the first forward pass, if it fits", *_stale(0))
-        yield StateFault("stale cache", "the cache of the last forward pass, if it fits", *_stale(-1))
-    yield StateFault("not deterministic", "noise of 10⁻⁶, relative", _noisy(1e-6))
-    yield StateFault("not deterministic", "one entry in ten left out, by chance", _drops_entries())
-    yield StateFault("shares memory", "the same buffer every time", _shared(1))
-    yield StateFault("shares memory", "two buffers in turn", _shared(2))
-    yield StateFault("mutates x", "x −= 0.1 dx in backward", _and_then(_step_x))
-    yield StateFault("mutates x", "x is scaled in forward", Call.grads, lambda call: _each(_halve, call.x))
+        yield Wrong("stale cache", "the cache of the forward pass before, if it fits", *_stale(-2))
+        yield Wrong("stale cache", "the cache of the first forward pass, if it fits", *_stale(0))
+        yield Wrong("stale cache", "the cache of the last forward pass, if it fits", *_stale(-1))
+    yield Wrong("not deterministic", "noise of 10⁻⁶, relative", _noisy(1e-6))
+    yield Wrong("not deterministic", "one entry in ten left out, by chance", _drops_entries())
+    yield Wrong("shares memory", "the same buffer every time", _shared(1))
+    yield Wrong("shares memory", "two buffers in turn", _shared(2))
+    yield Wrong("mutates x", "x −= 0.1 dx in backward", _and_then(_step_x))
+    yield Wrong("mutates x", "x is scaled in forward", Call.grads, lambda call: map_leaves(_halve, call.x))
     if has_params:
-        yield StateFault("accumulates", "the parameters' gradients add up over calls", _accumulates("params", 1.0))
-        yield StateFault("accumulates", "0.9 of the last call's is added", _accumulates("params", 0.9))
-        yield StateFault("mutates params", "the update happens in backward", _and_then(_step_params))
-        yield StateFault(
-            "mutates params", "the weights decay in forward", Call.grads, lambda call: _each(_decay, call.params)
+        yield Wrong("accumulates", "the parameters' gradients add up over calls", _accumulates("params", 1.0))
+        yield Wrong("accumulates", "0.9 of the last call's is added", _accumulates("params", 0.9))
+        yield Wrong("mutates params", "the update happens in backward", _and_then(_step_params))
+        yield Wrong(
+            "mutates params", "the weights decay in forward", Call.grads, lambda call: map_leaves(_decay, call.params)
         )
         if not _equal(right, sample.with_params(map_leaves(lambda p: 2 * p, sample.params)).grads()):
-            yield StateFault("stale cache", "the parameters of the first forward pass", *_stale_params())
+            yield Wrong("stale cache", "the parameters of the first forward pass", *_stale_params())
     else:
-        yield StateFault("accumulates", "the gradient adds up over calls", _accumulates("", 1.0))
+        yield Wrong("accumulates", "the gradient adds up over calls", _accumulates("", 1.0))
     if isinstance(target, Loss):
         if [np.shape(a) for a in leaves(sample.x)] == [np.shape(a) for a in leaves(sample.params)]:  # not of classes
-            yield StateFault("mutates x", "ŷ −= y in forward", Call.grads, lambda call: _step(call.x, call.params, 1))
+            yield Wrong("mutates x", "ŷ −= y in forward", Call.grads, lambda call: _step(call.x, call.params, 1))
         if _in_cache(sample.with_dy(1.0)) is not None:
-            yield StateFault("shares memory", "the array in the cache", _hands_out_the_cache)
+            yield Wrong("shares memory", "the array in the cache", _hands_out_the_cache)
     else:
-        yield StateFault("mutates dy", "dy is scaled in place", _and_then(lambda call: _scale(call.dy, 0.5)))
-        yield StateFault("mutates dy", "dy is zeroed after use", _and_then(lambda call: _scale(call.dy, 0)))
+        yield Wrong("mutates dy", "dy is scaled in place", _and_then(lambda call: _scale(call.dy, 0.5)))
+        yield Wrong("mutates dy", "dy is zeroed after use", _and_then(lambda call: _scale(call.dy, 0)))
 
 
 def _equal(a: Grads, b: Grads) -> bool:
@@ -171,10 +161,6 @@ def _and_then(spoil: Callable[[Call], None]) -> Backward:
     return backward
 
 
-def _each(write: Callable[..., None], *trees: Any) -> None:
-    map_leaves(write, *trees)
-
-
 def _step(a: Array, g: Array, lr: float = 0.1) -> None:
     a -= lr * g
 
@@ -203,8 +189,8 @@ def _step_x(call: Call) -> None:
         else:
             x[...] = 0
 
-    _each(step, call.x, dx)
+    map_leaves(step, call.x, dx)
 
 
 def _step_params(call: Call) -> None:
-    _each(_step, call.params, call.nested(call.grads())[1])
+    map_leaves(_step, call.params, call.nested(call.grads())[1])

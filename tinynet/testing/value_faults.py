@@ -11,21 +11,11 @@ import numpy as np
 from tinynet.arrays import Array, is_floating, namespace, owned_copy
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import Loss
-from tinynet.testing.wrong_targets import Backward, Call, Grads, named
+from tinynet.testing.wrong_targets import Backward, Call, Grads, Wrong, named
 from tinynet.trees import leaves, map_leaves
 
 
-@dataclass(frozen=True)
-class ValueFault:
-    """A wrong backward pass, and what is wrong in it: `fault` and `factor` as in `tinynet.faults`."""
-
-    fault: str
-    description: str
-    backward: Backward
-    factor: str = ""
-
-
-def value_faults(target: Layer | Loss, call: Call) -> Iterator[ValueFault]:
+def value_faults(target: Layer | Loss, call: Call) -> Iterator[Wrong]:
     """Yield what can be wrong in a call of `target`; some of it may make no difference there."""
     names = list(call.grads())
     if isinstance(target, Sequential):
@@ -42,10 +32,10 @@ def value_faults(target: Layer | Loss, call: Call) -> Iterator[ValueFault]:
     if _is_activation(call):
         table += ACTIVATION_BACKWARDS
     for fault, description, backward in table:
-        yield ValueFault(fault, description, backward)
+        yield Wrong(fault, description, backward)
         if fault in ("ignores dy", "not summed over the batch", "one sample left out") and len(names) > 1:
             for name in names:
-                yield ValueFault(fault, description, _in_one(name, backward))
+                yield Wrong(fault, description, _in_one(name, backward))
 
 
 def _in_one(name: str, backward: Backward) -> Backward:
@@ -194,11 +184,11 @@ EDITS: list[tuple[str, str, Edit]] = [
 ]  # fmt: skip
 
 
-def _edits(name: str) -> Iterator[ValueFault]:
+def _edits(name: str) -> Iterator[Wrong]:
     for factor, description, value in SCALES:
-        yield ValueFault("scaled", description, _edited(name, _times(value)), factor)
+        yield Wrong("scaled", description, _edited(name, _times(value)), factor=factor)
     for fault, description, edit in EDITS:
-        yield ValueFault(fault, description, _edited(name, edit))
+        yield Wrong(fault, description, _edited(name, edit))
 
 
 def _times(value: Callable[[Call], float]) -> Edit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from tinynet.arrays import Array, Cache, Params, is_floating, owned_copy
 from tinynet.layers import Layer
 from tinynet.losses import Loss
-from tinynet.trees import leaves, map_leaves
+from tinynet.trees import filled, leaves, leaves_with_paths, map_leaves
 
 Grads: TypeAlias = dict[str, Any]
 """The gradients by name: "x" and "params.W" of a layer, "y_hat" of a loss."""
@@ -54,8 +55,9 @@ class Call:
         """Return (dx, dparams) with the arrays of `grads`, as a layer does."""
         assert isinstance(self.right, Layer)
         dx, dparams = self.right.backward(self.params, self.cache, self.dy)
-        return map_named(lambda name, g: grads.get(name, g), dx, "x"), map_named(
-            lambda name, _: grads[name], dparams, "params"
+        return (
+            filled(dx, iter([grads.get(name, g) for name, g in named(dx, "x").items()])),
+            filled(dparams, iter([grads[name] for name in named(dparams, "params")])),
         )
 
     def with_dy(self, dy: Any) -> Call:
@@ -79,6 +81,17 @@ Backward: TypeAlias = Callable[[Call], Grads]
 
 Watch: TypeAlias = Callable[[Call], None]
 """What a wrong class does besides in its forward pass, with what it was given and has computed; dy is None."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong backward pass, what its forward pass does besides, and what is wrong, as in `tinynet.faults`."""
+
+    fault: str
+    description: str
+    backward: Backward
+    watch: Watch | None = None
+    factor: str = ""
 
 
 def faulty(right: T, backward: Backward, *, watch: Watch | None = None, only: Literal["", "param_grads"] = "") -> T:
@@ -146,17 +159,6 @@ def instance_of(cls: type[Instance], like: object) -> Instance:
     return new
 
 
-def map_named(f: Callable[[str, Any], Any], tree: Any, name: str) -> Any:
-    """Apply f(name, leaf) to each leaf of `tree`, named as a report names it: `params.0.W`."""
-    if isinstance(tree, dict):
-        return {key: map_named(f, part, f"{name}.{key}") for key, part in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(map_named(f, part, f"{name}.{i}") for i, part in enumerate(tree))
-    return f(name, tree)
-
-
 def named(tree: Any, name: str) -> dict[str, Any]:
-    """Return the leaves of `tree` by name."""
-    found: dict[str, Any] = {}
-    map_named(found.__setitem__, tree, name)
-    return found
+    """Return the leaves of `tree` in order, by name as in a report: `params.0.W`."""
+    return {name + re.sub(r'\["?(.*?)"?\]', r".\1", path): leaf for path, leaf in leaves_with_paths(tree)}
