@@ -59,12 +59,9 @@ def backpropagate(
 
 
 def check_like_params(what: str, tree: Params, params: Params) -> None:
-    """Raise unless `tree` has the structure of `params` and each leaf the shape and dtype of its parameter.
+    """Raise TypeError or ValueError unless `tree` has the structure, shapes and dtypes of `params`.
 
     Broadcasting would hide a gradient of another shape; one of another dtype would change that of the parameter.
-
-    Raises:
-        ValueError, TypeError: they differ; names the parameter.
     """
     expected, given = (dict(leaves_with_paths(t)) for t in (params, tree))
     for path, p in expected.items():

@@ -47,11 +47,7 @@ class Model:
     y_scale: float
 
     def predict(self, x: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-        """Return the predictions (m,) for features x (m, n) in the units of the table: classes, or numbers.
-
-        Raises:
-            ValueError: x has another number of columns.
-        """
+        """Return the predictions (m,) for features x (m, n) in the units of the table: classes, or numbers."""
         if x.shape[1:] != self.x_mean.shape:
             raise ValueError(f"{x.shape[1]} features; the network was trained on {len(self.x_mean)}")
         starts = [*range(0, len(x), AT_ONCE), len(x)]
@@ -66,11 +62,7 @@ class Model:
         return scaled(x, self.x_mean, self.x_scale)
 
     def targets(self, target: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Return what the network was trained to give for targets (m,): one-hot rows, or (m, 1) numbers.
-
-        Raises:
-            ValueError: a class is not one of the model's.
-        """
+        """Return what the network was trained to give for targets (m,): one-hot rows, or (m, 1) numbers."""
         if self.task == "regress":
             return np.asarray((target[:, None] - self.y_mean) / self.y_scale)
         classes = [str(c) for c in self.classes]
@@ -80,22 +72,13 @@ class Model:
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write a model, to be read by `load_model`; `tinynet.load` reads its network.
-
-    Raises:
-        OSError: as `tinynet.save`.
-    """
+    """Write a model, to be read by `load_model`; `tinynet.load` reads its network."""
     extra = {f.name: getattr(model, f.name) for f in fields(Model) if f.name not in ("net", "params")}
     save(path, model.net, model.params, extra={"model": extra})
 
 
 def load_model(path: Path) -> Model:
-    """Read a model.
-
-    Raises:
-        FileError: the file is damaged or hostile, or holds something else, such as a checkpoint.
-        OSError: it cannot be opened.
-    """
+    """Read a model."""
     value = read(path)
     match value:
         case {"net": Layer() as net, "params": params, "extra": {"model": dict(extra)}}:

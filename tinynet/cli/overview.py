@@ -30,14 +30,7 @@ def write_page(
 ) -> None:
     """Write the learning curves, the confusion of classes, the layers and the first weights of a run.
 
-    Args:
-        path: the file; replaced as a whole.
-        facts: what the command line printed, line by line.
-        net, result, table, data: the run.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file could not be written.
+    `facts` are the lines that the command printed, by their first word.
     """
     sections = {"Learning curves": f'<div class="curves">{"".join(map(_curve, _panels(result.history)))}</div>'}
     if data.task == "classify":

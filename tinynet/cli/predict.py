@@ -67,11 +67,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def score(model: Model, x: npt.NDArray[np.float64], target: npt.NDArray[Any]) -> str:
-    """Return how well a model predicts: the accuracy, or the root of the mean squared error and R².
-
-    Raises:
-        ValueError: numbers are to be predicted and the target is text.
-    """
+    """Return how well a model predicts: the accuracy, or the root of the mean squared error and R²."""
     predicted = model.predict(x)
     if model.task == "classify":
         right = [shown(p) == shown(t) for p, t in zip(predicted.tolist(), target.tolist(), strict=True)]
@@ -88,11 +84,7 @@ def shown(value: float | int | str) -> str:
 
 
 def read_samples(path: Path, encoding: str, model: Model) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any], int]:
-    """Return features and targets of a CSV file, and how many rows were left out because they have no target.
-
-    Raises:
-        ValueError: as `read_cells`; a column is not there, the target too, or there is none.
-    """
+    """Return features and targets of a CSV file, and how many rows were left out because they have no target."""
     header, rows, x = _read(path, encoding, model)
     if model.target not in header if header else len(rows[0]) == len(model.x_mean):
         raise ValueError(f"{path}: no column {model.target!r} to compare predictions with")
@@ -102,11 +94,7 @@ def read_samples(path: Path, encoding: str, model: Model) -> tuple[npt.NDArray[n
 
 
 def _read(path: Path, encoding: str, model: Model) -> tuple[list[str] | None, list[list[str]], npt.NDArray[np.float64]]:
-    """Return header and rows of a CSV file, and the features that the model takes from them.
-
-    Raises:
-        ValueError: as `read_cells`; a column is not there, or without a header their number does not fit.
-    """
+    """Return header and rows of a CSV file, and the features that the model takes from them."""
     header, rows = read_cells(path, encoding)
     n, width = len(model.x_mean), len(rows[0])
     if header and model.columns:

@@ -66,11 +66,7 @@ class Split:
 
 
 def load_digits() -> Table:
-    """Return the 1,797 handwritten digits of 8×8 pixels that scikit-learn ships, pixels from 0 to 1.
-
-    Raises:
-        ImportError: scikit-learn is not installed.
-    """
+    """Return the 1,797 handwritten digits of 8×8 pixels that scikit-learn ships, pixels from 0 to 1."""
     _check_sklearn()
     from sklearn.datasets import load_digits as sklearn_digits
 
@@ -79,11 +75,7 @@ def load_digits() -> Table:
 
 
 def read_cells(path: Path, encoding: str = "utf-8-sig") -> tuple[list[str] | None, list[list[str]]]:
-    """Return the header of a CSV file, or None, and its rows, all of one length.
-
-    Raises:
-        ValueError: it has another encoding or separator, no rows, or rows of unequal length.
-    """
+    """Return the header of a CSV file, or None, and its rows, all of one length."""
     try:
         with path.open(newline="", encoding=encoding) as file:
             rows = [row for row in csv.reader(file) if row]
@@ -109,11 +101,7 @@ def read_cells(path: Path, encoding: str = "utf-8-sig") -> tuple[list[str] | Non
 
 
 def read_features(path: Path, names: list[str], rows: list[list[str]], first: int) -> npt.NDArray[np.float64]:
-    """Return the cells of `rows` as numbers (m, n), NaN where one is missing; the first row is number `first`.
-
-    Raises:
-        ValueError: a cell is something else.
-    """
+    """Return the cells of `rows` as numbers (m, n), NaN where one is missing; the first row is number `first`."""
     x = np.empty((len(rows), len(names)))
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
@@ -128,11 +116,7 @@ def read_features(path: Path, names: list[str], rows: list[list[str]], first: in
 
 
 def read_targets(path: Path, name: str, cells: list[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return the targets that the cells of a column have, and which of the cells have one (m,).
-
-    Raises:
-        ValueError: none has one, one is infinite, or text stands among many different numbers.
-    """
+    """Return the targets that the cells of a column have, and which of the cells have one (m,)."""
     known = np.array([cell.strip().lower() not in MISSING for cell in cells])
     cells = [cell.strip() for cell, is_known in zip(cells, known, strict=True) if is_known]
     if not cells:
@@ -154,9 +138,6 @@ def read_csv(path: Path, target: str | None, encoding: str = "utf-8-sig") -> Tab
     """Read a CSV file of numbers; the first row may be a header. `target` is a column's name or index, or None: last.
 
     A cell that is empty, NA or nan is missing. A row without a target teaches nothing and is left out.
-
-    Raises:
-        ValueError: as `read_cells`; a feature that is not a number, or no such column.
     """
     header, rows = read_cells(path, encoding)
     width, first = len(rows[0]), 2 if header else 1
@@ -173,11 +154,7 @@ def read_csv(path: Path, target: str | None, encoding: str = "utf-8-sig") -> Tab
 
 
 def read_npz(path: Path) -> Table:
-    """Read the arrays "x" (m, n) and "y" (m,) of an NPZ file; nothing is unpickled.
-
-    Raises:
-        ValueError: an array is missing, has another shape, holds objects, or is not finite.
-    """
+    """Read the arrays "x" (m, n) and "y" (m,) of an NPZ file; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if not {"x", "y"} <= set(arrays):
@@ -200,10 +177,6 @@ def split(table: Table, *, task: Task | None, test_fraction: float, seed: int, s
     """Hold out `test_fraction` of the rows, scale by what the training rows show, and encode the target.
 
     Where a feature is missing, it is taken as the mean of the training rows. `task=None` is as `choose_task` says.
-
-    Raises:
-        ValueError: too few rows, a target of one class, or a target that cannot be regressed on.
-        ImportError: scikit-learn is not installed.
     """
     _check_sklearn()
     from sklearn.model_selection import train_test_split
@@ -252,11 +225,7 @@ def choose_task(target: npt.NDArray[Any]) -> Task:
 
 
 def scaled(x: npt.NDArray[Any], mean: Any, scale: Any) -> npt.NDArray[np.float32]:
-    """Return (x − mean) / scale in float32, 0 where x is missing.
-
-    Raises:
-        ValueError: float32 cannot hold it.
-    """
+    """Return (x − mean) / scale in float32, 0 where x is missing."""
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.where(np.isnan(x), 0, (x - mean) / scale).astype(np.float32)
     if not np.isfinite(rounded).all():

@@ -119,11 +119,7 @@ def load(path: StrPath, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:
 
 
 def write(path: StrPath, value: Any) -> None:
-    """Write any value that `tinynet.files.encoding` can hold; `save` is this for a network.
-
-    Raises:
-        As `save`.
-    """
+    """Write any value that `tinynet.files.encoding` can hold; `save` is this for a network."""
     length, header, *arrays = _pack(*encode(value))
     if len(header) > MAX_HEADER:
         raise ValueError(f"{os.fspath(path)}: a header of {len(header)} bytes; at most {MAX_HEADER} can be read again")
@@ -140,9 +136,6 @@ def read(
         data: what stands in it, where that was read already.
         classes: as for `load`.
         only: of a value that is a dict, the keys to return; None for all. The rest is checked for damage alone.
-
-    Raises:
-        As `load`.
     """
     known = known_names(classes)
     with _told_by(path), _opened(path) if data is None else io.BytesIO(data) as file:
@@ -174,13 +167,10 @@ def contents(path: StrPath) -> bytes:
 
 
 def check_params(owner: str, net: Layer, params: Params) -> None:
-    """Raise unless `params` has the structure and shapes that `net.init` gives.
+    """Raise TypeError or ValueError unless `params` has the structure and shapes that `net.init` gives.
 
     What a file says of its network must not cost more than what the file holds: the integers of the network are
     compared with the count of its parameters first, and tinynet's initializers are not called.
-
-    Raises:
-        TypeError, ValueError: they do not fit, or the network asks for far more numbers than `params` has.
     """
     sizes: list[int] = []
     map_leaves(lambda leaf: sizes.append(np.size(leaf)), params)

@@ -96,11 +96,7 @@ def encode(value: Any) -> tuple[Any, Arrays]:
 
 
 def own_names(value: Any) -> list[Any]:
-    """Return the classes, enumerations and functions in `value` that are not tinynet's, for `known_names`.
-
-    Raises:
-        As `encode`.
-    """
+    """Return the classes, enumerations and functions in `value` that are not tinynet's, for `known_names`."""
     public = known_names()
     return [thing for name, thing in _encode(value)[2].items() if name not in public]
 

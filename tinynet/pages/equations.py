@@ -95,11 +95,7 @@ class Check:
 
 
 def checks() -> dict[int, Check]:
-    """Return each equation's numbers in the example.
-
-    Raises:
-        ImportError: JAX is not installed.
-    """
+    """Return each equation's numbers in the example."""
     hand, exact, numbers = _by_hand(), _by_jax(), {n: _shown(v) for n, v in example_numbers().items()}
     entries = {24: (0, 1), 26: (1,)}
     found = {}

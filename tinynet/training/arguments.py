@@ -210,9 +210,6 @@ def fitted(
     """Return the data in the dtype of `params`, what is measured after each epoch, the layers' state and that dtype.
 
     What is measured is (x, y) by the prefix of its names in the history, "" or "validation_".
-
-    Raises:
-        TypeError, ValueError: data, network and loss do not fit each other.
     """
     dtype = next((p.dtype for p in leaves(params)), first_dtype(data.x))
     data, layers = data.as_dtype(dtype), first_layers_state(net, dtype, state)

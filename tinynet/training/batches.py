@@ -305,9 +305,6 @@ def sample_weights(
             class being the largest entry's column.
         sample_weight: (m,), at least 0.
         class_weight: a weight at least 0 for every class in y; "balanced" for m / (classes · samples of the class).
-
-    Raises:
-        TypeError, ValueError: the weights do not fit y.
     """
     if sample_weight is None and class_weight is None:
         return None

@@ -202,11 +202,7 @@ class WriteCheckpoint(Callback):
 
 
 class ShowProgress(Callback):
-    """Shows a progress bar of tqdm's.
-
-    Raises:
-        ImportError: tqdm is not installed.
-    """
+    """Shows a progress bar of tqdm's."""
 
     def __init__(self, epochs: int) -> None:
         try:

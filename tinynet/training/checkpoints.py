@@ -104,17 +104,10 @@ def check_savable(run: Run) -> None:
 
 
 def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Run:
-    """Read a checkpoint.
-
-    Args:
-        path: the file.
-        data: what stands in it, where that was read already.
-        classes: as for `tinynet.load`.
+    """Read a checkpoint as `tinynet.load` reads a network; `data` is what the file holds, if that was read.
 
     Raises:
         FileError: the file is damaged, foreign or hostile, or holds no checkpoint.
-        TypeError, ValueError: `classes` does not fit.
-        OSError: the file cannot be opened.
     """
     value = read(path, data, classes=classes, only=_NAMES)
     if not isinstance(value, dict) or value.keys() != _NAMES or not isinstance(value["net"], Layer):
@@ -168,7 +161,6 @@ def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
 
     Raises:
         ValueError: the file was written by another run; names the file and what differs.
-        FileError, OSError: as `load_checkpoint`.
     """
     own = own_names({"net": run.net, **run.settings})  # what could not be written is refused before anything is trained
     data = None

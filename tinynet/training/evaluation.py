@@ -107,11 +107,7 @@ def measured(
 
 
 def metrics_by_name(metrics: Metrics | None, loss: Loss) -> dict[str, Metric]:
-    """Return the metrics as functions.
-
-    Raises:
-        TypeError, ValueError: one is neither a function nor the name of one.
-    """
+    """Return the metrics as functions."""
     if metrics is None:
         return {}
     if isinstance(metrics, str) or not isinstance(metrics, (Mapping, Iterable)):

@@ -290,13 +290,7 @@ class _Training:
         return carry
 
     def epoch(self, carry: Carry) -> tuple[Carry, bool]:
-        """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop.
-
-        Raises:
-            DivergenceError: the loss or a parameter became infinite or NaN.
-            Interrupted: Ctrl-C.
-            OSError: the checkpoint could not be written.
-        """
+        """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop."""
         run, engine = self.run, self.engine
         if run.order is not None:
             restore_rng(self.order_rng, run.order)
