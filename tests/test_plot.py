@@ -77,6 +77,14 @@ def test_learning_curves_of_runs_that_ended_early_go_on_with_the_others():
     assert list(axes.lines[1].get_ydata()) == [2]
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_learning_curves_without_a_finite_number_are_empty(several):
+    run = {"loss": np.full(3, np.nan)}
+    (axes,) = tn.plot.learning_curves([run, run] if several else run).axes
+    assert axes.get_yscale() == "linear"
+    assert np.ma.masked_invalid(axes.lines[0].get_ydata()).count() == 0
+
+
 def test_learning_curves_take_a_result_count_epochs_in_integers_and_mark_the_best():
     history = {"loss": np.array([3.0, 2.0, 1.0]), "validation_loss": np.array([3.0, 1.0, 2.0])}
     (axes,) = tn.plot.learning_curves(history).axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,26 +34,51 @@ def learning_curves(result: Any, *, log: bool | None = None) -> Figure:
     Raises:
         ValueError: there is nothing to draw.
     """
-    if (groups := _groups(result)) is not None:
-        return _curves_of_groups(groups, log)
-    history: Mapping[str, Array] = getattr(result, "history", result)
-    names = [name for name in history if not name.startswith("validation_") and name != "seconds"]
-    if not names:
-        raise ValueError(f"learning_curves: history has {sorted(history)}; expected a loss or a metric")
-    watched = np.asarray(history.get("validation_loss", ()), float)
-    best = int(np.nanargmin(watched)) + 1 if np.isfinite(watched).any() else None
-    figure = _figure((4.8 * len(names), 3.4))
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        curves = {"training": history[name]}
-        if f"validation_{name}" in history:
-            curves["validation"] = history[f"validation_{name}"]
-        for label, values in curves.items():
-            epochs = np.arange(1, len(values) + 1)
-            axes.plot(epochs, values, label=label, marker="o" if len(values) < 15 else None, markersize=4)
+    groups = _groups(result)
+    best = None
+    if groups is not None:
+        names = [name for name in next(iter(groups.values()))[0] if name != "seconds"]
+        panels = {name: {label: [run[name] for run in runs] for label, runs in groups.items()} for name in names}
+    else:
+        history: Mapping[str, Array] = getattr(result, "history", result)
+        names = [name for name in history if not name.startswith("validation_") and name != "seconds"]
+        if not names:
+            raise ValueError(f"learning_curves: history has {sorted(history)}; expected a loss or a metric")
+        panels = {name: {"training": [history[name]]} for name in names}
+        for name in names:
+            if f"validation_{name}" in history:
+                panels[name]["validation"] = [history[f"validation_{name}"]]
+        watched = np.asarray(history.get("validation_loss", ()), float)
+        best = int(np.nanargmin(watched)) + 1 if np.isfinite(watched).any() else None
+    figure = _figure((4.8 * len(panels), 3.4))
+    for axes, (name, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        means = [_curve(axes, label, runs, dots=groups is None) for label, runs in curves.items()]
         if best is not None:
             axes.axvline(best, color="black", linestyle=":", label=f"best: epoch {best}")
-        _finish(axes, name, curves.values(), log)
+        if name.endswith("loss") and (_spans(means) if log is None else log):
+            axes.set_yscale("log")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+        if len(axes.lines) > 1:
+            axes.legend()
     return figure
+
+
+def _curve(axes: Any, label: str, runs: list[Array], *, dots: bool) -> Array:
+    """Draw the mean of some runs and the band that they fill; return the finite numbers of the mean."""
+    epochs = np.arange(1, max(map(len, runs)) + 1)
+    values = np.full((len(runs), len(epochs)), np.nan)  # a run may end before the others
+    for row, run in zip(values, runs, strict=True):
+        row[: len(run)] = run
+    masked = np.ma.masked_invalid(values)
+    mean = masked.mean(axis=0)
+    (line,) = axes.plot(epochs, mean, label=label, marker="o" if dots and len(epochs) < 15 else None, markersize=4)
+    if len(runs) > 1:
+        band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+        axes.fill_between(epochs, masked.min(axis=0), masked.max(axis=0), **band)
+    return mean.compressed()
 
 
 def _groups(result: Any) -> dict[str, list[Mapping[str, Array]]] | None:
@@ -77,36 +102,6 @@ def _groups(result: Any) -> dict[str, list[Mapping[str, Array]]] | None:
 def _are_runs(value: Any) -> bool:
     runs = value if isinstance(value, (list, tuple)) else [value]
     return all(isinstance(run, Mapping) or hasattr(run, "history") for run in runs)
-
-
-def _curves_of_groups(groups: dict[str, list[Mapping[str, Array]]], log: bool | None) -> Figure:
-    names = [name for name in next(iter(groups.values()))[0] if name != "seconds"]
-    figure = _figure((4.8 * len(names), 3.4))
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        means = []
-        for label, histories in groups.items():
-            epochs = np.arange(1, max(len(history[name]) for history in histories) + 1)
-            values = np.full((len(histories), len(epochs)), np.nan)  # a run may end before the others
-            for run, history in zip(values, histories, strict=True):
-                run[: len(history[name])] = history[name]
-            runs = np.ma.masked_invalid(values)
-            means.append(runs.mean(axis=0))
-            (line,) = axes.plot(epochs, means[-1], label=label)
-            colour = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
-            axes.fill_between(epochs, runs.min(axis=0), runs.max(axis=0), **colour)
-        _finish(axes, name, [mean.compressed() for mean in means], log)
-    return figure
-
-
-def _finish(axes: Any, name: str, curves: Iterable[Array], log: bool | None) -> None:
-    if name.endswith("loss") and (_spans(curves) if log is None else log):
-        axes.set_yscale("log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("epoch")
-    axes.set_title(name)
-    axes.grid(alpha=0.3)
-    if len(axes.lines) > 1:
-        axes.legend()
 
 
 def network(trace: Trace, *, sample: int = 0) -> Figure:
@@ -386,4 +381,4 @@ def _class_colours(value: npt.NDArray[Any], palette: npt.NDArray[Any]) -> npt.ND
 
 def _spans(curves: Any) -> bool:
     values = np.concatenate([np.asarray(v, float) for v in curves])
-    return bool((values > 0).all() and values.max() > 20 * values.min())
+    return bool(values.size and (values > 0).all() and values.max() > 20 * values.min())
