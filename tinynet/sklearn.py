@@ -182,15 +182,14 @@ class _Network(BaseEstimator):
         if not isinstance(optimizer, tn.Optimizer):
             lr = self._either("lr", "learning_rate_init")
             if lr is None:
-                lr = 1e-3 if optimizer in ("adam", "adamw") else self._gentle()
+                gentle = (
+                    1.0 if isinstance(self.net_.layers[-1], tn.Sigmoid) else 0.05
+                )  # the flat slopes there take more
+                lr = 1e-3 if optimizer in ("adam", "adamw") else gentle
             optimizer = self._chosen("solver", SOLVERS)(lr, self.momentum)
         if not self.alpha:
             return optimizer
         return tn.Groups({"*.W": tn.WeightDecay(optimizer, self.alpha / size), "*": optimizer})
-
-    def _gentle(self) -> float:
-        """Return the learning rate of SGD where none is given: the flat slopes of sigmoids at the output take more."""
-        return 1.0 if isinstance(self.net_.layers[-1], tn.Sigmoid) else 0.05
 
     def _either(self, own: str, scikit_learn: str) -> Any:
         """Return the setting by scikit-learn's name where that is given, else by ours."""

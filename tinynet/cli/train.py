@@ -9,7 +9,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,11 @@ def run(args: argparse.Namespace) -> int:
     optimizer = tn.SGD(LEARNING_RATE[data.task] if args.lr is None else args.lr)
     note = f"; {table.note}" if table.note else ""
     facts: dict[str, str] = {}
-    tell = partial(_tell, facts)
+
+    def tell(name: str, text: str) -> None:
+        print(f"{name:<9} {text}")
+        facts[name] = text
+
     tell("data", f"{table.name}: {len(data.x_train)} rows to train on, {len(data.x_test)} held out{note}")
     if data.task == "regress" and args.task is None and table.target.dtype.kind in "iu":
         tell(
@@ -121,32 +124,11 @@ def run(args: argparse.Namespace) -> int:
         write_page(args.html, facts, net, result, table, data)
         print(f"page      {args.html}")
     if args.save is not None:
-        save_model(args.save, _model(net, result.params, table, data))
+        scales = data.x_mean, data.x_scale, data.y_mean, data.y_scale
+        of_table = table.columns, table.target_name, table.position, tuple(data.classes.tolist())
+        save_model(args.save, Model(net, result.params, data.task, *of_table, *scales))
         print(f"saved     {args.save}; to predict: tinynet predict {args.save} NEW.csv")
     return 0
-
-
-def _tell(facts: dict[str, str], name: str, text: str) -> None:
-    """Print a line, and keep it for the page."""
-    print(f"{name:<9} {text}")
-    facts[name] = text
-
-
-def _model(net: tn.Layer, params: Params, table: Table, data: Split) -> Model:
-    """Return what is needed to predict from a table like this one."""
-    return Model(
-        net=net,
-        params=params,
-        task=data.task,
-        columns=table.columns,
-        target=table.target_name,
-        position=table.position,
-        classes=tuple(data.classes.tolist()),
-        x_mean=data.x_mean,
-        x_scale=data.x_scale,
-        y_mean=data.y_mean,
-        y_scale=data.y_scale,
-    )
 
 
 def _read(path: Path | None, target: str | None, encoding: str) -> Table:

@@ -72,16 +72,16 @@ def _mutants(cls: type, methods: Mapping[str, FunctionType]) -> list[Mutant]:
     plain = {name: method for name, method in methods.items() if inspect.getattr_static(cls, name) is method}
     mutants = []
     for name, function in (*methods.items(), *((f.__name__, f) for f in helpers)):
-        source = _Source.of(function)
-        seen = {ast.dump(source.tree)}
+        original = _syntax_tree(function)
+        seen = {ast.dump(original)}
         file = function.__code__.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
-        for changed, text in source_changes(source.tree, file):
+        for changed, text in source_changes(original, file):
             tree = ast.fix_missing_locations(changed)
             if ast.dump(tree) not in seen:
                 seen.add(ast.dump(tree))
                 filename = f"<mutant of {cls.__qualname__}.{name}: {text}>"
                 try:
-                    new = _compiled(source, tree, filename)
+                    new = _compiled(function, tree, filename)
                 except SyntaxError:  # such as a starred expression on its own
                     continue
                 mutated = _with_helper(plain, helpers, function, new) if function in helpers else {name: new}
@@ -89,24 +89,15 @@ def _mutants(cls: type, methods: Mapping[str, FunctionType]) -> list[Mutant]:
     return mutants
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A function and its syntax tree, whose line numbers are those of the file."""
-
-    function: FunctionType
-    tree: ast.FunctionDef
-
-    @classmethod
-    def of(cls, function: FunctionType) -> _Source:
-        try:
-            lines, first = inspect.getsourcelines(function)
-        except OSError:
-            raise OSError(
-                f"mutate_backward: {function.__qualname__} has no source; put the class into a file"
-            ) from None
-        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-        assert isinstance(tree, ast.FunctionDef)
-        return cls(function, ast.increment_lineno(tree, first - 1))
+def _syntax_tree(function: FunctionType) -> ast.FunctionDef:
+    """Return the syntax tree of a function, with the line numbers of its file."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+    except OSError:
+        raise OSError(f"mutate_backward: {function.__qualname__} has no source; put the class into a file") from None
+    tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    return ast.increment_lineno(tree, first - 1)
 
 
 def _methods(cls: type, roots: tuple[str, ...]) -> dict[str, FunctionType]:
@@ -120,7 +111,7 @@ def _methods(cls: type, roots: tuple[str, ...]) -> dict[str, FunctionType]:
         if name in found or function is None or owner in (Layer, Loss, ABC, object):
             continue
         found[name] = function
-        tree = _Source.of(function).tree
+        tree = _syntax_tree(function)
         checks = checks_in(tree)
         todo += [
             n.attr
@@ -138,7 +129,7 @@ def _helpers(cls: type, functions: Iterable[FunctionType]) -> tuple[FunctionType
     todo = list(functions)
     while todo:
         function = todo.pop(0)
-        tree = _Source.of(function).tree
+        tree = _syntax_tree(function)
         checks = checks_in(tree)
         for n in ast.walk(tree):
             called = function.__globals__.get(n.id) if isinstance(n, ast.Name) and id(n) not in checks else None
@@ -157,9 +148,8 @@ def _function(attribute: Any) -> FunctionType | None:
     return function if isinstance(function, FunctionType) else None
 
 
-def _compiled(source: _Source, tree: ast.FunctionDef, filename: str) -> Any:
+def _compiled(function: FunctionType, tree: ast.FunctionDef, filename: str) -> Any:
     """Compile a mutated function, with globals of its own; a traceback through it shows the mutated lines."""
-    function = source.function
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     # Made inside a function, because the original may close over something: `__class__`, where it calls `super()`.
     make = f"def make({', '.join(cells)}):\n{textwrap.indent(ast.unparse(tree), '    ')}\n    return {tree.name}\n"
