@@ -1,18 +1,15 @@
 """Callbacks: what `fit` tells while it trains, and when it stops early.
 
 A user's callback is any function of one argument: of a `Step` in `fit(step_callbacks=…)`, of an `Epoch` in
-`fit(callbacks=…)`. One that returns True stops the training; an exception it raises goes through. The options of `fit`
-that watch a run are classes here, told by the same loop.
+`fit(callbacks=…)`. One that returns True stops the training; an exception it raises goes through.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,7 +19,7 @@ from tinynet.checks import check_choice, check_positive_int
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.training.batches import map_arrays
-from tinynet.training.checkpoints import Run, save_checkpoint
+from tinynet.training.checkpoints import Run
 from tinynet.training.engines import TrainingState
 from tinynet.trees import map_leaves
 
@@ -113,116 +110,41 @@ class EarlyStopping:
         return gain > self.min_delta
 
 
-class Callback:
-    """The hooks that the loop of `fit` calls; a subclass writes those it needs."""
-
-    def begin(self, run: Run) -> None:
-        """Called before the first epoch."""
-
-    def before_epoch(self, run: Run) -> None:
-        """Called before each epoch, and where one is gone on with."""
-
-    def after_part(self, run: Run) -> None:
-        """Called after each part of an epoch: after so many batches, or the whole of it."""
-
-    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
-        """Called after each epoch, `run.epoch` being its number; returns why training is to end, if it is."""
-        return None
-
-    def end(self) -> None:
-        """Called at the end, also after an exception."""
+def keep_best(rule: EarlyStopping, run: Run, row: Row) -> bool:
+    """Keep the best parameters so far in the run, whose epoch gave `row`; return whether it is time to stop."""
+    value = row[rule.monitor]
+    run.waited += 1
+    if rule.improves(value, run.best and run.best[0]):
+        measured = run.before if run.before is not None and run.batch == 1 else at_hand(run)
+        run.best, run.waited = (value, *measured), 0
+    return run.waited >= rule.patience
 
 
-@contextmanager
-def telling(callbacks: Sequence[Callback], run: Run) -> Iterator[None]:
-    """Call `begin` of all, and `end` whatever happens."""
-    try:
-        for callback in callbacks:
-            callback.begin(run)
-        yield
-    finally:
-        for callback in callbacks:
-            callback.end()
-
-
-@dataclass(frozen=True)
-class StopWithin(Callback):
-    """Stops after an epoch whose loss is at most `tolerance`."""
-
-    tolerance: float
-
-    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
-        return "tolerance" if row["loss"] <= self.tolerance else None
-
-
-@dataclass(frozen=True)
-class KeepBest(Callback):
-    """Keeps the best parameters so far in the run, and stops as `rule` says."""
-
-    rule: EarlyStopping
-
-    def before_epoch(self, run: Run) -> None:
-        if self.rule.monitor == "loss" and run.batch == 0:
-            run.before = _copy(run)
-
-    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
-        value = row[self.rule.monitor]
-        run.waited += 1
-        if self.rule.improves(value, run.best and run.best[0]):
-            measured = run.before if run.before is not None and run.batch == 1 else _copy(run)
-            run.best, run.waited = (value, *measured), 0
-        return "early_stopping" if run.waited >= self.rule.patience else None
-
-
-def _copy(run: Run) -> tuple[Params, State]:
+def at_hand(run: Run) -> tuple[Params, State]:
+    """Return copies of the parameters and of the layers' state."""
     assert run.state is not None  # it is set when training starts
     return map_leaves(np.array, (run.params, run.state.layers))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class CallFunctions(Callback):
-    """Calls the user's functions."""
+@contextmanager
+def progress_bar(epochs: int, done: int) -> Iterator[Callable[[Row], None]]:
+    """Show a progress bar of tqdm's; give the function that is to be called after each epoch.
 
-    functions: Sequence[EpochCallback]
+    Raises:
+        ImportError: tqdm is not installed.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError('progress=True needs tqdm; use pip install "tinynet-grad[train]"') from None
+    layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
+    with tqdm(total=epochs, initial=done, unit="epoch", dynamic_ncols=True, bar_format=layout) as bar:
 
-    def after_epoch(self, run: Run, row: Row) -> Stopped | None:
-        assert run.state is not None  # an epoch is over
-        answers = [function(Epoch(run.epoch, run.params, run.state, row)) for function in self.functions]
-        return "callback" if any(answers) else None
+        def tell(row: Row) -> None:
+            bar.set_postfix(shown(row), refresh=False)
+            bar.update()
 
-
-@dataclass(frozen=True)
-class WriteCheckpoint(Callback):
-    """Writes where the run stands after each part of an epoch."""
-
-    path: str | os.PathLike[str]
-
-    def after_part(self, run: Run) -> None:
-        save_checkpoint(self.path, run)
-
-
-class ShowProgress(Callback):
-    """Shows a progress bar of tqdm's."""
-
-    def __init__(self, epochs: int) -> None:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            raise ImportError('progress=True needs tqdm; use pip install "tinynet-grad[train]"') from None
-        layout = "{percentage:3.0f}%|{bar}| {n}/{total} [{remaining}{postfix}]"  # with the numbers, within 80 columns
-        self._open: Any = partial(tqdm, total=epochs, unit="epoch", dynamic_ncols=True, bar_format=layout)
-        self._bar: Any = None
-
-    def begin(self, run: Run) -> None:
-        self._bar = self._open(initial=run.epoch)
-
-    def after_epoch(self, run: Run, row: Row) -> None:
-        self._bar.set_postfix(shown(row), refresh=False)
-        self._bar.update()
-
-    def end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        yield tell
 
 
 def shown(row: Row) -> dict[str, str]:

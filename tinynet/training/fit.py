@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from html import escape
@@ -34,21 +35,18 @@ from tinynet.training.arguments import (
 )
 from tinynet.training.batches import Batch, Batches, Samples, Stream, is_data
 from tinynet.training.callbacks import (
-    Callback,
-    CallFunctions,
     EarlyStopping,
+    Epoch,
     EpochCallback,
-    KeepBest,
-    ShowProgress,
     Step,
     StepCallback,
     Stopped,
-    StopWithin,
-    WriteCheckpoint,
-    telling,
+    at_hand,
+    keep_best,
+    progress_bar,
     verify_after,
 )
-from tinynet.training.checkpoints import Run, check_savable, restore_rng, resumed, rng_state
+from tinynet.training.checkpoints import Run, check_savable, restore_rng, resumed, rng_state, save_checkpoint
 from tinynet.training.engines import Carry, Engine, Losses, TrainingState
 from tinynet.training.engines.numpy import NumpyEngine
 from tinynet.training.engines.threads import shares, step_work
@@ -198,13 +196,6 @@ def fit(
 
         runner = JaxEngine(net, loss, optimizer, mesh, dtype)
     run = Run(net, {}, params, state)
-    told: list[Callback] = [CallFunctions(callbacks)]
-    if tolerance is not None:
-        told.append(StopWithin(tolerance))
-    if early_stopping is not None:
-        told.append(KeepBest(early_stopping))
-    if progress:
-        told.append(ShowProgress(epochs))
     measure = partial(measured, net, loss, watched=watched, metrics=metrics, engine=engine)
     if checkpoint is not None:
         depends = monitored(optimizer, early_stopping) - {"loss", "validation_loss", "seconds"}
@@ -221,20 +212,30 @@ def fit(
         }
         run.versions = versions(engine)
         run = resumed(checkpoint, run, runner.processes)
-        if runner.processes.is_first:
-            told.append(WriteCheckpoint(checkpoint))
     steps = [*step_callbacks, *([verify_after(verify_every, net, loss)] if verify_every else [])]
 
     stopped: Stopped = "epochs"
     began = time.perf_counter() - run.seconds
-    with runner.session(), telling(told, run), deferred_interrupt() as interrupt:
-        training = _Training(run, runner, data, order_rng, sample_rng, steps, told, every, checkpoint, interrupt, began)
+    bar = progress_bar(epochs, run.epoch) if progress else nullcontext(lambda row: None)
+    with runner.session(), bar as show_progress, deferred_interrupt() as interrupt:
+        keeps = early_stopping is not None and early_stopping.monitor == "loss"
+        training = _Training(
+            run, runner, data, order_rng, sample_rng, steps, keeps, every, checkpoint, interrupt, began
+        )
         carry = training.start()
         while (run.epoch < epochs or run.batch) and stopped == "epochs":  # one that was begun is finished
             carry, asked = training.epoch(carry)
             row = {"loss": join(loss, run.losses), **measure(run.params, carry.layers), "seconds": training.seconds()}
             carry = runner.observe(carry, row)
-            stopped = _reason(runner, [*(c.after_epoch(run, row) for c in told), "callback" if asked else None])
+            epoch = Epoch(run.epoch, run.params, TrainingState(carry.optimizer, carry.layers), row)
+            answers = [callback(epoch) for callback in callbacks]
+            reasons: dict[Stopped, bool] = {
+                "tolerance": tolerance is not None and row["loss"] <= tolerance,
+                "early_stopping": early_stopping is not None and keep_best(early_stopping, run, row),
+                "callback": asked or any(answers),
+            }
+            stopped = next((reason for reason, holds in reasons.items() if runner.processes.any(holds)), "epochs")
+            show_progress(row)
             run.next_epoch(row)
         history = {name: np.array(values) for name, values in run.history.items()}
         if stopped in ("epochs", "early_stopping"):
@@ -256,7 +257,7 @@ class _Training:
         order_rng: draws the order of the samples.
         sample_rng: spawns, for each epoch, the generator that random layers draw from.
         steps: functions to call after each update.
-        told: what to tell after each part of an epoch.
+        keeps_before: whether early stopping may need what an epoch began with.
         every: how many batches a part has; None for the whole epoch.
         checkpoint: the file that is written, if one is.
         interrupt: whether Ctrl-C was pressed.
@@ -269,7 +270,7 @@ class _Training:
     order_rng: np.random.Generator
     sample_rng: np.random.Generator
     steps: Sequence[StepCallback]
-    told: Sequence[Callback]
+    keeps_before: bool
     every: int | None
     checkpoint: str | os.PathLike[str] | None
     interrupt: Interrupt
@@ -301,8 +302,8 @@ class _Training:
         chain: list[str] = []
         if self.checkpoint is not None and not isinstance(batches, Batches):
             batches = self._same_batches(chained(batches, chain), chain)
-        for callback in self.told:
-            callback.before_epoch(run)
+        if self.keeps_before and run.batch == 0:
+            run.before = at_hand(run)
         if run.asked:
             return carry, True
         asked: list[bool] = []
@@ -320,8 +321,8 @@ class _Training:
             run.draws, run.seconds = rng_state(draws), self.seconds()
             run.seen = chain[run.batch - 1] if chain else ""
             run.asked = engine.processes.any(any(asked))
-            for callback in self.told:
-                callback.after_part(run)
+            if self.checkpoint is not None and engine.processes.is_first:
+                save_checkpoint(self.checkpoint, run)
             if engine.processes.any(self.interrupt.asked):
                 raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
             if run.asked:
@@ -368,12 +369,6 @@ def _parts(batches: Any, start: int, every: int | None) -> Iterator[Iterable[Bat
         return
     for first in rest:
         yield itertools.chain([first], itertools.islice(rest, every - 1))
-
-
-def _reason(engine: Engine, reasons: Sequence[Stopped | None]) -> Stopped:
-    """Return why training ends, if it does in any process; "epochs" if it goes on."""
-    stops: tuple[Stopped, ...] = ("tolerance", "early_stopping", "callback")
-    return next((reason for reason in stops if engine.processes.any(reason in reasons)), "epochs")
 
 
 def join(loss: Loss, losses: Losses) -> float:
