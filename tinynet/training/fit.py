@@ -227,8 +227,8 @@ def fit(
             carry, asked = training.epoch(carry)
             row = {"loss": join(loss, run.losses), **measure(run.params, carry.layers), "seconds": training.seconds()}
             carry = runner.observe(carry, row)
-            epoch = Epoch(run.epoch, run.params, TrainingState(carry.optimizer, carry.layers), row)
-            answers = [callback(epoch) for callback in callbacks]
+            assert run.state is not None  # an epoch is over
+            answers = [callback(Epoch(run.epoch, run.params, run.state, row)) for callback in callbacks]
             reasons: dict[Stopped, bool] = {
                 "tolerance": tolerance is not None and row["loss"] <= tolerance,
                 "early_stopping": early_stopping is not None and keep_best(early_stopping, run, row),
@@ -251,16 +251,10 @@ class _Training:
     """The epochs of one run, one after the other.
 
     Attributes:
-        run: where it stands.
-        engine: makes the updates.
-        data: where the batches come from.
         order_rng: draws the order of the samples.
         sample_rng: spawns, for each epoch, the generator that random layers draw from.
-        steps: functions to call after each update.
         keeps_before: whether early stopping may need what an epoch began with.
         every: how many batches a part has; None for the whole epoch.
-        checkpoint: the file that is written, if one is.
-        interrupt: whether Ctrl-C was pressed.
         began: when the run began, by `time.perf_counter`.
     """
 
@@ -310,7 +304,9 @@ class _Training:
         on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
         for part in _parts(batches, 0 if chain else run.batch, self.every):
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
-            until_asked = itertools.takewhile(self._goes_on, part) if engine.stops_anywhere else part
+            until_asked = (
+                itertools.takewhile(lambda _: not self.interrupt.asked, part) if engine.stops_anywhere else part
+            )
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
             self._stand(carry)
             if not (all(math.isfinite(E) for E, _ in losses) and all_finite(run.params)):
@@ -348,9 +344,6 @@ class _Training:
     def seconds(self) -> float:
         """Return how long the run has taken."""
         return time.perf_counter() - self.began
-
-    def _goes_on(self, _batch: Batch) -> bool:
-        return not self.interrupt.asked
 
     def _tell_step(self, asked: list[bool], batch: int, *what: Any) -> bool:
         step = Step(self.run.epoch, self.run.batch + batch, *what)
