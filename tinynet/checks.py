@@ -150,10 +150,10 @@ def convert_ints(config: Any, *names: str, least: int = 1) -> None:
         object.__setattr__(config, name, check_int(type(config).__name__, name, getattr(config, name), least))
 
 
-def convert_numbers(config: Any, *names: str, low: float = -math.inf, below: float = math.inf) -> None:
-    """Replace each of the named fields of a frozen dataclass by a float; raise unless low ≤ it < below."""
+def convert_numbers(config: Any, *names: str, below: float = math.inf) -> None:
+    """Replace each of the named fields of a frozen dataclass by a float; raise unless 0 ≤ it < below."""
     for name in names:
-        number = check_number(type(config).__name__, name, getattr(config, name), low, below)
+        number = check_number(type(config).__name__, name, getattr(config, name), 0, below)
         object.__setattr__(config, name, number)
 
 

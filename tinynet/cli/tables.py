@@ -166,10 +166,9 @@ def read_npz(path: Path) -> Table:
         raise ValueError(f"{path}: x is {x.dtype} of shape {x.shape}; expected real numbers of shape (m, n)")
     if y.shape != (len(x),):
         raise ValueError(f"{path}: y has shape {y.shape}; expected {(len(x),)}, one target per row of x")
-    if not np.isfinite(x).all():
-        raise ValueError(f"{path}: x has a value that is NaN or infinite; expected finite numbers")
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        raise ValueError(f"{path}: y has a value that is NaN or infinite; expected finite numbers")
+    for name, array in (("x", x), ("y", y)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} has a value that is NaN or infinite; expected finite numbers")
     return Table(path.name, x.reshape(len(x), -1).astype(np.float64), y)
 
 

@@ -51,8 +51,8 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", check_learning_rate(type(self).__name__, self.lr))
-        convert_numbers(self, "beta1", "beta2", low=0, below=1)
-        convert_numbers(self, "eps", low=0)
+        convert_numbers(self, "beta1", "beta2", below=1)
+        convert_numbers(self, "eps")
 
     def init(self, params: Params) -> Any:
         for path, p in leaves_with_paths(params):
@@ -112,7 +112,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_numbers(self, "weight_decay", low=0)
+        convert_numbers(self, "weight_decay")
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         keep = 1 - learning_rate_at(self.lr, state["step"]) * self.weight_decay

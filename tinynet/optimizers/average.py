@@ -36,7 +36,7 @@ class AverageWeights(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_numbers(self, "decay", low=0, below=1)
+        convert_numbers(self, "decay", below=1)
 
     def init(self, params: Params) -> Any:
         return {"average": map_leaves(owned_copy, params), "optimizer": self.optimizer.init(params)}

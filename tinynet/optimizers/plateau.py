@@ -44,7 +44,7 @@ class ReduceOnPlateau(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_numbers(self, "factor", "rtol", low=0, below=1)
+        convert_numbers(self, "factor", "rtol", below=1)
         convert_ints(self, "patience")
 
     def init(self, params: Params) -> Any:

@@ -45,7 +45,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", check_learning_rate("SGD", self.lr))
-        convert_numbers(self, "momentum", low=0, below=1)
+        convert_numbers(self, "momentum", below=1)
 
     def init(self, params: Params) -> Any:
         v = () if is_zero(self.momentum) else zeros_like(params)
@@ -103,7 +103,7 @@ class Nesterov(Optimizer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", check_learning_rate("Nesterov", self.lr))
-        convert_numbers(self, "momentum", low=0, below=1)
+        convert_numbers(self, "momentum", below=1)
 
     def init(self, params: Params) -> Any:
         return {"step": first_step(), "v": zeros_like(params)}

@@ -78,7 +78,7 @@ class WeightDecay(Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        convert_numbers(self, "decay", low=0)
+        convert_numbers(self, "decay")
 
     def step(self, params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         grads = map_leaves(lambda g, p: g + self.decay * p, grads, params)

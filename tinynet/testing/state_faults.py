@@ -29,7 +29,7 @@ def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[Wr
         yield Wrong("stale cache", "the cache of the forward pass before, if it fits", *_stale(-2))
         yield Wrong("stale cache", "the cache of the first forward pass, if it fits", *_stale(0))
         yield Wrong("stale cache", "the cache of the last forward pass, if it fits", *_stale(-1))
-    yield Wrong("not deterministic", "noise of 10⁻⁶, relative", _noisy(1e-6))
+    yield Wrong("not deterministic", "noise of 10⁻⁶, relative", _noisy())
     yield Wrong("not deterministic", "one entry in ten left out, by chance", _drops_entries())
     yield Wrong("shares memory", "the same buffer every time", _shared(1))
     yield Wrong("shares memory", "two buffers in turn", _shared(2))
@@ -107,12 +107,12 @@ def _accumulates(prefix: str, decay: float) -> Backward:
     return lambda call: {name: add(name, g) for name, g in call.grads().items()}
 
 
-def _noisy(scale: float) -> Backward:
-    """Multiply each entry by 1 + scale · N(0, 1)."""
+def _noisy() -> Backward:
+    """Multiply each entry by 1 + 10⁻⁶ · N(0, 1)."""
     rng = np.random.default_rng(0)
 
     def noise(g: Array) -> Array:
-        return (g * (1 + scale * rng.standard_normal(g.shape))).astype(g.dtype)
+        return (g * (1 + 1e-6 * rng.standard_normal(g.shape))).astype(g.dtype)
 
     return lambda call: {name: noise(g) for name, g in call.grads().items()}
 
