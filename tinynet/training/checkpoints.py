@@ -79,8 +79,7 @@ class Run:
 
 
 _NAMES = {field.name for field in fields(Run)}
-_KINDS = {"seconds": float, "asked": bool, "seen": str}
-_KINDS |= dict.fromkeys(("settings", "history", "versions", "order", "draws"), dict)
+_KINDS = dict.fromkeys(("settings", "history", "versions", "order", "draws"), dict) | {"asked": bool, "seen": str}
 
 
 def save_checkpoint(path: StrPath, run: Run) -> None:
@@ -224,6 +223,8 @@ def _check(run: Run) -> None:
         number = getattr(run, name)
         if type(number) is not int or number < 0:
             raise ValueError(f"{name} is {number!r:.40}; expected a count")
+    if type(run.seconds) is not float:
+        raise ValueError(f"seconds is {run.seconds!r:.40}; expected a number")
     for name, kind in _KINDS.items():
         if type(getattr(run, name)) is not kind:
             raise ValueError(f"{name} is not a {kind.__name__}")
