@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Params, State, describe, is_array
-from tinynet.checks import check_choice, check_natural, check_number, check_positive_int
+from tinynet.checks import check_choice, check_instance, check_natural, check_number, check_positive_int
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
@@ -52,13 +52,12 @@ def check_arguments(
 ) -> None:
     """Raise TypeError or ValueError at the first argument that says how to train and cannot be taken."""
     check_choice("fit", "engine", engine, ("numpy", "jax"))
-    for name, given, kind in (("net", net, Layer), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
-        if isinstance(given, kind) or (name == "optimizer" and is_optax(given) and engine == "jax"):
-            continue
-        if name == "optimizer" and is_optax(given):
-            raise TypeError('fit: optimizer is an Optax transformation, which needs engine="jax"')
-        shown = f"the class {given.__name__}" if isinstance(given, type) else describe(given)
-        raise TypeError(f"fit: {name} is {shown}; expected an instance of tinynet.{kind.__name__}")
+    check_instance("fit", "net", net, Layer)
+    check_instance("fit", "loss", loss, Loss)
+    if not is_optax(optimizer):
+        check_instance("fit", "optimizer", optimizer, Optimizer)
+    elif engine != "jax":
+        raise TypeError('fit: optimizer is an Optax transformation, which needs engine="jax"')
     check_positive_int("fit", "epochs", epochs)
     for name, number in {"batch_size": batch_size, "threads": threads}.items():
         if number is not None:
