@@ -183,7 +183,8 @@ class JaxEngine:
 
     def _check_targets(self, carry: Carry, stack: Sequence[Batch]) -> None:
         """Raise unless the loss takes each y of batches of one shape: a compiled program cannot see what is in it."""
-        shapes = self._forward.eval_shape(carry.params, carry.layers, stack[0][0])
+        params, _, layers = carry
+        shapes = forward.eval_shape(self.net, params, layers, stack[0][0])  # type: ignore[no-untyped-call]
         y_hat = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), shapes)
         for _, y, _ in stack:
             self.loss.check(y_hat, y)
@@ -221,10 +222,6 @@ class JaxEngine:
     def _program(self) -> Program:
         optimizer = Template.without(self.optimizer, tuple(path for path, _ in traced(self.optimizer)))
         return Program(self._samples.templates(), self.loss, optimizer, self.mesh, self.backpropagate)
-
-    @cached_property
-    def _forward(self) -> Any:
-        return jax.jit(partial(forward, self.net))
 
     @cached_property
     def _held(self) -> dict[str, Any]:
