@@ -223,6 +223,9 @@ def closeness(subject: Subject) -> float:
 @lru_cache(maxsize=64)
 def _closeness(code: CodeType, source: str) -> float:
     functions, assigned = _functions_in(source)
+    named: dict[str | None, list[ast.FunctionDef | ast.Lambda]] = {}
+    for f in functions:
+        named.setdefault(getattr(f, "name", None), []).append(f)
     todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
     known = set(map(id, todo))
     ends: list[ast.AST] = []
@@ -232,11 +235,11 @@ def _closeness(code: CodeType, source: str) -> float:
         numbers |= _constants(list(ast.walk(function)))
         for node in ast.walk(function):
             ends += _ends(node)
-            new = [f for f in functions if getattr(f, "name", None) == _name(node) and id(f) not in known]
+            new = [f for f in named.get(_name(node), ()) if id(f) not in known]
             known.update(map(id, new))
             todo += new
     for end in ends:  # and the functions that a condition names, which are looked at in their turn
-        ends += [f for n in ast.walk(end) for f in functions if getattr(f, "name", None) == _name(n) and f not in ends]
+        ends += [f for n in ast.walk(end) for f in named.get(_name(n), ()) if f not in ends]
     compared = [n for end in ends for n in (ast.walk(end) if isinstance(end, ast.expr) else _compared(end))]
     close = [c for node in compared for c in (_number(node), numbers.get(_name(node), 0.0))]
     return max((c for c in close if 0 < c <= 1e-5), default=0.0)
