@@ -14,13 +14,8 @@ from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
 from tinynet.verification.adapters.chainer import adapt_function_node, as_one_tuple
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
-from tinynet.verification.adapters.functions import (
-    adapt_closure,
-    adapt_pair,
-    adapt_value_and_gradient,
-    returns_backprop,
-    value_and_gradient,
-)
+from tinynet.verification.adapters.conventions import returns_backprop, value_and_gradient
+from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import METHODS, adapt_object, methods_of
 from tinynet.verification.adapters.reachable import reachable

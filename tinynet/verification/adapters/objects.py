@@ -7,17 +7,16 @@ returns for it, or an array reachable after backward that backward made or chang
 from __future__ import annotations
 
 import functools
-import inspect
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from tinynet.verification.adapters.arguments import (
-    COTANGENT,
     Arguments,
     as_array,
     floats,
@@ -25,7 +24,7 @@ from tinynet.verification.adapters.arguments import (
     signature_of,
     spellings,
 )
-from tinynet.verification.adapters.functions import y_and_backprop
+from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
@@ -66,7 +65,6 @@ METHODS = (
 """The names that people give to the two passes."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
-_RATE = re.compile(r"lr|eta|learn(ing)?_?rate|l_?rate|step_?size", re.IGNORECASE)
 _LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
 
@@ -78,69 +76,6 @@ _OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delt
 def methods_of(target: Any) -> tuple[str, str] | None:
     """Return the names of the forward and the backward method of an object; None if it has none."""
     return next((m for m in METHODS if all(callable(getattr(target, name, None)) for name in m)), None)
-
-
-@dataclass(frozen=True)
-class _Convention:
-    """How the two methods of an object are called.
-
-    Attributes:
-        text: what the report says.
-        arity: how many arguments backward must be given.
-        unpack: from what forward returns to (y, what backward needs of it).
-        pull: (backward, what it needs, the arguments of forward, dy) -> what backward returns.
-        times: whether dy still multiplies that.
-        rate: the argument of backward that is the learning rate, by which it moves the parameters itself; "" if none.
-    """
-
-    text: str
-    arity: int
-    unpack: Callable[[Any], tuple[Any, Any]]
-    pull: Callable[[Callable[..., Any], Any, tuple[Any, ...], Any], Any]
-    times: bool = False
-    rate: str = ""
-
-
-def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, outputs: int) -> list[_Convention]:
-    """Return how the backward method can be called, by the arguments that it must be given; the likeliest first."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [*arguments.names, *arguments.keywords]
-    rate = next((p.name for p in signature_of(backward)[1:] if _RATE.fullmatch(p.name) and p.name not in names), "")
-    asked = [p for p in signature_of(backward) if p.default is p.empty and p.name != rate]
-    needed = [p.name for p in asked if p.kind in kinds]
-    required, given = len(needed), len(names)
-    usual = _Convention(f"{name}(dy)", min(required, 1), lambda out: (_first(out), None), lambda f, rest, p, dy: f(dy))
-    alone, cached = usual.unpack, _y_and_cache
-    known = [
-        usual,
-        _Convention(f"forward -> (y, cache), {name}(dy, cache)", 2, cached, lambda f, rest, p, dy: f(dy, rest)),
-        _Convention(f"forward -> (y, cache), {name}(cache, dy)", 2, cached, lambda f, rest, p, dy: f(rest, dy)),
-        _Convention(f"{name}(dy, *args)", given + 1, alone, lambda f, rest, p, dy: f(dy, *p)),
-        _Convention(f"{name}(*args, dy)", given + 1, alone, lambda f, rest, p, dy: f(*p, dy)),
-        _Convention(f"dy times {name}()", 0, alone, lambda f, rest, p, dy: f(), times=True),
-    ]
-    if outputs > 1:
-        place = 0 if all(map(COTANGENT.fullmatch, needed)) else len(known)
-        known.insert(place, _Convention(f"{name}(dy1, dy2, …)", outputs, alone, lambda f, rest, p, dy: f(*dy)))
-    if given > 1 or "grad" in name:
-        place = 0 if needed == names else len(known)
-        known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
-    keywords = [p.name for p in asked if p.kind is p.KEYWORD_ONLY]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in asked)
-    takes_dy = any(COTANGENT.fullmatch(p.name) for p in signature_of(backward))  # perhaps not needed: dout=1
-    known = [c for c in known if not (c.times and takes_dy)]
-    if not keywords and (fits := [c for c in known if takes_any or c.arity == required]):
-        return [replace(c, text=_with_argument(c.text, rate), rate=rate) for c in fits] if rate else fits
-    texts = "; ".join(dict.fromkeys(c.text for c in known))
-    raise TargetError(f"{short(backward)} takes {', '.join([*needed, *keywords])}; expected one of: {texts}")
-
-
-_RETURNED = _Convention("forward -> (y, backprop), backprop(dy)", 1, y_and_backprop, lambda f, rest, p, dy: rest(dy))
-
-
-def _with_argument(call: str, name: str) -> str:
-    """Return the text of a call with one more argument."""
-    return f"{call[:-1]}{'' if call.endswith('()') else ', '}{name})"
 
 
 def adapt_object(
@@ -163,10 +98,10 @@ def adapt_object(
     arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
     owner, declared = keeping_arrays_of_its_class(target), params
     if names[0] == names[1]:
-        conventions = [_RETURNED]
+        conventions = [replace(BACKPROP, usual=False)]
     else:
         outputs = len(_call(fresh(owner), names[0], arguments, arrays))
-        conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
+        conventions = of_methods(names[1], getattr(target, names[1]), arguments, outputs)
     _check_that_one_runs(owner, names, arguments, arrays, conventions)
     if declared is None:
         owner = _with_numbers(owner, names, arguments, arrays, conventions)
@@ -183,7 +118,7 @@ def adapt_object(
 
 
 def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array], label: str) -> Subject:
-    owner, arguments, (forward, backward) = places.owner, places.arguments, places.methods
+    owner, arguments, forward = places.owner, places.arguments, places.methods[0]
     unpack, held = places.convention.unpack, dict(reachable(owner))
 
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
@@ -193,7 +128,7 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
         positional, keywords = arguments.filled(made)
         return raw(unpack(getattr(copied, forward)(*positional, **keywords))[0])
 
-    cls, usual = type(owner), places.convention.text == f"{backward}(dy)"
+    cls = type(owner)
     subject = Subject(
         name=label,
         args=arrays | values,
@@ -204,7 +139,7 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
         one_cache=True,
         code=tuple(f for n in places.methods if (f := getattr(cls, n, None)) is not None),
         reference=lambda f, args: arguments.call(f, args),
-        notes=() if usual else (f"read as {places.convention.text}",),
+        notes=places.convention.notes,
     )
     return replace(subject, settle=lambda draws: _settled(subject, places, draws))
 
@@ -217,7 +152,7 @@ class _Places:
     methods: tuple[str, str]
     arguments: Arguments
     params: Mapping[str, str]
-    convention: _Convention
+    convention: Convention
     grads: Mapping[str, str] = field(default_factory=dict)
     differences: bool = False
 
@@ -497,7 +432,7 @@ def _told(path: str) -> str:
 
 
 def _with_numbers(
-    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
+    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[Convention]
 ) -> Any:
     """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
     numbers = dict(reachable(owner, numbers=True))
@@ -521,12 +456,12 @@ def _after_one_call(places: _Places, arrays: Args) -> _ObjectSession:
     with np.errstate(all="ignore"):
         y, context = session.forward({n: a.copy() for n, a in arrays.items()})
         before = {path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)}
-        session.pulled(context, _ones_like(y), before)
+        session.pulled(context, jax.tree.map(np.ones_like, y), before)
     return session
 
 
 def _check_that_one_runs(
-    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
+    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[Convention]
 ) -> None:
     """Refuse a backward method that cannot be called in any of the conventions, all of which are guesses.
 
@@ -535,7 +470,8 @@ def _check_that_one_runs(
     backward = getattr(owner, methods[1])
     needed = [p.name for p in signature_of(backward) if p.default is p.empty]
     names = [*arguments.names, *arguments.keywords]
-    if len(conventions) == 1 or max(c.arity for c in conventions) < 2 or names in (needed[1:], needed[:-1], needed):
+    takes_dy_alone = all(c.arity in (0, 1) for c in conventions)
+    if len(conventions) == 1 or takes_dy_alone or names in (needed[1:], needed[:-1], needed):
         return
     tried = []
     for convention in conventions:
@@ -544,7 +480,7 @@ def _check_that_one_runs(
         except Malformed as error:
             tried.append(f"{convention.text}: {error}")
         except Exception as error:
-            if convention.unpack is _y_and_cache or convention.text.endswith("…)"):
+            if convention.unpack is y_and_cache or convention.text.endswith("…)"):
                 return
             tried.append(f"{convention.text}: {told(error)}")
         else:
@@ -553,12 +489,6 @@ def _check_that_one_runs(
         f"{short(backward)} takes {', '.join(needed)}, and cannot be called; tried {'; tried '.join(tried)}; give an "
         "object whose backward takes dy, or a pair of functions (forward, backward)"
     )
-
-
-def _ones_like(y: Any) -> Any:
-    if isinstance(y, Mapping):
-        return {key: _ones_like(part) for key, part in y.items()}
-    return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
 
 
 def _find_params(
@@ -598,7 +528,7 @@ def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[
     positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
     np.random.seed(0)  # noqa: NPY002 - it is the target that may draw from it
     random.seed(0)
-    return [np.asarray(v) for _, v in _leaves(_first(getattr(copied, method)(*positional, **keywords)), "")]
+    return [np.asarray(v) for _, v in _leaves(first(getattr(copied, method)(*positional, **keywords))[0], "")]
 
 
 def _arguments(
@@ -624,29 +554,12 @@ def _arguments(
     raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
 
 
-def _first(out: Any) -> Any:
-    """Return y of what a forward method returns: all of it, or the first of (y, cache)."""
-    if isinstance(out, tuple) and out and not all(_is_numeric(v) for v in out):
-        return out[0]
-    return out
-
-
-def _y_and_cache(out: Any) -> tuple[Any, Any]:
-    if not isinstance(out, (tuple, list)) or len(out) < 2:
-        raise Malformed(f"forward returned {type(out).__name__}; expected (y, cache)")
-    return out[0], out[1] if len(out) == 2 else tuple(out[1:])
-
-
 def _times(value: Any, dy: Any) -> Any:
     """Return a gradient times dy, where that has its shape or one entry for each of its rows; the others are none."""
     shape = np.shape(dy)
     if not hasattr(value, "dtype") or np.shape(value)[: len(shape)] != shape:
         return value
     return value * np.asarray(dy, value.dtype).reshape(shape + (1,) * (np.ndim(value) - len(shape)))
-
-
-def _is_numeric(value: Any) -> bool:
-    return getattr(getattr(value, "dtype", None), "kind", "") in ("f", "c", "V", "O")
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
