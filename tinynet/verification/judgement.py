@@ -314,13 +314,6 @@ def _until_none_is_zero(b: Bench, seen: Observed) -> Observed:
     return new
 
 
-def _state(b: Bench, _seen: Observed) -> Observed:
-    found, notes, why = probe_state(
-        b.subject, lambda s, d: b.oracles.of(s)(s.args, d), b.batch, b.shapes, b.watch, b.rng
-    )
-    return Observed(faults=tuple(found), coverage=(Probe("state"),), notes=tuple(notes), reason=why)
-
-
 def _empty(b: Bench, seen: Observed) -> Observed:
     """Give no sample at all: gradients of what all samples share are then zeros, and nothing may be raised."""
     batch = b.batch
@@ -401,7 +394,7 @@ _MORE: tuple[tuple[str, Stage], ...] = (
     ("", _values),
     ("", _cotangents),
     ("rectangular", _until_none_is_zero),
-    ("state", _state),
+    ("state", probe_state),
     ("empty batch", _empty),
     ("layout", probe_layout),
     ("compiled", _compiled),
