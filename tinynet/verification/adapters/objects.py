@@ -7,9 +7,8 @@ returns for it, or an array reachable after backward that backward made or chang
 from __future__ import annotations
 
 import functools
-import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from tinynet.verification.adapters.arguments import (
     floats,
     read_arguments,
     signature_of,
+    slots,
     spellings,
 )
 from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
@@ -40,7 +40,7 @@ from tinynet.verification.adapters.subject import (
     fresh,
     short,
 )
-from tinynet.verification.execution import told
+from tinynet.verification.execution import seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 from tinynet.verification.tolerance import CHOICE
 
@@ -94,17 +94,17 @@ def adapt_object(
         TargetError: no input that its forward accepts was found.
     """
     label = type(target).__name__
-    forward = getattr(target, names[0])
-    arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
+    arguments, arrays = _arguments(target, names[0], inputs, rng, label)
     owner, declared = keeping_arrays_of_its_class(target), params
     if names[0] == names[1]:
         conventions = [replace(BACKPROP, usual=False)]
     else:
         outputs = len(_call(fresh(owner), names[0], arguments, arrays))
         conventions = of_methods(names[1], getattr(target, names[1]), arguments, outputs)
-    _check_that_one_runs(owner, names, arguments, arrays, conventions)
+    readings = [_Places(owner, names, arguments, {}, c) for c in conventions]
+    _check_that_one_runs(readings, arrays)
     if declared is None:
-        owner = _with_numbers(owner, names, arguments, arrays, conventions)
+        owner = _with_numbers(owner, readings, arrays)
         owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
     paths = {_label(path, arrays): path for path in declared}
     held = dict(reachable(owner))
@@ -114,7 +114,7 @@ def adapt_object(
                 f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
             )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
-    return [_subject(_Places(owner, names, arguments, paths, c), arrays, values, label) for c in conventions]
+    return [_subject(replace(r, owner=owner, params=paths), arrays, values, label) for r in readings]
 
 
 def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array], label: str) -> Subject:
@@ -125,8 +125,7 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
         made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
         instead = {id(held[path]): made[name] for name, path in places.params.items()}
         copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
-        positional, keywords = arguments.filled(made)
-        return raw(unpack(getattr(copied, forward)(*positional, **keywords))[0])
+        return raw(unpack(arguments.call(getattr(copied, forward), made))[0])
 
     cls = type(owner)
     subject = Subject(
@@ -154,10 +153,11 @@ class _Places:
     params: Mapping[str, str]
     convention: Convention
     grads: Mapping[str, str] = field(default_factory=dict)
-    differences: bool = False
 
 
 class _ObjectSession:
+    """A copy of an object, made at the first call; `changed` has what its last backward pass made or wrote into."""
+
     def __init__(self, places: _Places) -> None:
         self.places, self.target = places, None
 
@@ -178,22 +178,18 @@ class _ObjectSession:
         for reset in _RESETS:
             if callable(getattr(self.target, reset, None)):
                 getattr(self.target, reset)()
-        before = {path: np.array(a) for path, a in reachable(self.target)}
-        pool = self.pulled(context, dy, before)
+        pool = self.pulled(context, dy)
         chosen = self.places.grads or first_places(self.places, pool)
-        found: dict[str, Any] = {}
-        for name, path in chosen.items():
-            value = pool.get(path, MISSING)
-            if self.places.differences and path in before and isinstance(value, np.ndarray):
-                value = value - before[path]
-            elif not path.startswith("return") and isinstance(value, np.ndarray):
-                value = value.copy()  # the object's own, which it may go on writing into
-            found[name] = value
+        found = {name: pool.get(path, MISSING) for name, path in chosen.items()}
+        for name, value in found.items():
+            if isinstance(value, np.ndarray) and not chosen[name].startswith("return"):
+                found[name] = value.copy()  # the object's own, which it may go on writing into
         return found
 
-    def pulled(self, context: Any, dy: Any, before: Mapping[str, Array]) -> dict[str, Any]:
+    def pulled(self, context: Any, dy: Any) -> dict[str, Any]:
         """Run backward and return everything that may be a gradient."""
         how, (rest, arguments) = self.places.convention, context
+        before = {path: np.array(a) for each in (False, True) for path, a in reachable(self.target, numbers=each)}
         backward = getattr(self.target, self.places.methods[1])
         if how.rate:
             backward = functools.partial(backward, **{how.rate: _LARGE_STEP})
@@ -220,11 +216,9 @@ class _ObjectSession:
 
     def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Return everything that may be a gradient: what was returned, and every array of the object's."""
-        pool = dict(_leaves(result, "return"))
-        params = {id(a) for path, a in reachable(self.target) if path in self.places.params.values()}
-        for path, array in reachable(self.target):
-            if id(array) not in params:
-                pool[path] = array
+        pool, held = dict(_leaves(result, "return")), reachable(self.target)
+        params = {id(a) for path, a in held if path in self.places.params.values()}
+        pool |= {path: a for path, a in held if id(a) not in params}
         for path, number in reachable(self.target, numbers=True):
             pool.setdefault(path, np.asarray(number))
         self.changed = {
@@ -235,7 +229,7 @@ class _ObjectSession:
 
 def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
     """Return where the gradient of each array most likely is: by name where there are names, else by order."""
-    inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
+    inputs = [n for _, tree in places.arguments.parts() for n in slots(tree)]
     returned = [path for path in pool if path.startswith("return")]
     chosen: dict[str, str] = {}
     for name in [*inputs, *places.params]:
@@ -298,14 +292,12 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     for args, dy, _ in draws:
         session = _ObjectSession(places)
         y, context = session.forward({n: a.copy() for n, a in args.items()})
-        before = {path: np.array(a) for path, a in reachable(session.target)}
         cotangent = dy[0].copy() if not isinstance(y, (tuple, list)) else type(y)(d.copy() for d in dy)
-        pools.append(session.pulled(context, cotangent, before))
+        pools.append(session.pulled(context, cotangent))
         changed.append(session.changed)
     chosen = {n: p for n, p in first_places(places, pools[0]).items() if n in subject.wrt}
     notes = []
-    inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
-    data = [n for n in inputs if n in DATA_NAMES and n not in chosen]
+    data = [n for n in subject.inputs if n in DATA_NAMES and n not in chosen]
     for name in (n for n in subject.wrt if n not in data):
         if all(
             _fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name])
@@ -325,7 +317,7 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
         best = next((p for p in others if p not in taken), None)
         if best is not None:
             chosen[name] = best
-            if name not in inputs or len(inputs) > 1 or best != "return":
+            if name not in subject.inputs or len(subject.inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
         elif name not in chosen and _tail(name).isdigit():  # of `biases.1`, what else is 1 in a list: `db.1`
             like = [
@@ -431,14 +423,12 @@ def _told(path: str) -> str:
     return path.replace("return", "what backward returns", 1) if path.partition(".")[0] == "return" else path
 
 
-def _with_numbers(
-    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[Convention]
-) -> Any:
+def _with_numbers(owner: Any, readings: Sequence[_Places], arrays: Args) -> Any:
     """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
     numbers = dict(reachable(owner, numbers=True))
-    for convention in conventions if numbers else ():
+    for reading in readings if numbers else ():
         try:
-            session = _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
+            session = _after_one_call(reading, arrays)
         except Exception:
             continue
         moved = [path for path in numbers if any(c in session.changed for c in _candidates(path))]
@@ -455,34 +445,33 @@ def _after_one_call(places: _Places, arrays: Args) -> _ObjectSession:
     session = _ObjectSession(places)
     with np.errstate(all="ignore"):
         y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-        before = {path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)}
-        session.pulled(context, jax.tree.map(np.ones_like, y), before)
+        session.pulled(context, jax.tree.map(np.ones_like, y))
     return session
 
 
-def _check_that_one_runs(
-    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[Convention]
-) -> None:
+def _check_that_one_runs(readings: Sequence[_Places], arrays: Args) -> None:
     """Refuse a backward method that cannot be called in any of the conventions, all of which are guesses.
 
     None is a guess where backward takes dy alone, or as many arguments as forward returns or takes by these names.
     """
-    backward = getattr(owner, methods[1])
+    owner, (_, method), arguments = readings[0].owner, readings[0].methods, readings[0].arguments
+    backward = getattr(owner, method)
     needed = [p.name for p in signature_of(backward) if p.default is p.empty]
     names = [*arguments.names, *arguments.keywords]
-    takes_dy_alone = all(c.arity in (0, 1) for c in conventions)
-    if len(conventions) == 1 or takes_dy_alone or names in (needed[1:], needed[:-1], needed):
+    takes_dy_alone = all(r.convention.arity in (0, 1) for r in readings)
+    if len(readings) == 1 or takes_dy_alone or names in (needed[1:], needed[:-1], needed):
         return
     tried = []
-    for convention in conventions:
+    for reading in readings:
+        how = reading.convention
         try:
-            _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
+            _after_one_call(reading, arrays)
         except Malformed as error:
-            tried.append(f"{convention.text}: {error}")
+            tried.append(f"{how.text}: {error}")
         except Exception as error:
-            if convention.unpack is y_and_cache or convention.text.endswith("…)"):
+            if how.unpack is y_and_cache or how.text.endswith("…)"):
                 return
-            tried.append(f"{convention.text}: {told(error)}")
+            tried.append(f"{how.text}: {told(error)}")
         else:
             return
     raise TargetError(
@@ -525,15 +514,15 @@ def _moving(
 
 
 def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[Array]:
-    positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
-    np.random.seed(0)  # noqa: NPY002 - it is the target that may draw from it
-    random.seed(0)
-    return [np.asarray(v) for _, v in _leaves(first(getattr(copied, method)(*positional, **keywords))[0], "")]
+    seed_generators("numpy")
+    out = arguments.call(getattr(copied, method), {n: a.copy() for n, a in arrays.items()})
+    return [np.asarray(v) for _, v in _leaves(first(out)[0], "")]
 
 
 def _arguments(
-    target: Any, method: str, forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, label: str
+    target: Any, method: str, inputs: Any, rng: np.random.Generator, label: str
 ) -> tuple[Arguments, dict[str, Array]]:
+    forward = getattr(target, method)
     if inputs is not None:
         return read_arguments(forward, inputs, rng, name=label, integers=bool(reachable(target)))
     required = [p for p in signature_of(forward) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -571,12 +560,6 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{path}.{i}")
     else:
         yield path, tree
-
-
-def _names(tree: Any) -> list[str]:
-    from tinynet.verification.adapters.arguments import slots
-
-    return list(slots(tree))
 
 
 def _tail(path: str) -> str:
