@@ -329,7 +329,7 @@ def _compiled(b: Bench, seen: Observed) -> Observed:
         return Observed()
     got = {n: grads.get(n, MISSING) for n in b.subject.wrt}
     c = compare(
-        b.subject, b.oracle, b.dy, Run(b.subject.start()), got, probe="compiled", dtype="float64", rng=b.rng,
+        b.subject, b.oracle, b.dy, Run(), got, probe="compiled", dtype="float64", rng=b.rng,
         usual=usual_sizes(seen), exact=exact,
     )  # fmt: skip
     return recorded(b, dataclasses.replace(c, form={}))
