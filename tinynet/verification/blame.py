@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.faults import FAULTS
-from tinynet.verification.adapters.functions import E_AND_GRADIENT
+from tinynet.verification.adapters.conventions import E_AND_GRADIENT
 from tinynet.verification.adapters.subject import Args, Array, Gradients, Subject
 from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import Blame, Tracer, Wrong, confirms, placed
@@ -78,7 +78,7 @@ def _judged(j: Judgement, fault: Fault, c: Comparison) -> Wrong:
 
 def _came_with_e(c: Comparison) -> bool:
     """Return whether the gradient is what the forward pass returned beside E."""
-    return E_AND_GRADIENT in c.subject.notes and bool(c.dy[0])
+    return set(E_AND_GRADIENT.notes) <= set(c.subject.notes) and bool(c.dy[0])
 
 
 def _again(j: Judgement, c: Comparison) -> Callable[[Tracer], Mapping[str, Any]]:

@@ -65,7 +65,7 @@ def compare(
     dtype: str,
     rng: np.random.Generator,
     usual: Mapping[str, float],
-    exact: Exact | None = None,
+    exact: Exact,
     known: Collection[str] = (),
 ) -> Comparison:
     """Compare the gradients `grads` of a run with the oracle's.
@@ -73,10 +73,9 @@ def compare(
     Args:
         usual: the largest exact entry of each gradient where nothing is saturated. A factor such as 1 − a is off by u,
             however small it is: there the error may be u of what the gradient usually is, and a note says so.
-        exact: what is exact, where it is computed already.
+        exact: what the oracle gives.
         known: the gradients that are known to be wrong, whose error is no rounding.
     """
-    exact = oracle(subject.args, dy) if exact is None else exact
     single = is_single(subject, run, dtype)
     own = unit_of("float32" if single else dtype)
     unit = max(own, oracle.resolution / 32)

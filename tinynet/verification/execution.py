@@ -231,10 +231,9 @@ class Run:
         error, stage: what it raised, and whether in "forward", "backward" or "param_grads".
         mutated: names of arrays that it wrote into.
         shared: for each gradient, the names of arrays that it shares memory with.
-        context, session: to go on from.
+        context: what the forward pass left for the backward pass.
     """
 
-    session: Session
     y: Any = None
     grads: Mapping[str, Any] = field(default_factory=dict)
     short_grads: Mapping[str, Any] | None = None
@@ -276,7 +275,7 @@ def execute(
                 y, handed_y, context = watch.call(lambda: _with_snapshot(*session.forward(given)))
             mutated = _changed(given, args)
             if dy is None:
-                return Run(session, y=y, context=context, mutated=mutated)
+                return Run(y=y, context=context, mutated=mutated)
             stage = "backward"
             cotangent = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
             handed_out = watch.call(lambda: _at_rest(session.backward(context, cotangent)))
@@ -288,7 +287,7 @@ def execute(
                 found = watch.call(lambda: _at_rest(param_grads(context, again)))
                 short = _copied(found, subject)
     except (Exception, Hang, SystemExit) as error:
-        return Run(session, y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
+        return Run(y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
     if hasattr(session, "params_now"):  # an object's own, which no one handed in
         given |= session.params_now()
     everything = given | {f"dy{i or ''}": c for i, c in enumerate(jax.tree.leaves(cotangent))}
@@ -301,10 +300,8 @@ def execute(
             ]
             if others:
                 shared[name] = others[0]
-    return Run(
-        session, y, grads, short, handed_out, handed_y, mutated=_changed(everything, pristine), shared=shared,
-        context=context,
-    )  # fmt: skip
+    mutated = _changed(everything, pristine)
+    return Run(y, grads, short, handed_out, handed_y, mutated=mutated, shared=shared, context=context)
 
 
 def _copied(grads: Mapping[str, Any], subject: Subject) -> dict[str, Any]:

@@ -231,38 +231,26 @@ def is_long(program: Program) -> bool:
     return sum(1 for _ in walk(program.closed.jaxpr)) > LONG
 
 
-def compiled_vjp(program: Program, wrt: tuple[str, ...]) -> Callable[[Args, tuple[Array, ...]], tuple[Any, Any]]:
-    """Return (args, dy) -> (y, gradients), compiled; the same programs share one compilation."""
-    closed = program.closed
-    positions = tuple(program.names.index(name) for name in wrt)
-    vjp = _compiled_vjp(_ByText(closed, positions))
+def compiled_vjp(program: Program, wrt: tuple[str, ...], *, rounds: bool = False) -> Callable[..., tuple[Any, Any]]:
+    """Return (args, dy) -> (y, gradients), compiled; the same programs share one compilation.
 
-    def call(args: Args, dy: tuple[Array, ...]) -> tuple[Any, Any]:
-        with jax.enable_x64(True):
-            y, grads = vjp(closed.consts, [args[name] for name in program.names], list(dy))
-        return y, dict(zip(wrt, grads, strict=True))
-
-    return call
-
-
-def compiled_with_noise(program: Program, wrt: tuple[str, ...]) -> Callable[..., tuple[Any, Any]]:
-    """Return (args, dy, noise) -> (y, gradients) in which every operation rounds.
-
-    An entry of a result is off by an entry of the vector `noise`, relative to itself; they are used in turn.
+    Where it `rounds`, it is (args, dy, noise) -> (y, gradients): each entry of the result of each operation is off by
+    an entry of the vector `noise`, relative to itself; they are used in turn.
     """
     closed = program.closed
-    noisy = _compiled_with_noise(_ByText(closed, tuple(program.names.index(name) for name in wrt)))
+    by_text = _ByText(closed, tuple(program.names.index(name) for name in wrt))
+    vjp = _compiled_with_noise(by_text) if rounds else _compiled_vjp(by_text)
 
-    def call(args: Args, dy: tuple[Array, ...], noise: Array) -> tuple[Any, Any]:
+    def call(args: Args, dy: tuple[Array, ...], *noise: Array) -> tuple[Any, Any]:
         with jax.enable_x64(True):
-            y, grads = noisy(closed.consts, [args[name] for name in program.names], list(dy), noise)
+            y, grads = vjp(closed.consts, [args[name] for name in program.names], list(dy), *noise)
         return y, dict(zip(wrt, grads, strict=True))
 
     return call
 
 
 def with_noise(function: Callable[..., Any], *values: Any) -> Callable[[Array], Any]:
-    """Return noise -> function(*values), in which every operation rounds as in `compiled_with_noise`."""
+    """Return noise -> function(*values), in which every operation rounds as in `compiled_vjp`."""
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*values)
     flat = jax.tree.leaves(values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import DATA_NAMES, MISSING, Array, Malformed, Oracle, Subject, TargetError
 from tinynet.verification.bench import Bench, Oracles, Settings
-from tinynet.verification.comparison import Comparison, compare, tells
+from tinynet.verification.comparison import compare, tells
 from tinynet.verification.examples import (
     SHAPES,
     Example,
@@ -46,30 +46,18 @@ FEW = ("20 ×", "1000 ×", "all negative", "tied", "moved")
 """Which values are tried at the size that is given where each run takes long, by their labels."""
 
 
-@dataclass(frozen=True)
-class Judgement:
+@dataclass(frozen=True, kw_only=True)
+class Judgement(Observed):
     """What was seen of one subject.
 
     Attributes:
         subject, oracle: what was judged, by what; the oracle is None where there is none.
-        comparisons: every comparison made.
-        faults: what is wrong besides values.
-        coverage: the probes, run or skipped.
-        notes: what is unusual and does no harm.
-        reason: why there can be no PASS.
-        unreached: branches that no example took.
         inside: the judgements of the layers inside, by path; "" for the same target on shorter axes.
         watch: what the target may be run under again.
     """
 
     subject: Subject
     oracle: Oracle | None = None
-    comparisons: tuple[Comparison, ...] = ()
-    faults: tuple[Fault, ...] = ()
-    coverage: tuple[Probe, ...] = ()
-    notes: tuple[str, ...] = ()
-    reason: str = ""
-    unreached: tuple[str, ...] = ()
     inside: tuple[tuple[str, Judgement], ...] = ()
     watch: Watch | None = None
 
@@ -86,11 +74,12 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         oracle = find_oracle(subject, settings.watch, dy)
         oracle(subject.args, dy)
     except Hang:
-        return Judgement(subject, faults=(hang(subject, "the oracle runs your forward pass and it", settings.watch),))
+        fault = hang(subject, "the oracle runs your forward pass and it", settings.watch)
+        return Judgement(subject=subject, faults=(fault,))
     except TargetError:
         raise
     except Exception as error:
-        return Judgement(subject, reason=f"no oracle for the forward pass: {told(error)}")
+        return Judgement(subject=subject, reason=f"no oracle for the forward pass: {told(error)}")
     b = _bench(subject, settings, oracle, outputs, dy, rng, lines or Lines(subject))
     seen = _tried(_AS_GIVEN, b, Observed())
     twin = _twin(b, seen)
@@ -98,18 +87,14 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
     seen += _missing_at_times(b, seen)
     seen = _uncompared(b, seen) + seen
     inside = [("", twin), *twin.inside] if twin is not None and not seen.failed else _inside(b, seen)
-    return Judgement(
-        subject=subject,
-        oracle=oracle,
-        comparisons=seen.comparisons,
+    seen = dataclasses.replace(
+        seen,
         faults=_once(seen.faults),
-        coverage=seen.coverage,
         notes=(*subject.notes, *_oracle_notes(oracle, subject), *dict.fromkeys(seen.notes)),
         reason=seen.reason or oracle.caveat,
         unreached=tuple(dict.fromkeys(seen.unreached)),
-        inside=tuple(inside),
-        watch=settings.watch,
     )
+    return Judgement(subject=subject, oracle=oracle, inside=tuple(inside), watch=settings.watch, **vars(seen))
 
 
 def _bench(
@@ -160,12 +145,11 @@ def _refused(run: Run, subject: Subject) -> str | None:
 
 def _without_oracle(subject: Subject, run: Run, refusal: str) -> Judgement:
     if isinstance(run.error, Hang):
-        return Judgement(
-            subject, faults=(Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward"),)
-        )
+        fault = Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward")
+        return Judgement(subject=subject, faults=(fault,))
     if isinstance(run.error, SystemExit):
-        return Judgement(subject, faults=(exit_of(subject, run, "forward"),))
-    return Judgement(subject, reason=refusal)
+        return Judgement(subject=subject, faults=(exit_of(subject, run, "forward"),))
+    return Judgement(subject=subject, reason=refusal)
 
 
 def _or_none(f: Callable[[], T]) -> T | None:
@@ -195,17 +179,17 @@ def _twin(b: Bench, seen: Observed) -> Judgement | None:
     if subject is None:
         return None
     twin = judge(subject, b.settings, b.lines)
-    found = _wrong(twin.comparisons, twin.faults)
+    found = _wrong(twin)
     if not seen.failed:
-        found = found.union(*(_wrong(part.comparisons, part.faults) for _, part in twin.inside))
+        found = found.union(*(_wrong(part) for _, part in twin.inside))
     reasons = [twin.reason, *(part.reason for _, part in twin.inside)]
-    return twin if found <= _wrong(seen.comparisons, seen.faults) and not any(reasons) else None
+    return twin if found <= _wrong(seen) and not any(reasons) else None
 
 
-def _wrong(comparisons: Iterable[Comparison], faults: Iterable[Fault]) -> set[Any]:
+def _wrong(seen: Observed) -> set[Any]:
     """Return what is wrong, and how as far as that is known."""
-    forms = {(n, fault) for c in comparisons for n, (fault, _) in c.form.items()}
-    return {n for c in comparisons for n in c.wrong} | forms | {(f.gradients, f.fault) for f in faults}
+    forms = {(n, fault) for c in seen.comparisons for n, (fault, _) in c.form.items()}
+    return {n for c in seen.comparisons for n in c.wrong} | forms | {(f.gradients, f.fault) for f in seen.faults}
 
 
 def _of_twin(b: Bench, twin: Judgement, seen: Observed) -> Observed:
@@ -314,13 +298,6 @@ def _until_none_is_zero(b: Bench, seen: Observed) -> Observed:
     return new
 
 
-def _state(b: Bench, _seen: Observed) -> Observed:
-    found, notes, why = probe_state(
-        b.subject, lambda s, d: b.oracles.of(s)(s.args, d), b.batch, b.shapes, b.watch, b.rng
-    )
-    return Observed(faults=tuple(found), coverage=(Probe("state"),), notes=tuple(notes), reason=why)
-
-
 def _empty(b: Bench, seen: Observed) -> Observed:
     """Give no sample at all: gradients of what all samples share are then zeros, and nothing may be raised."""
     batch = b.batch
@@ -352,7 +329,7 @@ def _compiled(b: Bench, seen: Observed) -> Observed:
         return Observed()
     got = {n: grads.get(n, MISSING) for n in b.subject.wrt}
     c = compare(
-        b.subject, b.oracle, b.dy, Run(b.subject.start()), got, probe="compiled", dtype="float64", rng=b.rng,
+        b.subject, b.oracle, b.dy, Run(), got, probe="compiled", dtype="float64", rng=b.rng,
         usual=usual_sizes(seen), exact=exact,
     )  # fmt: skip
     return recorded(b, dataclasses.replace(c, form={}))
@@ -401,7 +378,7 @@ _MORE: tuple[tuple[str, Stage], ...] = (
     ("", _values),
     ("", _cotangents),
     ("rectangular", _until_none_is_zero),
-    ("state", _state),
+    ("state", probe_state),
     ("empty batch", _empty),
     ("layout", probe_layout),
     ("compiled", _compiled),

@@ -22,7 +22,7 @@ from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
 from tinynet.verification.execution import Hang, Watch, execute, full_precision, seed_generators
-from tinynet.verification.jaxpr import Program, compiled_vjp, compiled_with_noise, is_long, trace
+from tinynet.verification.jaxpr import Program, compiled_vjp, is_long, trace
 from tinynet.verification.numerical import ENTRIES, NumericalOracle
 from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound, recorded, replayed
 from tinynet.verification.probes.lines import closeness
@@ -59,7 +59,6 @@ class JaxOracle:
     caveat: str = ""
     _programs: dict[Any, Program] = field(default_factory=dict)
     _compiled: dict[Any, Any] = field(default_factory=dict)
-    _noisy: dict[Any, Any] = field(default_factory=dict)
     _asked: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
     _taken: set[Any] = field(default_factory=set)
     _refused: set[Any] = field(default_factory=set)
@@ -120,11 +119,17 @@ class JaxOracle:
         key = self._key_of_trace(args64) if self.eager else self._key(args64)
         if key is None:
             return self._as_it_runs(args64, dy)
-        if key not in self._compiled:
-            self._compiled[key] = compiled_vjp(self._traced(key, args64), self.subject.wrt)
-            self._compiled[key](args64, tuple(np.asarray(d, np.float64) for d in dy))  # compiles, which no watch counts
-        call = self._compiled[key]
-        y, grads = self.watch.call(lambda: call(args64, tuple(np.asarray(d, np.float64) for d in dy)))
+        return self._run(key, args64, dy)
+
+    def _run(self, key: tuple[Any, ...], args: Args, dy: tuple[Array, ...], *noise: Array) -> Exact:
+        """Run the compiled program of this key, one that rounds where `noise` is given."""
+        dy = tuple(np.asarray(d, np.float64) for d in dy)
+        place = key, bool(noise)
+        if place not in self._compiled:
+            self._compiled[place] = compiled_vjp(self._traced(key, args), self.subject.wrt, rounds=bool(noise))
+            self._compiled[place](args, dy, *noise)  # compiles, which no watch counts
+        call = self._compiled[place]
+        y, grads = self.watch.call(lambda: call(args, dy, *noise))
         return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
 
     def _key_of_trace(self, args: Args) -> tuple[Any, ...] | None:
@@ -151,16 +156,7 @@ class JaxOracle:
             Exception: the forward pass cannot be compiled.
         """
         args64 = as_float64(args)
-        key = self._key(args64)
-        if key not in self._noisy:
-            self._noisy[key] = compiled_with_noise(self._traced(key, args64), self.subject.wrt)
-        call = self._noisy[key]
-        noise = unit * rng.uniform(-1.0, 1.0, ERRORS)
-        dy64 = tuple(np.asarray(d, np.float64) for d in dy)
-        if not unit:
-            call(args64, dy64, noise)  # compiles, which no watch counts
-        y, grads = self.watch.call(lambda: call(args64, dy64, noise))
-        return Exact(tuple(map(np.asarray, y)), {n: np.asarray(g) for n, g in grads.items()})
+        return self._run(self._key(args64), args64, dy, unit * rng.uniform(-1.0, 1.0, ERRORS))
 
     def _as_it_runs(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         pure, wrt = self.subject.pure, self.subject.wrt

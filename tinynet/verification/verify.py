@@ -241,7 +241,7 @@ def _coverage(j: Judgement, settings: Settings, failed: bool) -> tuple[Probe, ..
     """Return every probe: those that ran, and for the others why not."""
     coverage = list(j.coverage)
     for name in PROBES:
-        if not any(p.name == name for p in coverage):
+        if not j.ran(name):
             why = "a fault was found before it" if failed else "does not apply"
             coverage.append(Probe(name, skipped=why if name in settings.wanted else "not asked for"))
     return tuple(sorted(coverage, key=lambda p: PROBES.index(p.name)))
@@ -264,4 +264,4 @@ def _hung(target: Any, where: str, more: str, seed: int) -> Report:
 def _of_faults(target: Any, faults: list[Fault], seed: int) -> Report:
     nothing = Subject(name=short(target), args={}, wrt=(), inputs=(), start=lambda: None)  # type: ignore[arg-type, return-value]
     settings = Settings(None, (), frozenset(), seed, Watch(HANG_SECONDS))
-    return _report(Judgement(nothing, faults=tuple(faults)), settings, 0.0, seed)
+    return _report(Judgement(subject=nothing, faults=tuple(faults)), settings, 0.0, seed)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from tests.verification.adapters.judge import errors
-from tinynet.verification.adapters.autograd import adapt_autograd
 from tinynet.verification.adapters.subject import MISSING, TargetError
 
 anp = pytest.importorskip("autograd.numpy")
 extend = pytest.importorskip("autograd.extend")
+from tinynet.verification.adapters.autograd import adapt_autograd  # noqa: E402
+
 rng = np.random.default_rng(3)
 x, w = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
 

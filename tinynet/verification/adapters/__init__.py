@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax import custom_jvp, custom_vjp
 
 from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
 from tinynet.verification.adapters.chainer import adapt_function_node, as_one_tuple
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
-from tinynet.verification.adapters.functions import (
-    adapt_closure,
-    adapt_pair,
-    adapt_value_and_gradient,
-    returns_backprop,
-    value_and_gradient,
-)
+from tinynet.verification.adapters.conventions import returns_backprop, value_and_gradient
+from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import METHODS, adapt_object, methods_of
 from tinynet.verification.adapters.reachable import reachable
@@ -36,8 +33,11 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
         TargetError: it is nothing that can be verified, or its arrays cannot be guessed.
     """
     for library in ("torch", "thinc", "autograd"):
-        if library in sys.modules and (found := _of_library(library, target, inputs, params, rng)) is not None:
-            return [found]
+        if library in sys.modules:
+            module = importlib.import_module(f"tinynet.verification.adapters.{library}")
+            found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
+            if found is not None:
+                return [found]
     if isinstance(target, type):
         return adapt(constructed(target), inputs=inputs, params=params, loss=loss, rng=rng)
     if isinstance(target, Loss):
@@ -88,9 +88,7 @@ def _returning_backprop(target: Any, inputs: Any, params: Any, rng: np.random.Ge
 
 
 def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> Subject:
-    import jax
-
-    if isinstance(target, (jax.custom_vjp, jax.custom_jvp)):
+    if isinstance(target, (custom_vjp, custom_jvp)):
         found = adapt_jax(target, inputs, rng)
         assert found is not None
         return found
@@ -118,14 +116,6 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
         f"{short(target)}: returns {seen}, and no backward pass was found; give a pair (forward, backward), or a "
         "function that returns (y, backprop) or (E, gradient)"
     )
-
-
-def _of_library(library: str, target: Any, inputs: Any, params: Any, rng: np.random.Generator) -> Subject | None:
-    import importlib
-
-    module = importlib.import_module(f"tinynet.verification.adapters.{library}")
-    found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
-    return found
 
 
 def _only_for_layers(name: str, value: Any) -> None:

@@ -16,6 +16,9 @@ from tinynet.verification.adapters.subject import MISSING, Args, Array, Gradient
 COTANGENT = re.compile(r"d[a-zA-Z]?|d_?(out|y|h|c)\w*|g\w?|\w*grad\w*|delta\w*|upstream\w*")
 """What people call dy, of one output or of several."""
 
+LEARNING_RATE = re.compile(r"lr|eta|learn(ing)?_?rate|l_?rate|step_?size", re.IGNORECASE)
+"""What people call the learning rate."""
+
 _FLAGS = frozenset("train training is_train is_training mode".split())
 
 

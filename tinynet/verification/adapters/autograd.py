@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from autograd import numpy as wrapped
+from autograd.core import primitive_vjps
 
 from tinynet.verification.adapters.arguments import Arguments, Slot, match, signature_of
 from tinynet.verification.adapters.functions import adapt_pair
@@ -68,11 +69,7 @@ def adapt_autograd(
     Raises:
         TargetError: the inputs do not fit; params were given; a primitive has no rule.
     """
-    if "autograd" not in sys.modules:
-        return None
     primitive: Any
-    from autograd.core import primitive_vjps
-
     if isinstance(target, tuple) and len(target) > 1 and all(map(_makes_vjp, target[1:])):
         primitive, rule = target[0], _rule_of(target[1:])
         code: tuple[Callable[..., Any], ...] = target[1:]
@@ -98,8 +95,6 @@ def adapt_autograd(
 
 def _below(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function with NumPy for autograd's NumPy, and without the rules of the primitives that it calls."""
-    from autograd import numpy as wrapped
-
     if not isinstance(function, types.FunctionType):
         return function
 

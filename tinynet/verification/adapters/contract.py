@@ -142,7 +142,6 @@ def layer_subject(
         start=lambda: fresh(form),
         pure=pure,
         contract=True,
-        given=given,
         depth=_depth(layer) + (loss is not None),
         code=tuple(
             f
@@ -268,7 +267,6 @@ def loss_subject(loss: Loss, y_hat: Any, y: Any, *, given: bool = True) -> Subje
         start=lambda: fresh(form),
         pure=pure,
         contract=True,
-        given=given,
         variants=widened,
         may_lack=frozenset(targets),
         code=(type(loss).forward, type(loss).backward),

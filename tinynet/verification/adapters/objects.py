@@ -7,25 +7,24 @@ returns for it, or an array reachable after backward that backward made or chang
 from __future__ import annotations
 
 import functools
-import inspect
-import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from tinynet.verification.adapters.arguments import (
-    COTANGENT,
     Arguments,
     as_array,
     floats,
     read_arguments,
     signature_of,
+    slots,
     spellings,
 )
-from tinynet.verification.adapters.functions import y_and_backprop
+from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
@@ -41,7 +40,7 @@ from tinynet.verification.adapters.subject import (
     fresh,
     short,
 )
-from tinynet.verification.execution import told
+from tinynet.verification.execution import seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw, rebound
 from tinynet.verification.tolerance import CHOICE
 
@@ -66,7 +65,6 @@ METHODS = (
 """The names that people give to the two passes."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
-_RATE = re.compile(r"lr|eta|learn(ing)?_?rate|l_?rate|step_?size", re.IGNORECASE)
 _LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
 
@@ -78,69 +76,6 @@ _OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delt
 def methods_of(target: Any) -> tuple[str, str] | None:
     """Return the names of the forward and the backward method of an object; None if it has none."""
     return next((m for m in METHODS if all(callable(getattr(target, name, None)) for name in m)), None)
-
-
-@dataclass(frozen=True)
-class _Convention:
-    """How the two methods of an object are called.
-
-    Attributes:
-        text: what the report says.
-        arity: how many arguments backward must be given.
-        unpack: from what forward returns to (y, what backward needs of it).
-        pull: (backward, what it needs, the arguments of forward, dy) -> what backward returns.
-        times: whether dy still multiplies that.
-        rate: the argument of backward that is the learning rate, by which it moves the parameters itself; "" if none.
-    """
-
-    text: str
-    arity: int
-    unpack: Callable[[Any], tuple[Any, Any]]
-    pull: Callable[[Callable[..., Any], Any, tuple[Any, ...], Any], Any]
-    times: bool = False
-    rate: str = ""
-
-
-def _conventions(name: str, backward: Callable[..., Any], arguments: Arguments, outputs: int) -> list[_Convention]:
-    """Return how the backward method can be called, by the arguments that it must be given; the likeliest first."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [*arguments.names, *arguments.keywords]
-    rate = next((p.name for p in signature_of(backward)[1:] if _RATE.fullmatch(p.name) and p.name not in names), "")
-    asked = [p for p in signature_of(backward) if p.default is p.empty and p.name != rate]
-    needed = [p.name for p in asked if p.kind in kinds]
-    required, given = len(needed), len(names)
-    usual = _Convention(f"{name}(dy)", min(required, 1), lambda out: (_first(out), None), lambda f, rest, p, dy: f(dy))
-    alone, cached = usual.unpack, _y_and_cache
-    known = [
-        usual,
-        _Convention(f"forward -> (y, cache), {name}(dy, cache)", 2, cached, lambda f, rest, p, dy: f(dy, rest)),
-        _Convention(f"forward -> (y, cache), {name}(cache, dy)", 2, cached, lambda f, rest, p, dy: f(rest, dy)),
-        _Convention(f"{name}(dy, *args)", given + 1, alone, lambda f, rest, p, dy: f(dy, *p)),
-        _Convention(f"{name}(*args, dy)", given + 1, alone, lambda f, rest, p, dy: f(*p, dy)),
-        _Convention(f"dy times {name}()", 0, alone, lambda f, rest, p, dy: f(), times=True),
-    ]
-    if outputs > 1:
-        place = 0 if all(map(COTANGENT.fullmatch, needed)) else len(known)
-        known.insert(place, _Convention(f"{name}(dy1, dy2, …)", outputs, alone, lambda f, rest, p, dy: f(*dy)))
-    if given > 1 or "grad" in name:
-        place = 0 if needed == names else len(known)
-        known.insert(place, _Convention(f"dy times {name}(*args)", given, alone, lambda f, _, p, dy: f(*p), times=True))
-    keywords = [p.name for p in asked if p.kind is p.KEYWORD_ONLY]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in asked)
-    takes_dy = any(COTANGENT.fullmatch(p.name) for p in signature_of(backward))  # perhaps not needed: dout=1
-    known = [c for c in known if not (c.times and takes_dy)]
-    if not keywords and (fits := [c for c in known if takes_any or c.arity == required]):
-        return [replace(c, text=_with_argument(c.text, rate), rate=rate) for c in fits] if rate else fits
-    texts = "; ".join(dict.fromkeys(c.text for c in known))
-    raise TargetError(f"{short(backward)} takes {', '.join([*needed, *keywords])}; expected one of: {texts}")
-
-
-_RETURNED = _Convention("forward -> (y, backprop), backprop(dy)", 1, y_and_backprop, lambda f, rest, p, dy: rest(dy))
-
-
-def _with_argument(call: str, name: str) -> str:
-    """Return the text of a call with one more argument."""
-    return f"{call[:-1]}{'' if call.endswith('()') else ', '}{name})"
 
 
 def adapt_object(
@@ -159,17 +94,17 @@ def adapt_object(
         TargetError: no input that its forward accepts was found.
     """
     label = type(target).__name__
-    forward = getattr(target, names[0])
-    arguments, arrays = _arguments(target, names[0], forward, inputs, rng, label)
+    arguments, arrays = _arguments(target, names[0], inputs, rng, label)
     owner, declared = keeping_arrays_of_its_class(target), params
     if names[0] == names[1]:
-        conventions = [_RETURNED]
+        conventions = [replace(BACKPROP, usual=False)]
     else:
         outputs = len(_call(fresh(owner), names[0], arguments, arrays))
-        conventions = _conventions(names[1], getattr(target, names[1]), arguments, outputs)
-    _check_that_one_runs(owner, names, arguments, arrays, conventions)
+        conventions = of_methods(names[1], getattr(target, names[1]), arguments, outputs)
+    readings = [_Places(owner, names, arguments, {}, c) for c in conventions]
+    _check_that_one_runs(readings, arrays)
     if declared is None:
-        owner = _with_numbers(owner, names, arguments, arrays, conventions)
+        owner = _with_numbers(owner, readings, arrays)
         owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
     paths = {_label(path, arrays): path for path in declared}
     held = dict(reachable(owner))
@@ -179,21 +114,20 @@ def adapt_object(
                 f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
             )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
-    return [_subject(_Places(owner, names, arguments, paths, c), arrays, values, label) for c in conventions]
+    return [_subject(replace(r, owner=owner, params=paths), arrays, values, label) for r in readings]
 
 
 def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array], label: str) -> Subject:
-    owner, arguments, (forward, backward) = places.owner, places.arguments, places.methods
+    owner, arguments, forward = places.owner, places.arguments, places.methods[0]
     unpack, held = places.convention.unpack, dict(reachable(owner))
 
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
         instead = {id(held[path]): made[name] for name, path in places.params.items()}
         copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
-        positional, keywords = arguments.filled(made)
-        return raw(unpack(getattr(copied, forward)(*positional, **keywords))[0])
+        return raw(unpack(arguments.call(getattr(copied, forward), made))[0])
 
-    cls, usual = type(owner), places.convention.text == f"{backward}(dy)"
+    cls = type(owner)
     subject = Subject(
         name=label,
         args=arrays | values,
@@ -204,7 +138,7 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
         one_cache=True,
         code=tuple(f for n in places.methods if (f := getattr(cls, n, None)) is not None),
         reference=lambda f, args: arguments.call(f, args),
-        notes=() if usual else (f"read as {places.convention.text}",),
+        notes=places.convention.notes,
     )
     return replace(subject, settle=lambda draws: _settled(subject, places, draws))
 
@@ -217,12 +151,13 @@ class _Places:
     methods: tuple[str, str]
     arguments: Arguments
     params: Mapping[str, str]
-    convention: _Convention
+    convention: Convention
     grads: Mapping[str, str] = field(default_factory=dict)
-    differences: bool = False
 
 
 class _ObjectSession:
+    """A copy of an object, made at the first call; `changed` has what its last backward pass made or wrote into."""
+
     def __init__(self, places: _Places) -> None:
         self.places, self.target = places, None
 
@@ -243,22 +178,18 @@ class _ObjectSession:
         for reset in _RESETS:
             if callable(getattr(self.target, reset, None)):
                 getattr(self.target, reset)()
-        before = {path: np.array(a) for path, a in reachable(self.target)}
-        pool = self.pulled(context, dy, before)
+        pool = self.pulled(context, dy)
         chosen = self.places.grads or first_places(self.places, pool)
-        found: dict[str, Any] = {}
-        for name, path in chosen.items():
-            value = pool.get(path, MISSING)
-            if self.places.differences and path in before and isinstance(value, np.ndarray):
-                value = value - before[path]
-            elif not path.startswith("return") and isinstance(value, np.ndarray):
-                value = value.copy()  # the object's own, which it may go on writing into
-            found[name] = value
+        found = {name: pool.get(path, MISSING) for name, path in chosen.items()}
+        for name, value in found.items():
+            if isinstance(value, np.ndarray) and not chosen[name].startswith("return"):
+                found[name] = value.copy()  # the object's own, which it may go on writing into
         return found
 
-    def pulled(self, context: Any, dy: Any, before: Mapping[str, Array]) -> dict[str, Any]:
+    def pulled(self, context: Any, dy: Any) -> dict[str, Any]:
         """Run backward and return everything that may be a gradient."""
         how, (rest, arguments) = self.places.convention, context
+        before = {path: np.array(a) for each in (False, True) for path, a in reachable(self.target, numbers=each)}
         backward = getattr(self.target, self.places.methods[1])
         if how.rate:
             backward = functools.partial(backward, **{how.rate: _LARGE_STEP})
@@ -285,11 +216,9 @@ class _ObjectSession:
 
     def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Return everything that may be a gradient: what was returned, and every array of the object's."""
-        pool = dict(_leaves(result, "return"))
-        params = {id(a) for path, a in reachable(self.target) if path in self.places.params.values()}
-        for path, array in reachable(self.target):
-            if id(array) not in params:
-                pool[path] = array
+        pool, held = dict(_leaves(result, "return")), reachable(self.target)
+        params = {id(a) for path, a in held if path in self.places.params.values()}
+        pool |= {path: a for path, a in held if id(a) not in params}
         for path, number in reachable(self.target, numbers=True):
             pool.setdefault(path, np.asarray(number))
         self.changed = {
@@ -300,7 +229,7 @@ class _ObjectSession:
 
 def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
     """Return where the gradient of each array most likely is: by name where there are names, else by order."""
-    inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
+    inputs = [n for _, tree in places.arguments.parts() for n in slots(tree)]
     returned = [path for path in pool if path.startswith("return")]
     chosen: dict[str, str] = {}
     for name in [*inputs, *places.params]:
@@ -363,14 +292,12 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     for args, dy, _ in draws:
         session = _ObjectSession(places)
         y, context = session.forward({n: a.copy() for n, a in args.items()})
-        before = {path: np.array(a) for path, a in reachable(session.target)}
         cotangent = dy[0].copy() if not isinstance(y, (tuple, list)) else type(y)(d.copy() for d in dy)
-        pools.append(session.pulled(context, cotangent, before))
+        pools.append(session.pulled(context, cotangent))
         changed.append(session.changed)
     chosen = {n: p for n, p in first_places(places, pools[0]).items() if n in subject.wrt}
     notes = []
-    inputs = [n for _, tree in places.arguments.parts() for n in _names(tree)]
-    data = [n for n in inputs if n in DATA_NAMES and n not in chosen]
+    data = [n for n in subject.inputs if n in DATA_NAMES and n not in chosen]
     for name in (n for n in subject.wrt if n not in data):
         if all(
             _fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name])
@@ -390,7 +317,7 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
         best = next((p for p in others if p not in taken), None)
         if best is not None:
             chosen[name] = best
-            if name not in inputs or len(inputs) > 1 or best != "return":
+            if name not in subject.inputs or len(subject.inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
         elif name not in chosen and _tail(name).isdigit():  # of `biases.1`, what else is 1 in a list: `db.1`
             like = [
@@ -496,14 +423,12 @@ def _told(path: str) -> str:
     return path.replace("return", "what backward returns", 1) if path.partition(".")[0] == "return" else path
 
 
-def _with_numbers(
-    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
-) -> Any:
+def _with_numbers(owner: Any, readings: Sequence[_Places], arrays: Args) -> Any:
     """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
     numbers = dict(reachable(owner, numbers=True))
-    for convention in conventions if numbers else ():
+    for reading in readings if numbers else ():
         try:
-            session = _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
+            session = _after_one_call(reading, arrays)
         except Exception:
             continue
         moved = [path for path in numbers if any(c in session.changed for c in _candidates(path))]
@@ -520,45 +445,39 @@ def _after_one_call(places: _Places, arrays: Args) -> _ObjectSession:
     session = _ObjectSession(places)
     with np.errstate(all="ignore"):
         y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-        before = {path: np.array(a) for each in (False, True) for path, a in reachable(session.target, numbers=each)}
-        session.pulled(context, _ones_like(y), before)
+        session.pulled(context, jax.tree.map(np.ones_like, y))
     return session
 
 
-def _check_that_one_runs(
-    owner: Any, methods: tuple[str, str], arguments: Arguments, arrays: Args, conventions: Sequence[_Convention]
-) -> None:
+def _check_that_one_runs(readings: Sequence[_Places], arrays: Args) -> None:
     """Refuse a backward method that cannot be called in any of the conventions, all of which are guesses.
 
     None is a guess where backward takes dy alone, or as many arguments as forward returns or takes by these names.
     """
-    backward = getattr(owner, methods[1])
+    owner, (_, method), arguments = readings[0].owner, readings[0].methods, readings[0].arguments
+    backward = getattr(owner, method)
     needed = [p.name for p in signature_of(backward) if p.default is p.empty]
     names = [*arguments.names, *arguments.keywords]
-    if len(conventions) == 1 or max(c.arity for c in conventions) < 2 or names in (needed[1:], needed[:-1], needed):
+    takes_dy_alone = all(r.convention.arity in (0, 1) for r in readings)
+    if len(readings) == 1 or takes_dy_alone or names in (needed[1:], needed[:-1], needed):
         return
     tried = []
-    for convention in conventions:
+    for reading in readings:
+        how = reading.convention
         try:
-            _after_one_call(_Places(owner, methods, arguments, {}, convention), arrays)
+            _after_one_call(reading, arrays)
         except Malformed as error:
-            tried.append(f"{convention.text}: {error}")
+            tried.append(f"{how.text}: {error}")
         except Exception as error:
-            if convention.unpack is _y_and_cache or convention.text.endswith("…)"):
+            if how.unpack is y_and_cache or how.text.endswith("…)"):
                 return
-            tried.append(f"{convention.text}: {told(error)}")
+            tried.append(f"{how.text}: {told(error)}")
         else:
             return
     raise TargetError(
         f"{short(backward)} takes {', '.join(needed)}, and cannot be called; tried {'; tried '.join(tried)}; give an "
         "object whose backward takes dy, or a pair of functions (forward, backward)"
     )
-
-
-def _ones_like(y: Any) -> Any:
-    if isinstance(y, Mapping):
-        return {key: _ones_like(part) for key, part in y.items()}
-    return tuple(map(_ones_like, y)) if isinstance(y, (tuple, list)) else np.ones_like(y)
 
 
 def _find_params(
@@ -595,15 +514,15 @@ def _moving(
 
 
 def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[Array]:
-    positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
-    np.random.seed(0)  # noqa: NPY002 - it is the target that may draw from it
-    random.seed(0)
-    return [np.asarray(v) for _, v in _leaves(_first(getattr(copied, method)(*positional, **keywords)), "")]
+    seed_generators("numpy")
+    out = arguments.call(getattr(copied, method), {n: a.copy() for n, a in arrays.items()})
+    return [np.asarray(v) for _, v in _leaves(first(out)[0], "")]
 
 
 def _arguments(
-    target: Any, method: str, forward: Callable[..., Any], inputs: Any, rng: np.random.Generator, label: str
+    target: Any, method: str, inputs: Any, rng: np.random.Generator, label: str
 ) -> tuple[Arguments, dict[str, Array]]:
+    forward = getattr(target, method)
     if inputs is not None:
         return read_arguments(forward, inputs, rng, name=label, integers=bool(reachable(target)))
     required = [p for p in signature_of(forward) if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -624,29 +543,12 @@ def _arguments(
     raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
 
 
-def _first(out: Any) -> Any:
-    """Return y of what a forward method returns: all of it, or the first of (y, cache)."""
-    if isinstance(out, tuple) and out and not all(_is_numeric(v) for v in out):
-        return out[0]
-    return out
-
-
-def _y_and_cache(out: Any) -> tuple[Any, Any]:
-    if not isinstance(out, (tuple, list)) or len(out) < 2:
-        raise Malformed(f"forward returned {type(out).__name__}; expected (y, cache)")
-    return out[0], out[1] if len(out) == 2 else tuple(out[1:])
-
-
 def _times(value: Any, dy: Any) -> Any:
     """Return a gradient times dy, where that has its shape or one entry for each of its rows; the others are none."""
     shape = np.shape(dy)
     if not hasattr(value, "dtype") or np.shape(value)[: len(shape)] != shape:
         return value
     return value * np.asarray(dy, value.dtype).reshape(shape + (1,) * (np.ndim(value) - len(shape)))
-
-
-def _is_numeric(value: Any) -> bool:
-    return getattr(getattr(value, "dtype", None), "kind", "") in ("f", "c", "V", "O")
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -658,12 +560,6 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{path}.{i}")
     else:
         yield path, tree
-
-
-def _names(tree: Any) -> list[str]:
-    from tinynet.verification.adapters.arguments import slots
-
-    return list(slots(tree))
 
 
 def _tail(path: str) -> str:

@@ -99,7 +99,6 @@ class Subject:
             pytree. None where only `make_oracle` can tell.
         make_oracle: for a target that brings its own oracle, a function of the subject.
         contract: whether it follows tinynet's own contract, by which shape and dtype of a gradient are part of it.
-        given: whether the caller gave the inputs, whose shapes then hold.
         variants: the same target in other widths, by label.
         narrower: the same target with axes that many times shorter; None where its arrays alone say how long they are.
         parts: the layers inside a composite with what reaches them: (path, subject).
@@ -124,7 +123,6 @@ class Subject:
     pure: Callable[[Mapping[str, Any], bool], Any] | None = None
     make_oracle: Callable[[Subject], Oracle] | None = None
     contract: bool = False
-    given: bool = True
     variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
     narrower: Callable[[int], Subject] | None = None
     parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)

@@ -58,19 +58,20 @@ def sides_of(function: Callable[[Mapping[str, Any], tuple[Any, ...]], Any], args
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(function)(dict(args), dy)
     places: list[tuple[str, str]] = []
-    _collect(closed.jaxpr, set(closed.jaxpr.invars), places)
-    given = dict.fromkeys(closed.jaxpr.invars, True)
 
     @jax.jit
     def look(values: Sequence[Any]) -> Any:
-        seen: list[Any] = []
-        _evaluate(closed.jaxpr, closed.consts, values, dict(given), seen)
-        return jnp.array(seen).reshape(-1, 2)
+        seen: list[tuple[Any, Any]] = []
+        _evaluate(closed.jaxpr, closed.consts, values, dict.fromkeys(closed.jaxpr.invars, True), seen)
+        places[:] = [(line_of(eqn), _text_of(eqn)) for eqn, _ in seen]
+        return jnp.array([sides for _, sides in seen]).reshape(-1, 2)
 
     def taken(args: Args, dy: tuple[Array, ...]) -> Array:
         with jax.enable_x64(True):
             return np.asarray(look(jax.tree.leaves((dict(args), dy))))
 
+    with jax.enable_x64(True):
+        jax.eval_shape(look, jax.tree.leaves((dict(args), dy)))  # which fills the places
     return Sides(tuple(places), taken)
 
 
@@ -86,31 +87,18 @@ def _is_branch(eqn: Any) -> bool:
     return within and user_frame(eqn) is not None
 
 
-def _collect(jaxpr: Any, moving: set[Any], places: list[tuple[str, str]]) -> None:
-    for eqn in _walk(jaxpr, moving):
-        if _is_branch(eqn):
-            frame = user_frame(eqn)
-            text = linecache.getline(frame.file_name, frame.line_num).strip()
-            places.extend([(line_of(eqn), text)] * (2 if eqn.primitive.name == "clamp" else 1))
-
-
-def _walk(jaxpr: Any, moving: set[Any]) -> Iterator[Any]:
-    """Yield the equations whose operands depend on the arguments; calls are entered, loops are not."""
-    for eqn in jaxpr.eqns:
-        depends = any(not isinstance(v, core.Literal) and v in moving for v in eqn.invars)
-        if depends:
-            moving.update(eqn.outvars)
-            if (inner := called(eqn)) is not None:
-                pairs = zip(inner[0].invars, eqn.invars, strict=False)
-                yield from _walk(inner[0], {i for i, o in pairs if not isinstance(o, core.Literal) and o in moving})
-            else:
-                yield eqn
+def _text_of(eqn: Any) -> str:
+    frame = user_frame(eqn)
+    return linecache.getline(frame.file_name, frame.line_num).strip()
 
 
 def _evaluate(
-    jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: dict[Any, bool], seen: list[Any]
+    jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], moving: dict[Any, bool], seen: list[tuple[Any, Any]]
 ) -> list[Any]:
-    """Evaluate, and add to `seen` the sides that are taken; `moving` says of each variable if it is as it was given."""
+    """Evaluate, and add to `seen` each comparison of what depends on the arguments, with the sides that are taken.
+
+    `moving` has the variables that depend on them, and whether each is as it was given. Calls are entered, loops not.
+    """
 
     def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
         plain = [moving[v] for v in eqn.invars if not isinstance(v, core.Literal) and v in moving]
@@ -123,23 +111,23 @@ def _evaluate(
             inside = {i: moving[o] for i, o in pairs if not isinstance(o, core.Literal) and o in moving}
             return _evaluate(*inner, operands, inside, seen)
         if _is_branch(eqn):
-            seen.extend(_taken(eqn.primitive.name, operands, given))
+            seen.extend((eqn, sides) for sides in _taken(eqn.primitive.name, operands, given))
         return bind(eqn, operands)
 
     return interpret(jaxpr, consts, values, step)
 
 
-def _taken(name: str, operands: Sequence[Any], given: bool) -> list[Any]:
-    """Return for each comparison whether an entry takes the one side, and the other.
+def _taken(name: str, operands: Sequence[Any], given: bool) -> list[tuple[Any, Any]]:
+    """Return for each comparison of an operation whether an entry takes the one side, and the other.
 
     Equal numbers take a side and test nothing, unless they were computed: y = max(z, 0) is never below 0.
     """
     if name == "clamp":
         low, x, high = operands
-        return [jnp.any(x < low), jnp.any(x >= low), jnp.any(x > high), jnp.any(x <= high)]
+        return [(jnp.any(x < low), jnp.any(x >= low)), (jnp.any(x > high), jnp.any(x <= high))]
     a, b = operands if len(operands) == 2 else (*operands, 0.0)
     equal = jnp.any(a == b) & (not given)
-    return [jnp.any(a > b) | (equal & (name in ("ge", "lt"))), jnp.any(a < b) | (equal & (name in ("gt", "le")))]
+    return [(jnp.any(a > b) | (equal & (name in ("ge", "lt"))), jnp.any(a < b) | (equal & (name in ("gt", "le"))))]
 
 
 def look_for(

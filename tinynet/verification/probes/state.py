@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from tinynet.verification.adapters.subject import Array, Exact, Subject
-from tinynet.verification.examples import Batch, Shapes, alike, cotangent, with_batch
-from tinynet.verification.execution import Hang, Run, Watch, execute, told
-from tinynet.verification.observations import Fault
+from tinynet.verification.bench import Bench
+from tinynet.verification.examples import alike, cotangent, with_batch
+from tinynet.verification.execution import Hang, Run, execute, told
+from tinynet.verification.observations import Fault, Observed
+from tinynet.verification.report import Probe
 from tinynet.verification.tolerance import CHOICE, distance, unit_of
 
 _DRAWS = (
@@ -21,62 +23,51 @@ _DRAWS = (
     "before each, or hand the numbers over as an input"
 )
 
-Exactly = Callable[[Subject, tuple[Array, ...]], Exact]
 
-
-def probe_state(
-    A: Subject, exactly: Exactly, batch: Batch | None, shapes: Shapes, watch: Watch, rng: np.random.Generator
-) -> tuple[list[Fault], list[str], str]:
-    """Repeat calls, make others in between, and look at what is written into and what shares memory.
-
-    Returns:
-        The faults, notes on what is unusual and does no harm, and why there can be no PASS.
-    """
-    outputs = shapes.of(A, A.args)
+def probe_state(b: Bench, _seen: Observed) -> Observed:
+    """Repeat calls, make others in between, and look at what is written into and what shares memory."""
+    A, new = b.subject, Observed(coverage=(Probe("state"),))
+    outputs = b.shapes.of(A, A.args)
     # A loss is asked for ∂E/∂ŷ alone nearly always: dE is 1.
-    dy = cotangent(outputs, rng) if any(y.ndim for y in outputs) else tuple(np.ones(()) for _ in outputs)
-    runs = [execute(A, A.args, dy, watch) for _ in range(4)]
+    dy = cotangent(outputs, b.rng) if any(y.ndim for y in outputs) else tuple(np.ones(()) for _ in outputs)
+    runs = [execute(A, A.args, dy, b.watch) for _ in range(4)]
     if any(r.error for r in runs):
-        return [], [], ""  # the values say what is wrong
-    if runs[0].mutated:
-        return [_mutates(A, runs[0])], [], ""  # a second call would start from what the first one wrote
-    exact = exactly(A, dy)
-    notes = _notes_on_memory(A, runs[0])
+        return new  # the values say what is wrong
+    if runs[0].mutated:  # a second call would start from what the first one wrote
+        return new + Observed(faults=tuple(mutation(A, runs[0], "state")))
+    exact = b.oracle(A.args, dy)
+    new += Observed(notes=tuple(_notes_on_memory(A, runs[0])))
     found = _kept_memory(A, runs[0])
     session = A.start()
-    again = [execute(A, A.args, dy, watch, session=session) for _ in range(4)]
+    again = [execute(A, A.args, dy, b.watch, session=session) for _ in range(4)]
     if not A.contract and any(_other_y(some[0], r) for some in (runs, again) for r in some[1:]):
-        return found, notes, _DRAWS
+        return new + Observed(faults=tuple(found), reason=_DRAWS)
     found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
     adds_up = _adds_up(A, again)
     if not adds_up:
         found += _repeats(A, again, exact, "the same call on the same target")
         if not A.one_cache:
-            twice = execute(A, A.args, dy, watch, session=session, after=again[-1])
+            twice = execute(A, A.args, dy, b.watch, session=session, after=again[-1])
             found += _repeats(A, [again[-1], twice], exact, "backward twice after one forward")
             found += _shared_results(A, [*again, twice])
-            found += _in_between(A, dy, exact, watch, rng)
+            found += _in_between(b, dy, exact)
     elif A.one_cache:
-        notes.append("each call adds to the gradients of the one before: set them to zero in between")
+        text = "each call adds to the gradients of the one before: set them to zero in between"
+        new += Observed(notes=(text,))
     if not found and not adds_up:
-        found += _reused(A, dy, watch)
+        found += _reused(b, dy)
     if not found:
-        found += _after_another(A, dy, exactly, batch, shapes, watch, rng, adds_up=adds_up)
-    return found, notes, ""
-
-
-def _mutates(A: Subject, run: Run) -> Fault:
-    name = run.mutated[0]
-    role = "dy" if name.startswith("dy") else "x" if name in A.inputs else "params"
-    return Fault(run.mutated, f"mutates {role}", f"{', '.join(run.mutated)} was written into", "state")
+        found += _after_another(b, dy, adds_up=adds_up)
+    return new + Observed(faults=tuple(found))
 
 
 def mutation(A: Subject, run: Run, probe: str) -> list[Fault]:
     """Return the fault of a run that wrote into what it was handed."""
     if not run.mutated:
         return []
-    fault = _mutates(A, run)
-    return [Fault(fault.gradients, fault.fault, fault.sentence, probe)]
+    name = run.mutated[0]
+    role = "dy" if name.startswith("dy") else "x" if name in A.inputs else "params"
+    return [Fault(run.mutated, f"mutates {role}", f"{', '.join(run.mutated)} was written into", probe)]
 
 
 def _notes_on_memory(A: Subject, run: Run) -> list[str]:
@@ -149,12 +140,13 @@ def _grows(results: Sequence[Any]) -> bool:
     return rate > 0 and all(distance(b, rate * a) <= slack for a, b in pairwise(steps))
 
 
-def _in_between(A: Subject, dy: tuple[Array, ...], exact: Exact, watch: Watch, rng: np.random.Generator) -> list[Fault]:
+def _in_between(b: Bench, dy: tuple[Array, ...], exact: Exact) -> list[Fault]:
     """Forward A, forward B, backward A: the cache handed back is A's, whatever came after."""
-    session, B = A.start(), _another(A, rng)
-    first = execute(A, A.args, dy, watch, session=session)
-    other = execute(B, B.args, dy, watch, session=session)
-    late = execute(A, A.args, dy, watch, session=session, after=first)
+    A, B = b.subject, _another(b.subject, b.rng)
+    session = A.start()
+    first = execute(A, A.args, dy, b.watch, session=session)
+    other = execute(B, B.args, dy, b.watch, session=session)
+    late = execute(A, A.args, dy, b.watch, session=session, after=first)
     if first.error is not None or other.error is not None or late.error is not None:
         return []
     changed = [n for n in A.wrt if _differ(late.grads.get(n), first.grads.get(n), exact.grads[n])]
@@ -162,11 +154,11 @@ def _in_between(A: Subject, dy: tuple[Array, ...], exact: Exact, watch: Watch, r
     return [_fault(changed, "stale cache", text, late, first.grads)] if changed else []
 
 
-def _reused(A: Subject, dy: tuple[Array, ...], watch: Watch) -> list[Fault]:
+def _reused(b: Bench, dy: tuple[Array, ...]) -> list[Fault]:
     """The same call with another dy: a gradient by it alone, as of 3x, differs, and must not be in the same array."""
-    session = A.start()
-    first = execute(A, A.args, dy, watch, session=session)
-    second = execute(A, A.args, tuple(-2 * d for d in dy), watch, session=session)
+    A, session = b.subject, b.subject.start()
+    first = execute(A, A.args, dy, b.watch, session=session)
+    second = execute(A, A.args, tuple(-2 * d for d in dy), b.watch, session=session)
     if first.error is not None or second.error is not None:
         return []
     return _changed_since(first)
@@ -184,44 +176,33 @@ def _changed_since(run: Run) -> list[Fault]:
     return [Fault(tuple(changed), "shares memory", text, "state")] if changed else []
 
 
-def _after_another(
-    A: Subject,
-    dy: tuple[Array, ...],
-    exactly: Exactly,
-    batch: Batch | None,
-    shapes: Shapes,
-    watch: Watch,
-    rng: np.random.Generator,
-    *,
-    adds_up: bool,
-) -> list[Fault]:
+def _after_another(b: Bench, dy: tuple[Array, ...], *, adds_up: bool) -> list[Fault]:
     """B after A, where B is another input, other parameters, a longer and a shorter batch: right for A, so for B."""
-    others = [("another input", _another(A, rng, params=False)), ("other parameters", _another(A, rng, inputs=False))]
+    A, batch = b.subject, b.batch
+    others = [("another input", _another(A, b.rng, params=False))]
+    others.append(("other parameters", _another(A, b.rng, inputs=False)))
     if batch is not None and batch.size > 1:
         others += [
-            ("a longer batch", A.at(with_batch(A.args, batch, batch.size + 3, rng))),
-            ("a shorter batch", A.at(with_batch(A.args, batch, batch.size - 1, rng))),
+            ("a longer batch", A.at(with_batch(A.args, batch, batch.size + 3, b.rng))),
+            ("a shorter batch", A.at(with_batch(A.args, batch, batch.size - 1, b.rng))),
         ]
     found: list[Fault] = []
     for what, B in others:
         try:
-            alone_outputs = shapes.of(B, B.args)
-            dy_B = (
-                dy
-                if all(d.shape == y.shape for d, y in zip(dy, alone_outputs, strict=True))
-                else cotangent(alone_outputs, rng)
-            )
-            right = exactly(B, dy_B).grads
+            outputs = b.shapes.of(B, B.args)
+            same = all(d.shape == y.shape for d, y in zip(dy, outputs, strict=True))
+            dy_B = dy if same else cotangent(outputs, b.rng)
+            right = b.oracle(B.args, dy_B).grads
         except Exception:
             continue
         session = A.start()
-        before = execute(A, A.args, dy, watch, session=session)
-        run = execute(B, B.args, dy_B, watch, session=session)
+        before = execute(A, A.args, dy, b.watch, session=session)
+        run = execute(B, B.args, dy_B, b.watch, session=session)
         if adds_up:
             run = _without_those_before(A, run, before)
         if before.error is not None or isinstance(run.error, (Hang, SystemExit)):
             return found
-        alone = execute(B, B.args, dy_B, watch)
+        alone = execute(B, B.args, dy_B, b.watch)
         if alone.error is not None:
             continue
         if run.error is not None:
@@ -232,18 +213,20 @@ def _after_another(
         wrong = [n for n in A.wrt if _off(run.grads.get(n), right[n]) and not _off(alone.grads.get(n), right[n])]
         if wrong:
             stale = all(not _differ(run.grads.get(n), before.grads.get(n), right[n]) for n in wrong)
-            text = f"right for {what} B alone, and wrong for B after A" + (
-                ", where it gives A's again" if stale else ""
-            )
+            again = ", where it gives A's again" if stale else ""
+            text = f"right for {what} B alone, and wrong for B after A{again}"
             return [*found, _fault(wrong, "stale cache", text, run, right)]
         everywhere = [n for n in A.wrt if _off(run.grads.get(n), right[n])]
-        if everywhere and not [
-            n for n in A.wrt if _off(execute(A, A.args, dy, watch).grads.get(n), exactly(A, dy).grads[n])
-        ]:
+        if everywhere and not _wrong_at_first(b, dy):
             # Something outside the target remembers A, which no copy of the target forgets; or the values say why.
             text = f"right for the first call, and wrong for the next one with {what}"
             found.append(_fault(everywhere, "unknown", text, run, right))
     return found if len(found) == len(others) else []
+
+
+def _wrong_at_first(b: Bench, dy: tuple[Array, ...]) -> bool:
+    exact, got = b.oracle(b.subject.args, dy).grads, execute(b.subject, b.subject.args, dy, b.watch).grads
+    return any(_off(got.get(n), exact[n]) for n in b.subject.wrt)
 
 
 def _without_those_before(A: Subject, run: Run, before: Run) -> Run:

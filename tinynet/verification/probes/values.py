@@ -29,7 +29,7 @@ from tinynet.verification.probes.state import mutation
 from tinynet.verification.report import Probe
 
 
-def run_all(b: Bench, examples: Iterable[Example | Refused], seen: Observed, dtype: str = "float64") -> Observed:
+def run_all(b: Bench, examples: Iterable[Example | Refused], seen: Observed) -> Observed:
     """Run examples until one stops the target, and return what they showed beside what was `seen` before."""
     new = Observed()
     for e in examples:
@@ -40,7 +40,7 @@ def run_all(b: Bench, examples: Iterable[Example | Refused], seen: Observed, dty
         elif b.numerical and e.probe in ("zeros and ties", "huge"):
             new += Observed(coverage=(Probe(e.probe, skipped="differences say nothing at a kink or far out"),))
         elif e.probe in b.settings.wanted:
-            new += run(b, e, seen + new, dtype)
+            new += run(b, e, seen + new)
     return new
 
 

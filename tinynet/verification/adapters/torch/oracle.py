@@ -20,6 +20,7 @@ from tinynet.verification.adapters.torch.sessions import (
     tensors_of,
     to_array,
 )
+from tinynet.verification.execution import told
 from tinynet.verification.numerical import NumericalOracle, ridders
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import LOOSER
@@ -108,7 +109,7 @@ def choose_oracle(
     try:
         whole, mode = read(EVERYWHERE).followed(args, dy)
     except Exception as error:
-        return differences(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160])
+        return differences(told(error))
     if not _confirmed(call, args, dy, whole, rng):
         at = f" at {next(iter(mode.left))}" if mode.left else ""
         return differences(f"values leave it{at}")

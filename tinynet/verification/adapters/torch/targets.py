@@ -53,10 +53,35 @@ class _Form:
     device: str | torch.device = "cpu"
 
 
-def adapt(
-    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator, *, twice: bool = False
+def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator) -> Subject | None:
+    """Return a PyTorch target as a subject; None where it is nothing of PyTorch's.
+
+    Args:
+        target: a `torch.autograd.Function` or its `apply`, an `nn.Module`, an operator of `torch.library.custom_op`, or
+            a function, if `inputs` holds a tensor.
+        inputs: for its forward pass, arrays, shapes, tensors (which choose the device) and constants.
+        params: values for parameters and buffers of a module, by their names in its `state_dict`.
+        rng: for what is drawn.
+
+    Raises:
+        TargetError: the inputs or params do not fit, or the forward pass does not run at them.
+    """
+    return _adapted(target, inputs, params, rng, twice=False)
+
+
+def adapt_double_backward(
+    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator
 ) -> Subject | None:
-    """Return a target as a subject, or its backward pass if `twice`; see `adapt_torch` and `adapt_double_backward`."""
+    """Return the backward pass of a PyTorch target as a subject itself, a function of its arguments and of dy.
+
+    None where it offers no derivative of its own: it is marked `once_differentiable`, or raises.
+    """
+    return _adapted(target, inputs, params, rng, twice=True)
+
+
+def _adapted(
+    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator, *, twice: bool
+) -> Subject | None:
     bound = getattr(target, "__self__", None)
     if _is_function(bound) and getattr(target, "__name__", "") == "apply":
         target = bound
@@ -143,7 +168,7 @@ def _subject(
 
     def parts() -> list[tuple[str, Subject]]:
         inner = {f: a for f, a in (choice.functions or {}).items() if f is not form.rule}
-        found = ((adapt(f, _as_inputs(a), None, rng), a) for f, a in inner.items())
+        found = ((adapt_torch(f, _as_inputs(a), None, rng), a) for f, a in inner.items())
         return [(s.name, _where_needed(s, a)) for s, a in found if s is not None]
 
     return replace(whole, variants=alone, parts=parts), choice.reading
