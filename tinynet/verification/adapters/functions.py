@@ -19,7 +19,9 @@ from tinynet.verification.adapters.arguments import (
     read_arguments,
     signature_of,
     slots,
+    turned,
 )
+from tinynet.verification.adapters.generators import seed_own
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -49,6 +51,7 @@ class _FunctionSession:
 
     def forward(self, args: Args) -> tuple[Any, Any]:
         positional, keywords = self.arguments.filled(args)
+        seed_own(self.forward_of)
         y, rest = self.unpack(self.forward_of(*positional, **keywords))
         return y, (rest, positional, keywords)
 
@@ -109,6 +112,7 @@ def _subject(
         function = rebound(forward) if numpy_manners else forward
         filled = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
         positional, keywords = arguments.filled(filled)
+        seed_own(forward)
         return raw(unpack(function(*positional, **keywords))[0])
 
     return Subject(
@@ -117,6 +121,10 @@ def _subject(
         wrt=floats(arrays),
         inputs=tuple(arrays),
         start=lambda: _FunctionSession(fresh(forward), arguments, unpack, pull),
+        modes=lambda: [
+            (flag, _subject(name, forward, mode, arrays, unpack, pull, **more))
+            for flag, mode in turned(forward, arguments)
+        ],
         pure=pure,
         reference=lambda f, args: arguments.call(f, args),
         **more,

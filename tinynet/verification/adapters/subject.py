@@ -101,6 +101,7 @@ class Subject:
         contract: whether it follows tinynet's own contract, by which shape and dtype of a gradient are part of it.
         given: whether the caller gave the inputs, whose shapes then hold.
         variants: the same target in other widths, by label.
+        modes: the same target with one flag turned, by label.
         narrower: the same target with axes that many times shorter; None where its arrays alone say how long they are.
         parts: the layers inside a composite with what reaches them: (path, subject).
         reference: calls an independent forward pass with the arrays of the target.
@@ -126,6 +127,7 @@ class Subject:
     contract: bool = False
     given: bool = True
     variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
+    modes: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     narrower: Callable[[int], Subject] | None = None
     parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     reference: Callable[[Callable[..., Any], Args], Any] | None = None
