@@ -517,6 +517,9 @@ def first_maximum_back(args, dy):
 MASKED = (rng.standard_normal((4, 5, 2)), rng.random((4, 5)) < 0.6)
 
 
+MASK = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+
+
 def masked_mean(x, mask):
     return (x * mask[:, :, None]).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)[:, None]
 
@@ -524,6 +527,37 @@ def masked_mean(x, mask):
 def masked_mean_back(args, dy):
     _, mask = args
     return (dy / np.maximum(mask.sum(axis=1, keepdims=True), 1))[:, None, :] * mask[:, :, None], None
+
+
+def mean_of_some(x, mask):
+    n = mask.sum()
+    if n == 0:
+        return np.zeros(x.shape[1:])
+    return (x * mask[:, None]).sum(axis=0) / n
+
+
+def mean_of_some_back(of_none):
+    def backward(args, dy):
+        x, mask = args
+        n = mask.sum()
+        if n == 0:
+            return of_none(x, dy), None
+        return mask[:, None] * dy / n, None
+
+    return backward
+
+
+def attention(q, k, v):
+    p = softmax(q @ k.T)
+    return p @ v, (q, k, v, p @ v, logsumexp(q @ k.T))
+
+
+def attention_back(dy, cache):
+    """From what is kept of a row alone, its logsumexp and its output: digits are lost where p is nearly 1."""
+    q, k, v, out, log = cache
+    p = np.exp(q @ k.T - log[:, None])
+    ds = p * (dy @ v.T - (dy * out).sum(axis=1, keepdims=True))
+    return ds @ k, ds.T @ q, p.T @ dy
 
 
 def hidden(scores, mask):
@@ -665,6 +699,8 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("loops", "in JAX, a pair", (thrice, lambda a, dy: thrice_back(a, dy, 2))),
     Member("loops", "close enough", (equilibrium, lambda a, dy: equilibrium_back(a, dy, 3)), {
         "inputs": (X, 0.2 * V[:3, :3])}),
+    Member("masks", "none is set, for which there is an if", (
+        mean_of_some, mean_of_some_back(lambda x, dy: np.ones_like(x) * dy)), {"inputs": (X, MASK)}),
     Member("masks", "none is set", (masked_mean, lambda a, dy: (
         (dy / a[1].sum(axis=1, keepdims=True))[:, None, :] * a[1][:, :, None], None)), {"inputs": MASKED}),
     Member("memory", "dx in one buffer, made of dy alone", TripledInto(np.asarray)),
@@ -748,6 +784,10 @@ def single(x, w):
     Member("loops", "close enough", (equilibrium, equilibrium_back), {"inputs": (X, 0.2 * V[:3, :3])}),
     Member("loops", "Newton's method", (newton, lambda a, dy: (dy / (2 * np.sqrt(a[0])),)), {"inputs": 1 + abs(X[:2])}),
     Member("masks", "none is set, which is 1 sample", (masked_mean, masked_mean_back), {"inputs": MASKED}),
+    Member("masks", "none is set, for which there is an if", (
+        mean_of_some, mean_of_some_back(lambda x, dy: np.zeros_like(x))), {"inputs": (X, MASK)}),
+    Member("large inputs", "attention from what is kept of each row", (attention, attention_back), {
+        "inputs": (X, Z, V[:, :2][[0, 1, 2, 3, 0]])}),
     Member("masks", "none is set, which is never given", (hidden, hidden_back), {"inputs": (V, np.tri(4) > 0)}),
     Member("flags", "statistics that are not used in training", (centred, centred_back), {
         "inputs": (X, X[0], True)}),
