@@ -1,5 +1,7 @@
 """A verification leaves the process as it was, whatever its target does."""
 
+import copy
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +20,18 @@ def test_a_target_leaves_no_trace(habit):
     after = state_of_process()
     assert [k for k in before if before[k] != after[k]] == []
     assert report.verdict == ("FAIL" if habit == "exit" else "PASS") or habit == "floating-point errors", report
+
+
+GENERATORS = np.random.default_rng(5), np.random.RandomState(5), random.Random(5)
+
+
+def test_generators_of_the_targets_own_go_on_where_they_were():
+    def forward(x):
+        return x * np.array([g.random() for g in GENERATORS])
+
+    expected = [copy.deepcopy(g).random() for g in GENERATORS]
+    tn.verify((forward, lambda a, dy: (dy,)), inputs=X, name_seconds=0, probes=["rectangular"])
+    assert [g.random() for g in GENERATORS] == expected
 
 
 def test_verifications_in_several_threads_do_not_disturb_one_another():

@@ -218,6 +218,33 @@ def test_a_forward_that_cannot_be_traced_names_the_line_and_what_to_write(forwar
     assert advice in report.oracle
 
 
+def eigenvalues(a):
+    found = np.linalg.eigh(a + a.T)
+    return np.exp(found.eigenvalues) + found[1][0] ** 2
+
+
+def log_volume(a):
+    sign, log = np.linalg.slogdet(a)
+    return np.sqrt(log * log + 1) * np.abs(sign)
+
+
+def singular_values(a):
+    _, s, _ = np.linalg.svd(a)
+    return np.exp(s)
+
+
+def triangle(a):
+    return np.exp(np.linalg.qr(a).R)
+
+
+@pytest.mark.parametrize("forward", [eigenvalues, log_volume, singular_values, triangle])
+def test_what_comes_as_a_tuple_with_names_is_followed(forward):
+    report = tn.verify(
+        (forward, lambda args, dy: np.zeros_like(args[0])), inputs=V, probes=["rectangular"], named=False
+    )
+    assert "jax.vjp" in report.oracle
+
+
 def test_an_assignment_to_a_part_is_followed():
     report, probe = forward_probe(assigns)
     assert "jax.vjp" in report.oracle

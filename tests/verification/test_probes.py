@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.verification.adapters.subject import Subject
+from tinynet.verification.examples import tied
 
 RNG = np.random.default_rng(9)
 x = RNG.standard_normal((5, 4))
@@ -222,3 +224,12 @@ def test_state_that_leaks_is_found(cls, faults):
 
 def test_a_right_object_that_keeps_its_state_is_right():
     assert tn.verify(Keeps(), inputs=x).verdict == "PASS"
+
+
+def test_sums_of_products_of_tied_values_are_exact_so_that_every_order_of_them_ties():
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.standard_normal((6, 40)), "w": 0.3 * rng.standard_normal((40, 5))}
+    x, w = tied(Subject("a product", arrays, ("x", "w"), ("x", "w"), object), ("x", "w")).values()
+    order = rng.permutation(40)
+    assert np.array_equal(x @ w, x[:, order] @ w[order])
+    assert np.array_equal(x @ w, (x[:, :, None] * w).sum(axis=1))

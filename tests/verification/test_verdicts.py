@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 import sys
 import time
 from dataclasses import dataclass, field
@@ -298,8 +299,8 @@ class AnyName:
 class Drops:
     """Dropout with a generator of its own."""
 
-    def __init__(self, scale):
-        self.rng, self.scale = np.random.default_rng(0), scale
+    def __init__(self, scale, rng):
+        self.rng, self.scale = rng, scale
 
     def forward(self, x):
         self.mask = (self.rng.random(x.shape) > 0.5) * 2.0
@@ -307,6 +308,60 @@ class Drops:
 
     def backward(self, dy):
         return dy * self.mask * self.scale
+
+
+class Evaluates:
+    """A mean that is taken away in training, and a factor of 2 in evaluation, by a flag of either kind."""
+
+    def __init__(self, flag, factor):
+        self.flag, self.factor, self.train, self.frozen = flag, factor, True, False
+        self.b = np.ones(3)
+
+    def forward(self, x, train=True):
+        self.trains = train if self.flag == "argument" else self.train
+        return (x - x.mean(axis=0) if self.trains else 2 * x) + self.b
+
+    def backward(self, dy):
+        if not self.frozen:
+            self.db = dy.sum(axis=0)
+        if self.trains:
+            return dy - dy.mean(axis=0)
+        return self.factor * dy
+
+
+class TrainsOnly:
+    def forward(self, x, train=True):
+        return x - x.mean(axis=0) if train else 2 * x
+
+    def backward(self, dy):
+        return dy - dy.mean(axis=0)
+
+
+def scaled_by_flag(x, doubled=False):
+    return (2 * x if doubled else x), doubled
+
+
+GENERATOR = np.random.default_rng(4)
+
+
+def noisy(x):
+    eps = GENERATOR.standard_normal(x.shape)
+    return np.tanh(x) + x * eps, (x, eps)
+
+
+def noisy_back(dy, cache, scale=1.0):
+    x, eps = cache
+    return (dy * (scale * (1 - np.tanh(x) ** 2) + eps),)
+
+
+def dropping(generator, scale=1.0):
+    """Return dropout that keeps an entry with its generator in a closure, and one of Python's."""
+
+    def forward(x):
+        kept = np.array([[generator.random() > 0.4 for _ in row] for row in x])
+        return np.sin(x) * kept, lambda dy: dy * np.cos(x) * kept * scale
+
+    return forward
 
 
 def root(slope):
@@ -462,6 +517,9 @@ def first_maximum_back(args, dy):
 MASKED = (rng.standard_normal((4, 5, 2)), rng.random((4, 5)) < 0.6)
 
 
+MASK = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+
+
 def masked_mean(x, mask):
     return (x * mask[:, :, None]).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)[:, None]
 
@@ -469,6 +527,37 @@ def masked_mean(x, mask):
 def masked_mean_back(args, dy):
     _, mask = args
     return (dy / np.maximum(mask.sum(axis=1, keepdims=True), 1))[:, None, :] * mask[:, :, None], None
+
+
+def mean_of_some(x, mask):
+    n = mask.sum()
+    if n == 0:
+        return np.zeros(x.shape[1:])
+    return (x * mask[:, None]).sum(axis=0) / n
+
+
+def mean_of_some_back(of_none):
+    def backward(args, dy):
+        x, mask = args
+        n = mask.sum()
+        if n == 0:
+            return of_none(x, dy), None
+        return mask[:, None] * dy / n, None
+
+    return backward
+
+
+def attention(q, k, v):
+    p = softmax(q @ k.T)
+    return p @ v, (q, k, v, p @ v, logsumexp(q @ k.T))
+
+
+def attention_back(dy, cache):
+    """From what is kept of a row alone, its logsumexp and its output: digits are lost where p is nearly 1."""
+    q, k, v, out, log = cache
+    p = np.exp(q @ k.T - log[:, None])
+    ds = p * (dy @ v.T - (dy * out).sum(axis=1, keepdims=True))
+    return ds @ k, ds.T @ q, p.T @ dy
 
 
 def hidden(scores, mask):
@@ -583,7 +672,12 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("memory", "y is a buffer that is used again", OneBuffer()),
     Member("batches", "a mean over the samples", (lambda x: x.mean(axis=0), summed_over_eight)),
     Member("loops", "in JAX", root(0.6), {"inputs": 1 + abs(X[:2, :2])}),
-    Member("state", "random numbers of its own", Drops(1.5)),
+    Member("state", "random numbers of its own", Drops(1.5, np.random.default_rng(0))),
+    Member("state", "random numbers of a generator among the globals", (noisy, lambda dy, c: noisy_back(dy, c, 1.5))),
+    Member("state", "random numbers of a generator in a closure", dropping(random.Random(0), 1.5)),
+    Member("flags", "an argument, where it is turned", Evaluates("argument", 1)),
+    Member("flags", "an attribute, where it is turned", Evaluates("attribute", 1)),
+    Member("flags", "of a pair", (scaled_by_flag, lambda dy, c: (dy * (3 if c else 1),))),
     Member("branches", "Python's if", (lambda x: x * x, lambda a, dy: (
         2 * a[0] * dy if abs(a[0]).max() < 400 else a[0] * dy,))),
     Member("branches", "what follows an if", (square_or_sine, square_or_sine_back), {"inputs": abs(X) + 0.1}),
@@ -605,6 +699,8 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("loops", "in JAX, a pair", (thrice, lambda a, dy: thrice_back(a, dy, 2))),
     Member("loops", "close enough", (equilibrium, lambda a, dy: equilibrium_back(a, dy, 3)), {
         "inputs": (X, 0.2 * V[:3, :3])}),
+    Member("masks", "none is set, for which there is an if", (
+        mean_of_some, mean_of_some_back(lambda x, dy: np.ones_like(x) * dy)), {"inputs": (X, MASK)}),
     Member("masks", "none is set", (masked_mean, lambda a, dy: (
         (dy / a[1].sum(axis=1, keepdims=True))[:, None, :] * a[1][:, :, None], None)), {"inputs": MASKED}),
     Member("memory", "dx in one buffer, made of dy alone", TripledInto(np.asarray)),
@@ -688,9 +784,20 @@ def single(x, w):
     Member("loops", "close enough", (equilibrium, equilibrium_back), {"inputs": (X, 0.2 * V[:3, :3])}),
     Member("loops", "Newton's method", (newton, lambda a, dy: (dy / (2 * np.sqrt(a[0])),)), {"inputs": 1 + abs(X[:2])}),
     Member("masks", "none is set, which is 1 sample", (masked_mean, masked_mean_back), {"inputs": MASKED}),
+    Member("masks", "none is set, for which there is an if", (
+        mean_of_some, mean_of_some_back(lambda x, dy: np.zeros_like(x))), {"inputs": (X, MASK)}),
+    Member("large inputs", "attention from what is kept of each row", (attention, attention_back), {
+        "inputs": (X, Z, V[:, :2][[0, 1, 2, 3, 0]])}),
     Member("masks", "none is set, which is never given", (hidden, hidden_back), {"inputs": (V, np.tri(4) > 0)}),
     Member("flags", "statistics that are not used in training", (centred, centred_back), {
         "inputs": (X, X[0], True)}),
+    Member("flags", "an argument, where it is turned", Evaluates("argument", 2)),
+    Member("flags", "an attribute, where it is turned", Evaluates("attribute", 2)),
+    Member("flags", "a backward pass that is meant for training alone", TrainsOnly()),
+    Member("state", "random numbers of its own", Drops(1.0, np.random.default_rng(0))),
+    Member("state", "random numbers of an old generator", Drops(1.0, np.random.RandomState(0))),
+    Member("state", "random numbers of a generator among the globals", (noisy, noisy_back)),
+    Member("state", "random numbers of a generator in a closure", dropping(random.Random(0))),
     Member("memory", "a copy of a buffer", TripledInto(np.copy)),
     Member("batches", "rows that are indexed, as many as samples", (
         lambda x, p: p[0] * x + p[1] * x**2 + p[2] * x**3, lambda a, dy: (
@@ -721,10 +828,21 @@ def test_a_right_gradient_is_never_accused(member):
     assert report.verdict == "PASS", report
 
 
-def test_what_draws_numbers_of_its_own_is_inconclusive_and_the_report_says_what_to_do():
-    report = tn.verify(Drops(1.0), inputs=X)
+class Entropy:
+    """Dropout that draws from a generator of its own making."""
+
+    def forward(self, x):
+        self.mask = (np.random.default_rng().random(x.shape) > 0.5) * 2.0
+        return x * self.mask
+
+    def backward(self, dy):
+        return dy * self.mask
+
+
+def test_what_draws_other_numbers_each_time_is_never_passed_and_the_report_says_what_to_do():
+    report = tn.verify(Entropy(), inputs=X)
     assert report.verdict == "INCONCLUSIVE"
-    assert "another y at each call; draw from NumPy's global generator" in report.reason
+    assert "another y at each call; draw from" in report.reason
 
 
 def test_several_findings_do_not_hide_one_another():
@@ -832,11 +950,23 @@ def far_branch_on_a_line(x):
 # fmt: on
 
 
+def far_branch_beside_one_on_a_line(x):
+    y = x * (2.0 if len(x) > 0 else 3.0)
+    if len(x) > 1000:
+        return y * 3.0
+    return y
+
+
 @pytest.mark.parametrize("forward", [far_branch, far_branch_on_a_line])
 def test_a_branch_that_no_example_took_is_named(forward):
     report = tn.verify((forward, lambda a, dy: (2.0 * dy,)), inputs=X)
     assert "PASS, 1 branch not reached" in str(report)
     assert "if len(x) > 1000" in report.unreached[0]
+
+
+def test_a_branch_is_named_beside_one_on_a_line():
+    report = tn.verify((far_branch_beside_one_on_a_line, lambda a, dy: (2.0 * dy,)), inputs=X)
+    assert any("if len(x) > 1000:" in line for line in report.unreached)
 
 
 def never_false(args, dy):

@@ -318,6 +318,11 @@ def _spread(a: Array) -> float:
     return float(np.sqrt(np.mean(np.square(a, dtype=float)))) if a.size else 1.0
 
 
+def _step(a: Array) -> float:
+    """Return a power of two near the size of an array: sums and products of its multiples are exact."""
+    return float(2.0 ** np.rint(np.log2(_spread(a) or 1.0)))
+
+
 def scaled(subject: Subject, names: tuple[str, ...], factor: float) -> dict[str, Array]:
     """Return the arrays with those of `names` times a factor, where their values mean nothing special."""
     made = dict(subject.args)
@@ -344,7 +349,7 @@ def tied(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
         a = made[name]
         if is_special(a) or not a.size:
             continue
-        step = _spread(a)
+        step = _step(a)
         if np.all(a > 0) or np.all(a < 0):
             made[name] = np.sign(a) * np.maximum(np.rint(np.abs(a) / step), 1) * step
         else:
@@ -358,7 +363,7 @@ def two_valued(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
     for name in names:
         a = made[name]
         if not is_special(a) and not (np.all(a > 0) or np.all(a < 0)):
-            made[name] = np.where(a > 0, _spread(a), 0.0)
+            made[name] = np.where(a > 0, _step(a), 0.0)
     return made
 
 

@@ -11,8 +11,11 @@ from tinynet.verification.adapters.subject import Array, Oracle
 from tinynet.verification.comparison import Comparison, without
 from tinynet.verification.execution import Hang, Run, Watch, execute
 from tinynet.verification.kinks import accept_kinks
+from tinynet.verification.oracle import nudged
 from tinynet.verification.probes.compiled import own_rounding
 from tinynet.verification.tolerance import ROUNDED, ROUNDS_ALIKE, ROUNDS_AWAY, SATURATES, bound, distance, unit_of
+
+_NUDGES = 3
 
 Reader = Callable[[Run], Mapping[str, Any]]
 """Where a run has the gradients that are judged: those of `backward`, or of `param_grads`."""
@@ -52,14 +55,16 @@ def without_own_rounding(c: Comparison, rng: np.random.Generator, watch: Watch) 
     return without(c, lost, f"{', '.join(sorted(lost))}: digits are lost where terms cancel" if lost else "")
 
 
-def without_rounding(c: Comparison, oracle: Oracle, read: Reader, watch: Watch) -> Comparison:
+def without_rounding(c: Comparison, oracle: Oracle, read: Reader, rng: np.random.Generator, watch: Watch) -> Comparison:
     """Return the comparison without the errors that are rounding where the forward pass saturates and terms cancel.
 
     Rounding is as much smaller in float64 as its spacing is; a wrong formula is as wrong in both. What saturates in
-    one number type is not yet saturated in the other, so smaller inputs are looked at too.
+    one number type is not yet saturated in the other, so smaller inputs are looked at too. So is an error rounding that
+    is no larger than what the target's own gradient moves by when its inputs move by one unit in their last place.
     """
+    moves = _own_moves(c, read, rng, watch) if c.wrong and c.probe in ("saturated", "huge") else {}
     other, share = ("float32", ROUNDS_AWAY) if c.dtype == "float64" else ("float64", ROUNDS_ALIKE)
-    rounded: set[str] = set()
+    rounded = {n for n, m in moves.items() if _error(c, n) <= bound(c.exact.grads[n], unit=unit_of(c.dtype), spread=m)}
     for fraction in SATURATES:
         if rounded == c.wrong:
             break
@@ -79,6 +84,21 @@ def without_rounding(c: Comparison, oracle: Oracle, read: Reader, watch: Watch) 
                     rounded.add(name)
     names = ", ".join(sorted(rounded))
     return without(c, frozenset(rounded), f"{names}: digits are lost where terms cancel ({c.label})" if rounded else "")
+
+
+def _own_moves(c: Comparison, read: Reader, rng: np.random.Generator, watch: Watch) -> dict[str, float]:
+    """Return how far the target's wrong gradients move when all its inputs move by one unit in their last place."""
+    moves = dict.fromkeys(c.wrong, 0.0)
+    for _ in range(_NUDGES):
+        args = nudged(c.args, unit_of(c.dtype), rng)
+        run = execute(c.subject.at(args), args, c.dy, watch)
+        if run.error is not None:
+            return {}
+        for name, there in ((n, read(run).get(n)) for n in c.wrong):
+            if not isinstance(there, np.ndarray) or there.shape != c.exact.grads[name].shape:
+                return {}
+            moves[name] = max(moves[name], distance(there.astype(np.float64), np.asarray(c.got[name], np.float64)))
+    return moves
 
 
 def where_never_given(c: Comparison) -> Comparison:

@@ -78,6 +78,7 @@ def as_intended(subject: Subject, intended: Callable[..., Any], watch: Watch) ->
         variants=lambda rng: [(label, as_intended(v, intended, watch)) for label, v in subject.variants(rng)],
         narrower=None,
         parts=list,
+        modes=list,
         notes=(*subject.notes, note),
     )
 

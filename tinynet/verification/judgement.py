@@ -33,7 +33,7 @@ from tinynet.verification.probes.compiled import compiled_gradients
 from tinynet.verification.probes.forward import compare_forward
 from tinynet.verification.probes.layout import probe_layout
 from tinynet.verification.probes.lines import Lines
-from tinynet.verification.probes.state import probe_state
+from tinynet.verification.probes.state import DRAWS, other_y, probe_state
 from tinynet.verification.probes.values import exit_of, hang, recorded, run, run_all, usual_sizes
 from tinynet.verification.report import Probe
 from tinynet.verification.twin import find_twin
@@ -67,6 +67,8 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
     first = execute(subject, subject.args, None, settings.watch)
     if (refusal := _refused(first, subject)) is not None:
         return _without_oracle(subject, first, refusal)
+    if not subject.contract and other_y(first, execute(subject, subject.args, None, settings.watch)):
+        return Judgement(subject=subject, reason=DRAWS)
     rng = np.random.default_rng([settings.seed, 1])
     outputs = leaves_of(first.y)
     dy = cotangent(outputs, rng)

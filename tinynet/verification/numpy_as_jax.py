@@ -19,7 +19,7 @@ import operator
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -247,8 +247,7 @@ def raw(tree: Any) -> Any:
             raise TypeError("what a boolean mask selects cannot be traced; write np.where(mask, a, b)")
         return tree.value
     if isinstance(tree, (tuple, list)):
-        parts = [raw(part) for part in tree]
-        return type(tree)(parts) if type(tree) in (tuple, list) else type(tree)(*parts)
+        return _like(tree, map(raw, tree))
     if isinstance(tree, dict):
         return {key: raw(part) for key, part in tree.items()}
     if isinstance(tree, slice):
@@ -264,9 +263,12 @@ def _opened(value: Any) -> Any:
 def _boxed(result: Any) -> Any:
     if isinstance(result, (jax.Array, np.ndarray)):
         return Traced(result)
-    if type(result) in (tuple, list):
-        return type(result)(map(_boxed, result))
-    return result
+    return _like(result, map(_boxed, result)) if isinstance(result, (tuple, list)) else result
+
+
+def _like(tree: Any, parts: Iterable[Any]) -> Any:
+    """Return a tuple or a list of the type of another, which may name its parts."""
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
 def _is_traced(value: Any) -> bool:
@@ -414,7 +416,7 @@ class _Rebinding:
         if isinstance(value, types.ModuleType):
             return self._module(value)
         if isinstance(value, types.FunctionType):
-            return self._function(value) if _is_users(value.__module__) else _counterpart(value)
+            return self._function(value) if is_users(value.__module__) else _counterpart(value)
         if isinstance(value, types.MethodType):
             return types.MethodType(self.value(value.__func__), self.value(value.__self__))
         if isinstance(value, (np.ufunc, types.BuiltinFunctionType)):
@@ -428,12 +430,12 @@ class _Rebinding:
             parts = [self.value(part) for part in value]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
         if isinstance(value, type):
-            return self._class(value) if _is_users(value.__module__) else value
+            return self._class(value) if is_users(value.__module__) else value
         if isinstance(value, np.ndarray):
             return self._array(value)
         if hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
             home = type(value).__module__
-            ours = _is_users(home) or _root(home) == "tinynet" or type(value) is types.SimpleNamespace
+            ours = is_users(home) or _root(home) == "tinynet" or type(value) is types.SimpleNamespace
             return self._instance(value) if ours else value
         return value
 
@@ -460,7 +462,7 @@ class _Rebinding:
 
     def _module(self, module: types.ModuleType) -> Any:
         known = _MODULES.get(module.__name__)
-        if known is not None or not _is_users(module.__name__):
+        if known is not None or not is_users(module.__name__):
             return known or module
         copied = self._remember(module, types.ModuleType(module.__name__))
         copied.__getattr__ = lambda name: self.value(getattr(module, name))
@@ -485,7 +487,7 @@ class _Rebinding:
 
     def _class(self, cls: type) -> type:
         # A subclass, so that isinstance goes on working; of the copies of its bases first, so that super() finds them.
-        bases = [b for b in cls.__bases__ if _is_users(b.__module__)]
+        bases = [b for b in cls.__bases__ if is_users(b.__module__)]
         space = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         if not hasattr(cls, "__dict__") or "__slots__" in vars(cls):
             space["__slots__"] = ()  # type: ignore[assignment]
@@ -511,7 +513,7 @@ class _Rebinding:
         return self.value(member)
 
     def _instance(self, value: Any) -> Any:
-        cls = self.value(type(value)) if _is_users(type(value).__module__) else type(value)
+        cls = self.value(type(value)) if is_users(type(value).__module__) else type(value)
         try:
             copied = object.__new__(cls)
         except TypeError:  # a class of another layout
@@ -567,7 +569,7 @@ _LIBRARIES = frozenset(
 )
 
 
-def _is_users(module: str | None) -> bool:
+def is_users(module: str | None) -> bool:
     root = _root(module or "__main__")
     return root == "__main__" or (root not in _LIBRARIES and root not in sys.stdlib_module_names)
 

@@ -17,6 +17,7 @@ import numpy as np
 from tinynet.losses import Loss
 from tinynet.verification.adapters import TargetError, adapt, constructed
 from tinynet.verification.adapters.contract import layer_subject
+from tinynet.verification.adapters.generators import kept
 from tinynet.verification.adapters.subject import Subject, short
 from tinynet.verification.bench import Settings
 from tinynet.verification.examples import PROBES
@@ -90,7 +91,7 @@ def verify(
     dtypes, wanted = _dtypes(dtype), _wanted(probes)
     wrt = (wrt,) if isinstance(wrt, str) else None if wrt is None else tuple(wrt)
     seconds = name_seconds if named else 0.0
-    with leave_no_trace():
+    with leave_no_trace(), kept(target):
         random.seed(seed)
 
         def work(watch: Watch) -> Report:

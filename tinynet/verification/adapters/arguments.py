@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,26 @@ class Arguments:
         """Return each argument that holds an array, with its name."""
         every = [*zip(self.names, self.positional, strict=True), *self.keywords.items()]
         return [(name, tree) for name, tree in every if any(True for _ in slots(tree))]
+
+
+def turned(function: Callable[..., Any], arguments: Arguments) -> Iterator[tuple[str, Arguments]]:
+    """Yield the arguments of a call with each flag of them turned, be it given or a default; and which one it is."""
+    for i, (name, value) in enumerate(zip(arguments.names, arguments.positional, strict=True)):
+        if (other := other_side(value)) is not None:
+            changed = (*arguments.positional[:i], other, *arguments.positional[i + 1 :])
+            yield f"{name}={other}", replace(arguments, positional=changed)
+    given = (*arguments.names, *arguments.keywords)
+    defaults = {p.name: p.default for p in signature_of(function) if p.name not in given}
+    for name, value in {**defaults, **arguments.keywords}.items():
+        if (other := other_side(value)) is not None:
+            yield f"{name}={other}", replace(arguments, keywords={**arguments.keywords, name: other})
+
+
+def other_side(flag: Any) -> Any:
+    """Return the other value of a flag, which may be the word for evaluating; None of anything else."""
+    if isinstance(flag, (bool, np.bool_)):
+        return not flag
+    return "train" if isinstance(flag, str) and flag in ("test", "eval", "valid", "predict", "inference") else None
 
 
 @dataclass(frozen=True)

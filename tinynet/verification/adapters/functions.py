@@ -18,6 +18,7 @@ from tinynet.verification.adapters.arguments import (
     match,
     named_entry,
     read_arguments,
+    turned,
 )
 from tinynet.verification.adapters.conventions import (
     BACKPROP,
@@ -28,6 +29,7 @@ from tinynet.verification.adapters.conventions import (
     of_pair,
     takes,
 )
+from tinynet.verification.adapters.generators import seed_own
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -51,6 +53,7 @@ class _FunctionSession:
 
     def forward(self, args: Args) -> tuple[Any, Any]:
         positional, keywords = self.arguments.filled(args)
+        seed_own(self.forward_of)
         y, rest = self.how.unpack(self.forward_of(*positional, **keywords))
         return y, (rest, (*positional, *keywords.values()))
 
@@ -149,6 +152,7 @@ def _subject(
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         function = rebound(forward) if numpy_manners else forward
         filled = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
+        seed_own(forward)
         return raw(how.unpack(arguments.call(function, filled))[0])
 
     return Subject(
@@ -157,6 +161,9 @@ def _subject(
         wrt=floats(arrays),
         inputs=tuple(arrays),
         start=lambda: _FunctionSession(fresh(forward), backward, arguments, how),
+        modes=lambda: [
+            (flag, _subject(name, forward, backward, mode, arrays, how)) for flag, mode in turned(forward, arguments)
+        ],
         pure=pure,
         reference=lambda f, args: arguments.call(f, args),
         code=(forward, backward) if backward is not forward else (forward,),

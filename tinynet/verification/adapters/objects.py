@@ -19,12 +19,15 @@ from tinynet.verification.adapters.arguments import (
     Arguments,
     as_array,
     floats,
+    other_side,
     read_arguments,
     signature_of,
     slots,
     spellings,
+    turned,
 )
 from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
+from tinynet.verification.adapters.generators import seed_own
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
@@ -124,6 +127,7 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
         instead = {id(held[path]): made[name] for name, path in places.params.items()}
+        seed_own(owner)
         copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
         return raw(unpack(arguments.call(getattr(copied, forward), made))[0])
 
@@ -134,6 +138,7 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
         wrt=floats(arrays | values),
         inputs=tuple(arrays),
         start=lambda: _ObjectSession(places),
+        modes=lambda: [(flag, _subject(mode, arrays, values, label)) for flag, mode in _modes(places)],
         pure=pure,
         one_cache=True,
         code=tuple(f for n in places.methods if (f := getattr(cls, n, None)) is not None),
@@ -171,6 +176,7 @@ class _ObjectSession:
             if held[path] is not args[name] and not np.array_equal(held[path], args[name]):
                 held[path][...] = args[name]
         positional, keywords = p.arguments.filled(args)
+        seed_own(self.target)
         y, rest = p.convention.unpack(getattr(self.target, p.methods[0])(*positional, **keywords))
         return y, (rest, (*positional, *keywords.values()))
 
@@ -333,8 +339,15 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
     if notes:
         chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
     settled = replace(places, grads=chosen)
-    subject = replace(subject, start=lambda: _ObjectSession(settled), settle=None, notes=(*subject.notes, *notes))
+    again = _subject(settled, *_parted(subject, places), subject.name)
+    subject = replace(subject, start=again.start, modes=again.modes, settle=None, notes=(*subject.notes, *notes))
     return _without_state(subject, settled)
+
+
+def _parted(subject: Subject, places: _Places) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the arrays that forward is given, and the parameters that the object holds."""
+    arrays = {n: a for n, a in subject.args.items() if n in subject.inputs}
+    return arrays, {n: subject.args[n] for n in places.params}
 
 
 def _without_state(subject: Subject, places: _Places) -> Subject:
@@ -347,8 +360,7 @@ def _without_state(subject: Subject, places: _Places) -> Subject:
     if not state:
         return subject
     places = replace(places, params={n: p for n, p in places.params.items() if n not in state})
-    arrays = {n: a for n, a in subject.args.items() if n in subject.inputs}
-    again = _subject(places, arrays, {n: subject.args[n] for n in places.params}, subject.name)
+    again = _subject(places, *_parted(subject, places), subject.name)
     note = f"{', '.join(state)}: state, which the forward pass writes, and no parameter"
     wrt = tuple(n for n in subject.wrt if n not in state)
     return replace(again, wrt=wrt, settle=None, notes=(*subject.notes, note))
@@ -357,12 +369,12 @@ def _without_state(subject: Subject, places: _Places) -> Subject:
 def _written(places: _Places, arrays: Args) -> set[str]:
     """Return where the forward pass writes into arrays of the object, as it is called or with one flag turned."""
     written: set[str] = set()
-    for owner, arguments in _modes(places):
-        target = fresh(owner)
+    for mode in (places, *(mode for _, mode in _modes(places))):
+        target = fresh(mode.owner)
         before = {path: np.array(a) for path, a in reachable(target)}
         try:
             with np.errstate(all="ignore"):
-                _call(target, places.methods[0], arguments, arrays)
+                _call(target, mode.methods[0], mode.arguments, arrays)
         except Exception:
             continue
         now = dict(reachable(target))
@@ -370,33 +382,16 @@ def _written(places: _Places, arrays: Args) -> set[str]:
     return written
 
 
-def _modes(places: _Places) -> Iterator[tuple[Any, Arguments]]:
-    """Yield the object and the arguments of a call: as they are, and with each flag of either turned."""
-    owner, arguments = places.owner, places.arguments
-    yield owner, arguments
-    for i, value in enumerate(arguments.positional):
-        if (other := _turned(value)) is not None:
-            yield (
-                owner,
-                replace(arguments, positional=(*arguments.positional[:i], other, *arguments.positional[i + 1 :])),
-            )
-    given = [*arguments.names, *arguments.keywords]
-    defaults = {p.name: p.default for p in signature_of(getattr(owner, places.methods[0])) if p.name not in given}
-    for name, value in {**defaults, **arguments.keywords}.items():
-        if (other := _turned(value)) is not None:
-            yield owner, replace(arguments, keywords={**arguments.keywords, name: other})
+def _modes(places: _Places) -> Iterator[tuple[str, _Places]]:
+    """Yield an object and a call with each flag of either turned, and which one it is."""
+    owner, forward = places.owner, getattr(places.owner, places.methods[0])
+    for label, arguments in turned(forward, places.arguments):
+        yield label, replace(places, arguments=arguments)
     for path, value in flags_in(owner):
-        if (other := _turned(value)) is not None:
-            turned = fresh(owner)
-            put(turned, path, other)
-            yield turned, arguments
-
-
-def _turned(flag: Any) -> Any:
-    """Return the other value of a flag, which may be the word for evaluating; None of anything else."""
-    if isinstance(flag, (bool, np.bool_)):
-        return not flag
-    return "train" if isinstance(flag, str) and flag in ("test", "eval", "valid", "predict", "inference") else None
+        if (other := other_side(value)) is not None:
+            copied = fresh(owner)
+            put(copied, path, other)
+            yield f"{path}={other}", replace(places, owner=copied)
 
 
 def _each_its_own(chosen: dict[str, str], subject: Subject, pool: Mapping[str, Any], exact: Exact) -> dict[str, str]:
@@ -515,6 +510,7 @@ def _moving(
 
 def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[Array]:
     seed_generators("numpy")
+    seed_own(copied)
     out = arguments.call(getattr(copied, method), {n: a.copy() for n, a in arrays.items()})
     return [np.asarray(v) for _, v in _leaves(first(out)[0], "")]
 

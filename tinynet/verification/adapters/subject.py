@@ -100,6 +100,7 @@ class Subject:
         make_oracle: for a target that brings its own oracle, a function of the subject.
         contract: whether it follows tinynet's own contract, by which shape and dtype of a gradient are part of it.
         variants: the same target in other widths, by label.
+        modes: the same target with one flag turned, by label.
         narrower: the same target with axes that many times shorter; None where its arrays alone say how long they are.
         parts: the layers inside a composite with what reaches them: (path, subject).
         reference: calls an independent forward pass with the arrays of the target.
@@ -124,6 +125,7 @@ class Subject:
     make_oracle: Callable[[Subject], Oracle] | None = None
     contract: bool = False
     variants: Callable[[np.random.Generator], list[tuple[str, Subject]]] = field(default=lambda rng: [])
+    modes: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     narrower: Callable[[int], Subject] | None = None
     parts: Callable[[], list[tuple[str, Subject]]] = field(default=list)
     reference: Callable[[Callable[..., Any], Args], Any] | None = None

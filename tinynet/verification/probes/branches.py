@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,13 @@ from jax.extend import core
 from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.bench import Bench
 from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
-from tinynet.verification.execution import Hang
+from tinynet.verification.execution import Hang, execute
 from tinynet.verification.jaxpr import bind, called, interpret, line_of, user_frame
 from tinynet.verification.observations import Observed
 from tinynet.verification.oracle import JaxOracle
 from tinynet.verification.probes.compiled import backward_function
 from tinynet.verification.probes.lines import numbers_in
+from tinynet.verification.probes.state import other_y
 from tinynet.verification.probes.values import run, run_all
 from tinynet.verification.report import Probe
 
@@ -168,6 +169,8 @@ def probe_branches(b: Bench, seen: Observed) -> Observed:
         new += _of_arrays(b, b.oracle, seen)
     if not new.stopped:
         new += run_all(b, _at_numbers(b), seen + new)
+    if not (seen + new).failed:
+        new += _of_flags(b, seen + new)
     return new + Observed(unreached=tuple(f"{place}: {text}" for place, text in b.lines.missed()))
 
 
@@ -190,6 +193,25 @@ def _of_arrays(b: Bench, oracle: JaxOracle, seen: Observed) -> Observed:
         new += run(b, Example("branches", b.subject.at(args), dy, label), seen + new)
     left = [f"{place}: {text}" for (place, text), both in zip(sides.places, taken, strict=True) if not both.all()]
     return new + Observed(unreached=tuple(left))
+
+
+def _of_flags(b: Bench, seen: Observed) -> Observed:
+    """Compare with each flag turned that moves y and for which the backward pass has a side that no example took.
+
+    Where it has none, it need not be meant for what forward does then.
+    """
+    new, backward = Observed(), b.subject.code[-1:]
+    usual = execute(b.subject, b.subject.args, None, b.watch)
+    for label, mode in b.subject.modes() if b.lines.missed(backward) else ():
+        mode = replace(mode.judged_for(b.subject.wrt), updates=b.subject.updates, may_lack=frozenset(b.subject.wrt))
+        missed, dy = b.lines.missed(backward), b.draw(mode)
+        if dy is None or new.stopped or not other_y(usual, execute(mode, mode.args, None, b.watch)):
+            continue
+        with b.lines:
+            execute(mode, mode.args, dy, b.watch)
+        if b.lines.missed(backward) != missed:
+            new += run(b, Example("branches", mode, dy, label, ours=True), seen + new)
+    return new
 
 
 def _sides_of_target(b: Bench, oracle: JaxOracle) -> tuple[Observed, Sides]:

@@ -8,7 +8,7 @@ import inspect
 import linecache
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +53,11 @@ class _Branch:
     @property
     def line(self) -> int:
         return int(self.test.start[0])
+
+    @property
+    def whole(self) -> _Stretch:
+        parts = [part for part in (self.test, self.body, self.other) if part is not None]
+        return _Stretch(min(part.start for part in parts), max(part.end for part in parts))
 
     def missed(self, arcs: set[tuple[Point, Point]]) -> bool:
         """Return whether a side never ran, given every step from one point to the next."""
@@ -111,14 +116,15 @@ class Lines:
 
         return step
 
-    def missed(self) -> list[tuple[str, str]]:
-        """Return the line and the text of each condition of which a side never ran.
+    def missed(self, functions: Sequence[Callable[..., Any]] = ()) -> list[tuple[str, str]]:
+        """Return the line and the text of each condition of which a side never ran, in all functions or in these.
 
         None that asks for the configuration of a layer alone: its other side is another layer's.
         """
         found: list[tuple[str, str]] = []
+        only = {getattr(inspect.unwrap(f), "__code__", None) for f in functions}
         for code, branches in self._branches.items():
-            for branch in branches:
+            for branch in branches if code in only or not only else ():
                 fixed = branch.asks and branch.asks <= self._configuration
                 if not fixed and branch.missed(self._arcs[code]):
                     text = linecache.getline(code.co_filename, branch.line).strip()
@@ -131,7 +137,7 @@ def _points_of(code: CodeType, branches: list[_Branch]) -> list[Point | None]:
     points: list[Point | None] = []
     for line, last, column, end in code.co_positions():
         start, stop = (line or 0, column or 0), (last or 0, end or 0)
-        around = any(b.other is not None and start <= b.body.start and b.other.end <= stop for b in branches)
+        around = any(start <= b.whole.start and b.whole.end <= stop for b in branches)
         points.append(None if line is None or around else (float(line), float(column or 0)))
     return points
 

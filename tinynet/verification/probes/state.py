@@ -18,8 +18,8 @@ from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.report import Probe
 from tinynet.verification.tolerance import CHOICE, distance, unit_of
 
-_DRAWS = (
-    "the forward pass gives another y at each call; draw from NumPy's global generator, which is set to one state "
+DRAWS = (
+    "the forward pass gives another y at each call; draw from a generator that is kept, which is set to one state "
     "before each, or hand the numbers over as an input"
 )
 
@@ -40,8 +40,8 @@ def probe_state(b: Bench, _seen: Observed) -> Observed:
     found = _kept_memory(A, runs[0])
     session = A.start()
     again = [execute(A, A.args, dy, b.watch, session=session) for _ in range(4)]
-    if not A.contract and any(_other_y(some[0], r) for some in (runs, again) for r in some[1:]):
-        return new + Observed(faults=tuple(found), reason=_DRAWS)
+    if not A.contract and any(other_y(some[0], r) for some in (runs, again) for r in some[1:]):
+        return new + Observed(faults=tuple(found), reason=DRAWS)
     found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
     adds_up = _adds_up(A, again)
     if not adds_up:
@@ -237,7 +237,7 @@ def _without_those_before(A: Subject, run: Run, before: Run) -> Run:
     return replace(run, grads=added)
 
 
-def _other_y(one: Run, other: Run) -> bool:
+def other_y(one: Run, other: Run) -> bool:
     """Return whether the same forward pass gave another y, as it does where it draws random numbers."""
     pairs = zip(jax.tree.leaves(one.y), jax.tree.leaves(other.y), strict=False)
     return one.error is None and other.error is None and any(_differ(p, q, p) for p, q in pairs)
