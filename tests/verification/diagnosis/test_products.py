@@ -21,7 +21,7 @@ def test_a_slot_moves_as_forward_mode_says():
     tape = record(forward, {"x": x, "w": w}, ("x", "w"), (dy,))
     with jax.enable_x64(True):
         _, exact = jax.jvp(lambda x: forward({"x": x, "w": w})[0], (x,), (along,))
-    np.testing.assert_allclose(tape.moved({"x": along})[tape.outputs[0]], exact, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(tape.moved({tape.inputs["x"]: along})[tape.outputs[0]], exact, rtol=1e-7, atol=1e-8)
 
 
 def test_what_is_off_by_a_multiple_of_what_passes_is_seen_as_that_multiple():

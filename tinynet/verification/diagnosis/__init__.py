@@ -21,7 +21,7 @@ from tinynet.verification.diagnosis.returned import (
     of_some_entries,
     rounded_to_float32,
 )
-from tinynet.verification.diagnosis.search import Found, OutOfTime, Search, subsets
+from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
 
 __all__ = ["Blame", "Diagnosis", "Tracer", "Wrong", "confirms", "diagnose", "placed"]
 
@@ -73,32 +73,22 @@ def _of_several(
         if set(names) <= set(left) and (len(names) == len(left) or len(wrong) <= 6):
             one = search.one_spot(names, _others(wrong, odd, names))
             if one is not None:
-                found.append(one.diagnosis())
+                found.append(one)
                 left = [n for n in left if n not in names]
     rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
     if len(left) > 1 and not rounded and not all(n in alone for n in left):
         free = _others(wrong, odd, left)
-        several = search.several(left, free) or search.product(left, free) or search.one_spot(left, free, forked=True)
-        if several is not None:
-            return [*found, several.diagnosis()]
+        if (several := search.several(left, free)) is not None:
+            return [*found, several]
     for name in left:
         free = _others(wrong, odd, [name])
         if (d := alone.get(name) or of_some_entries(name, runs) or rounded.get(name)) is not None:
             found.append(_placed(d, search))
-        elif (one := _inside(search, name, free)) is not None:
-            found.append(one.diagnosis())
+        elif (d := search.one_spot([name], free) or search.several([name], free)) is not None:
+            found.append(d)
         elif (d := of_any_multiple(name, runs)) is not None:
             found.append(_placed(d, search))
     return found
-
-
-def _inside(search: Search, name: str, free: Sequence[str]) -> Found | None:
-    return (
-        search.one_spot([name], free)
-        or search.several([name], free)
-        or search.product([name], free)
-        or search.one_spot([name], free, forked=True)
-    )
 
 
 def _others(wrong: Sequence[str], odd: Sequence[str], names: Sequence[str]) -> list[str]:

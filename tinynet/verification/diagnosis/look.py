@@ -36,25 +36,18 @@ class Look:
     @staticmethod
     def of(
         tape: Tape, exact: Mapping[str, Array], off: Mapping[str, Array], seen: Mapping[str, Array] | None = None
-    ) -> Look | None:
-        """Look at what some gradients are off by, where `seen`; None where differences are too inexact for it."""
+    ) -> Look:
+        """Look at what some gradients are off by, where `seen`."""
         rng = np.random.default_rng(0)
         numbers, moves = [], []
         for _ in range(3):
             sizes = {n: float(np.max(np.abs(exact[n]), initial=0.0)) or 1.0 for n in off}
             along = {n: rng.standard_normal(exact[n].shape) / sizes[n] for n in off}
             along = {n: a * seen[n] for n, a in along.items()} if seen else along
-            found = tape.moved(along)
-            one = sum(float(np.vdot(exact[n], a)) for n, a in along.items())
-            two = sum(float(np.vdot(found[s], dy)) for s, dy in zip(tape.outputs, tape.dy, strict=True) if s in found)
-            size = sum(float(np.linalg.norm(a) * np.linalg.norm(exact[n])) for n, a in along.items())
-            if not abs(one - two) <= 1e-7 * size:
-                return None
             numbers.append(sum(float(np.vdot(off[n], a)) for n, a in along.items()))
-            moves.append(found)
-        return Look(
-            tape, sum(int(a.sum()) if seen else a.size for a in (seen or off).values()), tuple(numbers), tuple(moves)
-        )
+            moves.append(tape.moved({tape.inputs[n]: a for n, a in along.items()}))
+        entries = sum(int(a.sum()) if seen else a.size for a in (seen or off).values())
+        return Look(tape, entries, tuple(numbers), tuple(moves))
 
     def apart(self, site: Site) -> bool:
         """Return whether none of the edges of a site passes on to another of them."""

@@ -158,7 +158,7 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
     if p.operation is not None and above is not None:
         for t in (*samples(above.shape), *transforms(above.shape)):
             sentence = f"what comes back to `{{text}}` is {t.words}"
-            yield Mistake(t.fault, sentence, _above(partial(_from_above, t.of)))
+            yield Mistake(t.fault, sentence, _above(partial(_made_of_above, t.of)))
     if p.site.kind != "value" and len(p.ct) == 1:
         yield from _rolled_the_wrong_way(p)
         return
@@ -178,8 +178,19 @@ def _rolled_the_wrong_way(p: Passing) -> Iterator[Mistake]:
             yield Mistake("shifted", sentence, _passed(partial(np.roll, shift=step, axis=axis)))
 
 
-def _from_above(of: Callable[[Array], Array], p: Passing) -> Array:
-    return of(np.asarray(p.ct[0]))
+def _from_above(p: Passing) -> Array:
+    return np.asarray(p.ct[0])
+
+
+def _made_of_above(of: Callable[[Array], Array], p: Passing) -> Array:
+    return of(_from_above(p))
+
+
+def other_arrays(p: Passing, pool: Pool) -> Iterator[Mistake]:
+    """Yield the cotangents and values that may stand where what comes from above belongs."""
+    if p.ct[0] is not None and len(p.ct) == 1 and p.a is None:
+        for name, get in pool.cotangents(p.site, np.shape(p.ct[0])):
+            yield Mistake("another value", f"{name} stands where what comes back to `{{text}}` belongs", _above(get))
 
 
 def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -187,9 +198,6 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     op = p.operation
     if p.ct[0] is None or len(p.ct) != 1 or p.a is not None:
         return
-    for name, get in pool.cotangents(p.site, np.shape(p.ct[0])):
-        sentence = f"{name} stands where what comes back to `{{text}}` belongs"
-        yield Mistake("another value", sentence, _above(get))
     if op is None:
         return
     if op.name in UNARY and op.name not in ("neg", "copy", "copy_p", "real"):
@@ -243,7 +251,7 @@ _OF_A_FACTOR: Sequence[tuple[Callable[[Any], Any], str, str]] = (
 
 def _own_input_only(p: Passing) -> Array:
     """Return what passes to each entry of the operand from the output's entry in the same place."""
-    above, own = np.asarray(p.ct[0]), np.zeros(p.x.shape)
+    above, own = _from_above(p), np.zeros(p.x.shape)
     for i in np.ndindex(*above.shape):
         alone = np.zeros(above.shape)
         alone[i] = above[i]
@@ -254,7 +262,7 @@ def _own_input_only(p: Passing) -> Array:
 def _by_the_operation_itself(p: Passing) -> Array:
     """Return what a linear operation makes of what comes from above, where what is transposed to it belongs."""
     assert p.operation is not None
-    return np.asarray(evaluate(p.operation.primitive, p.operation.params, [np.asarray(p.ct[0])])[0])
+    return np.asarray(evaluate(p.operation.primitive, p.operation.params, [_from_above(p)])[0])
 
 
 def _of_one_step(kept: int) -> Change:
@@ -285,22 +293,8 @@ def _two_left_out(i: int, j: int) -> Change:
     return lambda p, c: p.with_factors(*(f for n, f in enumerate(p.factors()) if n not in (i, j)))
 
 
-def scale_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
-    """Yield what passes times, or divided by, another array of the forward, times a number."""
-    for name, get, inverted in pool.factors(p.site, p.right.shape):
-        for power in (1, -1, 2, -2):
-            fault = "factor left out" if (power > 0) == inverted else "factor taken twice"
-            verb = "multiplied" if power > 0 else "divided"
-            sentence = f"what passes back through `{{text}}` is {verb} by {name}{'²' if abs(power) == 2 else ''}"
-            yield Mistake(fault, sentence, _times(get, float(power)), "factor")
-
-
-def _times(get: Get, power: float) -> Change:
-    return lambda p, c: c * p.right * get(p) ** power
-
-
 def _ones(p: Passing) -> Array:
-    return np.ones(np.shape(np.asarray(p.ct[0])))
+    return np.ones_like(_from_above(p))
 
 
 def _of_a_sum(p: Passing) -> Iterator[Mistake]:
@@ -308,13 +302,13 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
 
     Factors that have the operand's own shape may stand before that sum or after it.
     """
-    above, shape = np.shape(np.asarray(p.ct[0])), p.x.shape
+    above, shape = np.shape(_from_above(p)), p.x.shape
     given = p.factors()
     if not given or above == shape or len(above) != len(shape):
         return
     outside = [i for i, f in enumerate(given) if np.shape(f) == shape]
     sentence = "what comes back to `{text}` is not summed: each entry keeps its own"
-    yield Mistake("off-diagonal terms missing", sentence, lambda p, c: p.own_terms())
+    yield Mistake("off-diagonal terms missing", sentence, lambda p, c: math.prod(p.factors(), start=_from_above(p)))
     for n in range(len(outside) + 1):
         for axis in range(-len(above), 0):
             if above[axis] > 1 and shape[axis] == above[axis]:
@@ -330,7 +324,7 @@ def _summed_over(axis: int | None, after: Sequence[int]) -> Change:
 
 def _summed(p: Passing, axis: int | None, after: Sequence[int]) -> Array:
     factors = p.factors()
-    inner = math.prod((f for i, f in enumerate(factors) if i not in after), start=np.asarray(p.ct[0]))
+    inner = math.prod((f for i, f in enumerate(factors) if i not in after), start=_from_above(p))
     total = np.broadcast_to(inner.sum(axis=axis, keepdims=True), inner.shape)
     return math.prod((f for i, f in enumerate(factors) if i in after), start=np.asarray(total))
 
@@ -386,7 +380,7 @@ def _long(shape: tuple[int, ...]) -> list[int]:
 
 def _shaped_above(get: Get, p: Passing) -> Array:
     """Return an array in the shape of what comes from above: rows that a loop stacks have an axis of length 1 more."""
-    return _without_ones(get(p), np.shape(np.asarray(p.ct[0])))
+    return _without_ones(get(p), np.shape(_from_above(p)))
 
 
 def _without_ones(a: Array, shape: tuple[int, ...]) -> Array:
@@ -408,7 +402,7 @@ def _own(other: int, p: Passing) -> Array:
 
 def _overwritten(p: Passing) -> Array:
     assert p.operation is not None
-    return overwritten(p.operation.primitive, p.operation.params, p.operands(), np.asarray(p.ct[0]))
+    return overwritten(p.operation.primitive, p.operation.params, p.operands(), _from_above(p))
 
 
 def _updated(other: int, p: Passing, c: float) -> Array | None:
@@ -419,18 +413,20 @@ def _updated(other: int, p: Passing, c: float) -> Array | None:
 
 def activation_mistakes(p: Passing) -> Iterator[Mistake]:
     """Yield the confusions of f′(z), f however many operations it consists of."""
-    if p.a is None or p.slope is None:
+    if p.a is None:
         return
+    slope = p.slope()
     for words, step in _STEPS if len(set(p.site.at)) > 1 else ():
         sentence = f"the derivative of `{{text}}` is taken at the value {words}"
         yield Mistake("another value", sentence, _slope_of_step(step))
-    if np.ptp(p.slope) > 1e-9 * np.max(np.abs(p.slope)):
+    if np.ptp(slope) > 1e-9 * np.max(np.abs(slope)):
         yield Mistake("σ′ missing", "the derivative of `{text}` is left out", lambda p, c: p.ct[0])
-        yield Mistake("factor taken twice", "the derivative of `{text}` is taken twice", lambda p, c: p.right * p.slope)
+        sentence = "the derivative of `{text}` is taken twice"
+        yield Mistake("factor taken twice", sentence, lambda p, c: p.right * p.slope())
         yield Mistake(
             "σ′ of the output",
             "the derivative of `{text}` is taken at its output a where it belongs at z",
-            lambda p, c: np.asarray(p.ct[0]) * p.slope_at(np.asarray(p.a)),
+            lambda p, c: _from_above(p) * p.slope(np.asarray(p.a)),
         )
         for words, derivative in DERIVATIVES:
             sentence = f"{words} stands where the derivative of `{{text}}` belongs"
@@ -443,13 +439,13 @@ def _slope_of_step(step: Callable[[int, int], int]) -> Change:
     def change(p: Passing, _: float) -> Array:
         at = step(p.step, p.site.steps)
         z, a = next(edge for edge, i in zip(p.site.edges, p.site.at, strict=True) if i == at)
-        return np.asarray(p.ct[0]) * p.tape.slope(z, a)
+        return _from_above(p) * p.tape.slope(z, a)
 
     return change
 
 
 def _derived(derivative: Callable[[Any, Any], Any]) -> Change:
-    return lambda p, c: np.asarray(p.ct[0]) * derivative(p.x, p.a)
+    return lambda p, c: _from_above(p) * derivative(p.x, p.a)
 
 
 def _sigmoid(z: Array) -> Array:

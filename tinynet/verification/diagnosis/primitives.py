@@ -181,6 +181,28 @@ def rule(primitive: Any, params: Params, k: int, operands: Sequence[Array], y: S
     return lambda cts: _pull_by_jax(primitive, params, k, cts, operands, y)
 
 
+def push(
+    primitive: Any, params: Params, operands: Sequence[Array], y: Sequence[Array], along: Sequence[Array | None]
+) -> Sequence[Array]:
+    """Return by how much the outputs `y` of one operation move as its operands move `along` arrays (None: not)."""
+    name, moving = primitive.name, [(k, t) for k, t in enumerate(along) if t is not None]
+    if name in MOVES or name in MOVES_OF_JAX or name in ("reduce_sum", "cumsum"):
+        still = [np.zeros(a.shape) if a.dtype.kind == "f" else a for a in operands]
+        return evaluate(primitive, params, [s if t is None else t for s, t in zip(still, along, strict=True)])
+    if name == "dot_general":
+        one = [evaluate(primitive, params, [*operands[:k], t, *operands[k + 1 :]])[0] for k, t in moving]
+        return [np.asarray(sum(one))]
+    given = [factors(primitive, params, k, operands, y) for k, _ in moving]
+    if all(given):
+        terms = (math.prod(f, start=t) for f, (_, t) in zip(given, moving, strict=True))
+        return [sum(terms, start=np.zeros(y[0].shape))]
+    ends = (
+        evaluate(primitive, params, [a if t is None else a + by * t for a, t in zip(operands, along, strict=True)])
+        for by in (1e-5, -1e-5)
+    )
+    return [(ahead - behind) / 2e-5 for ahead, behind in zip(*ends, strict=True)]
+
+
 def _one(cts: Sequence[Array | None]) -> Array:
     assert cts[0] is not None
     return cts[0]

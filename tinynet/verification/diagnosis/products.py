@@ -38,9 +38,12 @@ _FORMS: Sequence[tuple[str, Callable[[Array], Array]]] = (
 
 @dataclass(frozen=True)
 class _Factor:
+    """A value of the forward in some form; `fault` is that of multiplying with it what is right."""
+
     words: str
     of: Get
     rank: int
+    fault: str = "another value"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class _Place:
             passes.
         passed: what passes if an array stands there.
         alone: whether it is a mistake without any factor.
+        beside: whether what is right stands there as well.
     """
 
     words: str
@@ -61,6 +65,7 @@ class _Place:
     weights: Callable[[Passing, Array], Array]
     passed: Callable[[Passing, Array], Array | None]
     alone: bool = False
+    beside: bool = False
 
 
 _ONE = _Factor("", lambda p: np.ones(()), 0)
@@ -87,7 +92,8 @@ def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12
         for rest, times, rank, i, j in sorted(found)[:most]:
             text = " · ".join(f.words for f in (factors[i], factors[j]) if f.words)
             told = place.words.replace("{f}", f"1 − {text}" if rest else text).replace(" times  stands", " stands")
-            mistake = Mistake("another value", told, _product(place, factors[i], factors[j], rest), "factor")
+            fault = factors[j].fault if place.beside and not i and not rest else "another value"
+            mistake = Mistake(fault, told, _product(place, factors[i], factors[j], rest), "factor")
             yield (times, rank), mistake
 
 
@@ -100,7 +106,8 @@ def _places(p: Passing, pool: Pool) -> Iterator[_Place]:
     elif p.operation is not None and p.operation.name == "dot_general":
         told = "{f} stands where the other factor of `{text}` belongs, times {c}"
         yield _Place(told, p.operands()[1 - p.k].shape, _weights_of_other, _passed_by_other)
-    yield _times("what passes back through `{text}` is multiplied by {f}, times {c}", p.right.shape, lambda p: p.right)
+    told = "what passes back through `{text}` is multiplied by {f}, times {c}"
+    yield replace(_times(told, p.right.shape, lambda p: p.right), beside=True)
     if p.site.kind == "value" or (p.operation is not None and p.operation.name == "select_n"):
         for name, get in pool.other_cotangents(p.site, p.right.shape):
             told = f"{name} times {{f}} stands where what passes back through `{{text}}` belongs, times {{c}}"
@@ -123,7 +130,7 @@ def _weights_of_other(p: Passing, m: Array) -> Array:
     """⟨m, what passes⟩ is linear in m, in the other factor, and in what comes from above."""
     operands = p.operands()
     operands[p.k] = m
-    return np.asarray(replace(p, k=1 - p.k).by_rule(operands=operands))
+    return np.asarray(p.by_rule(operands=operands, k=1 - p.k))
 
 
 def _passed_by_other(p: Passing, f: Array) -> Array | None:
@@ -134,15 +141,18 @@ def _passed_by_other(p: Passing, f: Array) -> Array | None:
 
 def _factors(p: Passing, pool: Pool, shape: tuple[int, ...], most: int = 16) -> Iterator[_Factor]:
     rank = 0
-    given = [(name, get) for name, get, _ in pool.factors(p.site, shape)]
-    known = [(name, get) for name, get in given if np.size(get(p)) == 1 or np.ptp(get(p)) > 0]
-    named = sum("`" not in name for name, _ in known)
+    known = [one for one in pool.factors(p.site, shape) if np.size(one[1](p)) == 1 or np.ptp(one[1](p)) > 0]
+    named = sum("`" not in name for name, _, _ in known)
+    roots = [(name, get, False) for name, get in pool.without_epsilon(p.site, shape)]
     with np.errstate(all="ignore"):
-        for name, get in [*pool.without_epsilon(p.site, shape), *known[: max(named, most)]]:
+        for name, get, inverted in [*roots, *known[: max(named, most)]]:
             for form, of in _FORMS:
                 rank += 1
+                divides = (form == "1/{}") != inverted
+                fault = "factor left out" if divides else "factor taken twice"
+                fault = fault if form in ("{}", "1/{}", "{}²") else "another value"
                 if np.isfinite(of(get(p))).all():
-                    yield _Factor(form.replace("{}", "{0}").format(name), partial(_formed, of, get), rank)
+                    yield _Factor(form.replace("{}", "{0}").format(name), partial(_formed, of, get), rank, fault)
 
 
 def _formed(of: Callable[[Array], Array], get: Get, p: Passing) -> Array:

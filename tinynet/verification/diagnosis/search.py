@@ -1,8 +1,7 @@
 """The search: which mistake at which edge reproduces the arrays that the target returned, in every run?
 
-An edge is looked at if cutting it changes every gradient that is wrong and none that is right. What its step would have
-to be multiplied by comes from one projection; every other mistake of the table costs one sweep along the tape of one
-run, and only what passes there is computed for the others.
+An edge is looked at if something passes from it into every gradient that is wrong, and into none that is right. A
+mistake costs a few scalar products there (`Look`); the few that may be the one are put into a sweep of every run.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,12 @@ from tinynet.verification.diagnosis.mistakes import (
     activation_mistakes,
     array_mistakes,
     multiplied,
+    other_arrays,
     rule_mistakes,
-    scale_mistakes,
 )
-from tinynet.verification.diagnosis.primitives import Array, disturbed
-from tinynet.verification.diagnosis.products import Rank, products
-from tinynet.verification.diagnosis.tape import FIRST, Change, Key, Passing, Site, Tape, record
+from tinynet.verification.diagnosis.primitives import Array
+from tinynet.verification.diagnosis.products import products
+from tinynet.verification.diagnosis.tape import FIRST, Key, Passing, Site, Tape, record
 
 Gradients = dict[str, Array]
 
@@ -43,52 +42,19 @@ class OutOfTime(Exception):
     """The seconds that naming may take are over."""
 
 
-@dataclass(frozen=True)
-class Spot:
-    """Where a mistake may be: at a site, and there only for what goes on through another one, nearer to the inputs.
-
-    If it shows `only` in the wrong gradients, what the right ones were computed from was not spoilt.
-    """
-
-    site: Site
-    through: Site | None = None
-    only: bool = False
-
-
-def _along(step: Array, off: Array) -> float | None:
-    """Return what a step would have to be multiplied by to be off by that; None for a step of length 0."""
-    length = float(step @ step)
-    return 1 + float(step @ off) / length if length else None
-
-
-def _nothing(p: Passing) -> None:
-    """Cut an edge."""
-
-
-def _one_more(place: int) -> Change:
-    """Add 1 to one of the numbers that pass a site, counted through all its steps."""
-    before = 0
-
-    def change(p: Passing) -> Array:
-        nonlocal before
-        more = (np.arange(before, before + p.right.size) == place).reshape(p.right.shape)
-        before += p.right.size
-        return np.asarray(p.right + more)
-
-    return change
-
-
 @dataclass
 class Scene:
-    """One run laid open: its tape, its sites, and the gradients when each of them is cut."""
+    """One run laid open: its tape, its sites, and the exact gradients."""
 
     run: Wrong
     tape: Tape
     sites: dict[Key, Site]
     exact: Gradients
     deadline: float
-    cuts: dict[frozenset[Key], Gradients] = field(default_factory=dict)
-    looks: dict[tuple[Any, ...], Look | None] = field(default_factory=dict)
+    _moves: dict[str, Mapping[int, Array]] = field(default_factory=dict)
+    _passings: dict[Key, Sequence[Passing]] = field(default_factory=dict)
+    _reach: dict[Key, set[str]] = field(default_factory=dict)
+    _looks: dict[Any, Look] = field(default_factory=dict)
 
     @staticmethod
     def of(run: Wrong, deadline: float) -> Scene | None:
@@ -118,48 +84,20 @@ class Scene:
         whole = self.sites.get(key[:-2])
         return whole if whole and whole.steps == 1 else None
 
-    def predict(self, spot: Spot, mistake: Mistake, c: float = 0.0) -> Gradients | None:
-        """Return the gradients with a mistake made; None where it cannot be made in this run."""
-        site = self.here(spot.site.key)
-        if site is None:
-            return self.exact
-        changes: dict[Site, Change] = {site: lambda p: mistake.change(p, c)}
-        changed = self._sweep(changes)
-        if spot.through is None or changed is None:
-            return changed
-        through = self.here(spot.through.key)
-        if through is None:
-            return self.exact
-        # What goes on through the second edge, with the mistake and without.
-        others, cut = self._sweep({**changes, through: _nothing}), self.cut([through])
-        return others and {n: self.exact[n] + (changed[n] - others[n]) - (self.exact[n] - cut[n]) for n in changed}
-
-    def _sweep(self, changes: Mapping[Site, Change]) -> Gradients | None:
+    def check_time(self) -> None:
+        """Raise OutOfTime if naming has taken too long."""
         if time.monotonic() > self.deadline:
             raise OutOfTime
+
+    def predict(self, sites: Iterable[Site], mistake: Mistake, c: float = 0.0) -> Gradients | None:
+        """Return the gradients with a mistake made; None where it cannot be made in this run."""
+        self.check_time()
+        here = [site for s in sites if (site := self.here(s.key))]
         try:
             with np.errstate(all="ignore"):
-                return self.tape.gradients(changes)
-        except (IndexError, KeyError, ValueError, ZeroDivisionError):
+                return self.tape.gradients(dict.fromkeys(here, lambda p: mistake.change(p, c))) if here else self.exact
+        except _NOT_THERE:
             return None
-
-    def cut(self, sites: Sequence[Site]) -> Gradients:
-        """Return the gradients with these sites cut; a site that this run does not have is nothing."""
-        key = frozenset(s.key for s in sites)
-        if key not in self.cuts:
-            here = {site: _nothing for k in key if (site := self.here(k))}
-            self.cuts[key] = (self._sweep(here) if here else None) or self.exact
-        return self.cuts[key]
-
-    def multiplied(self, sites: Sequence[Site], c: float) -> Gradients | None:
-        """Return the gradients with what passes at these sites multiplied by c."""
-        here = [site for s in sites if (site := self.here(s.key))]
-        return self.cut(sites) if c == 0 or not here else self._sweep(dict.fromkeys(here, lambda p: c * p.right))
-
-    def multiple(self, sites: Sequence[Site], names: Sequence[str]) -> float | None:
-        """Return what these sites would have to be multiplied by to come nearest to what the target returned."""
-        off = self.off(names)
-        return None if off is None else _along(self.flat(self.exact, names) - self.flat(self.cut(sites), names), off)
 
     def flat(self, gradients: Mapping[str, Array], names: Sequence[str]) -> Array:
         """Return those that are wrong as one array, each relative to the largest entry of the exact one."""
@@ -167,23 +105,34 @@ class Scene:
         sizes = {n: float(np.max(np.abs(self.exact[n]), initial=0.0)) or 1.0 for n in wrong}
         return np.concatenate([np.ravel(gradients[n]) / sizes[n] for n in wrong])
 
-    def off(self, names: Sequence[str]) -> Array | None:
-        """Return what the target's gradients are off by; None where one has another shape."""
-        if any(np.shape(self.run.got[n]) != self.exact[n].shape for n in names if n in self.run.wrong):
+    def off(self, names: Sequence[str]) -> Gradients | None:
+        """Return what the target's wrong gradients are off by; None where one has another shape."""
+        wrong = [n for n in names if n in self.run.wrong]
+        if any(np.shape(self.run.got[n]) != self.exact[n].shape for n in wrong):
             return None
-        return self.flat(self.run.got, names) - self.flat(self.exact, names)
+        return {n: np.asarray(self.run.got[n], np.float64) - self.exact[n] for n in wrong}
 
-    def changed(self, spot: Spot) -> set[str]:
-        """Return the gradients to which a spot contributes."""
-        if spot.through is None:
-            cut = self.cut([spot.site])
-        else:
-            a, b, both = self.cut([spot.site]), self.cut([spot.through]), self.cut([spot.site, spot.through])
-            cut = {n: a[n] + b[n] - both[n] for n in a}
-        return {n for n in self.run.wrt if self.differs(n, cut[n])}
+    def passings(self, site: Site) -> Sequence[Passing]:
+        """Return what passes each edge of a site when nothing is wrong, the last first."""
+        if site.key not in self._passings:
+            self._passings[site.key] = self.tape.passings(site)
+        return self._passings[site.key]
 
-    def differs(self, name: str, g: Array) -> bool:
-        return bool(np.any(~(np.abs(g - self.exact[name]) <= 4 * self.run.tolerance[name])))
+    def reach(self, site: Site) -> set[str]:
+        """Return the gradients into which something passes from a site."""
+        if site.key not in self._reach:
+            passings = self.passings(site)
+            self._reach[site.key] = {name for name in self.run.wrt if any(self._passes(p, name) for p in passings)}
+        return self._reach[site.key]
+
+    def _passes(self, p: Passing, name: str) -> bool:
+        if name not in self._moves:
+            size = float(np.max(np.abs(self.exact[name]), initial=0.0)) or 1.0
+            v = np.random.default_rng(0).standard_normal(self.exact[name].shape) / size
+            self._moves[name] = self.tape.moved({self.tape.inputs[name]: v})
+        moves = self._moves[name]
+        terms = moves[p.into] * p.right if p.into in moves else np.zeros(())
+        return bool(abs(terms.sum()) > 1e-8 + 1e-7 * np.abs(terms).sum())
 
     def fits(self, predicted: Gradients | None, names: Sequence[str], free: Sequence[str], only: bool = False) -> bool:
         """Return whether a prediction gives what the target returned; the gradients in `free` may be anything.
@@ -192,34 +141,8 @@ class Scene:
         """
         if predicted is None or not all(self.run.reproduces(n, predicted[n]) for n in names if n in self.run.wrong):
             return False
-        return only or not any(
-            self.differs(n, predicted[n]) for n in self.run.wrt if n not in self.run.wrong and n not in free
-        )
-
-    def reaches(self, spot: Spot, names: Sequence[str]) -> bool:
-        """Return whether every entry that is wrong is one into which what passes the spot flows, be it 0 now."""
-        moved = self._sweep({spot.site: lambda p: disturbed(p.right)}) or {}
-        for n in {*names} & self.run.wrong & set(moved):
-            if np.shape(self.run.got[n]) == self.exact[n].shape:
-                off = np.abs(np.asarray(self.run.got[n]) - self.run.exact[n]) > 4 * self.run.tolerance[n]
-                if np.any(off & (moved[n] == self.exact[n])):
-                    return False
-        return True
-
-    def passings(self, site: Site) -> list[Passing]:
-        """Return what passes each edge of a site when nothing is wrong, the last first."""
-        seen: list[Passing] = []
-
-        def look(p: Passing) -> Array:
-            seen.append(p)
-            return p.right
-
-        self.tape.sweep({site: look})
-        return seen
-
-    def passing(self, site: Site) -> Passing | None:
-        """Return what passes the last edge of a site when nothing is wrong."""
-        return next(iter(self.passings(site)), None)
+        right = [n for n in self.run.wrt if n not in self.run.wrong and n not in free and not only]
+        return all(np.all(np.abs(predicted[n] - self.exact[n]) <= 4 * self.run.tolerance[n]) for n in right)
 
     def look(self, site: Site, names: Sequence[str]) -> Look | None:
         """Return how the wrong gradients look from a few directions where each edge of a site adds its own to them.
@@ -227,80 +150,36 @@ class Scene:
         Where the steps of a loop pass on to one another that is what the last of them alone reaches. None where there
         is no such thing.
         """
-        key: tuple[Any, ...] = tuple(n for n in names if n in self.run.wrong)
-        if key not in self.looks:
-            shapes = self.off(key) is not None
-            off = {n: np.asarray(self.run.got[n], np.float64) - self.exact[n] for n in key if shapes}
-            self.looks[key] = Look.of(self.tape, self.exact, off) if shapes else None
-        look = self.looks[key]
-        if look is None or look.apart(site):
+        off = self.off(names)
+        if off is None:
+            return None
+        if (look := self._look(off)).apart(site):
             return look
-        off = {n: np.asarray(self.run.got[n], np.float64) - self.exact[n] for n in key}
         last = self.sites.get((*site.key, "step", -1))
         if last is None or not look.apart(last):
             return None
-        key = (*key, site.key)
-        if key not in self.looks:
-            one, all_ = self.cut([last]), self.cut([site])
-            size = {n: 1e-12 * float(np.max(np.abs(self.exact[n]))) for n in off}
-            seen = {n: (np.abs(one[n] - all_[n]) <= size[n]) & (np.abs(one[n] - self.exact[n]) > size[n]) for n in off}
-            there = any(a.any() for a in seen.values())
-            self.looks[key] = Look.of(self.tape, self.exact, off, seen) if there else None
-        return self.looks[key]
+        one, every = self.predict([last], CUT), self.predict([site], CUT)
+        if one is None or every is None:
+            return None
+        size = {n: 1e-12 * float(np.max(np.abs(self.exact[n]))) for n in off}
+        seen = {n: (np.abs(one[n] - every[n]) <= size[n]) & (np.abs(one[n] - self.exact[n]) > size[n]) for n in off}
+        return self._look(off, seen) if any(a.any() for a in seen.values()) else None
 
-    def explains(self, site: Site, names: Sequence[str], most: int = 64) -> bool:
-        """Return whether other numbers than the right ones could pass a site so that the wrong gradients come about.
-
-        That says something only if they are fewer than the entries of these gradients; more than `most` are not tried.
-        """
-        off, n = self.off(names), self.numbers(site)
-        if off is None or not n < off.size / 2 or n > most:
-            return False
-        columns = []
-        for place in range(n):
-            moved = self._sweep({site: _one_more(place)})
-            if moved is None:
-                return False
-            columns.append(self.flat(moved, names) - self.flat(self.exact, names))
-        effect = np.stack(columns, axis=1)
-        size = float(np.max(np.abs(effect), initial=0.0)) or 1.0
-        numbers = np.linalg.lstsq(effect / size, off, rcond=1e-12)[0]
-        allowed = (
-            1e-8 * np.max(np.abs(off))
-            + self.flat({n: np.asarray(4 * self.run.tolerance[n]) for n in names}, names).max()
-        )
-        return bool(np.max(np.abs(effect / size @ numbers - off)) <= allowed)
-
-    def numbers(self, site: Site) -> int:
-        """Return how many numbers pass a site in all its steps."""
-        return sum(np.size(p.right) for p in self.passings(site))
+    def _look(self, off: Gradients, seen: Mapping[str, Array] | None = None) -> Look:
+        key = (*off, *(a.tobytes() for a in (seen or {}).values()))
+        if key not in self._looks:
+            self._looks[key] = Look.of(self.tape, self.exact, off, seen)
+        return self._looks[key]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A mistake in one spot, or cuts in several, that explains some gradients."""
+class _Spot:
+    """A site where the mistake may be, what passes there, and how the wrong gradients look from there."""
 
-    names: tuple[str, ...]
-    spots: tuple[Spot, ...]
-    mistake: Mistake
-    factor: str = ""
-    amount: float = 0.0
-
-    def diagnosis(self) -> Diagnosis:
-        """Put it into words."""
-        first = max((spot.site for spot in self.spots), key=lambda s: s.order)
-        text = first.line.text()
-        fault = "scaled" if self.factor else self.mistake.fault
-        if len(self.spots) > 1:
-            texts = [f"`{spot.site.line.text()}`" for spot in sorted(self.spots, key=lambda spot: spot.site.order)]
-            through = " and ".join(dict.fromkeys(texts))
-            sentence = f"what passes back through {through} {_ALIKE[self.mistake.fault].replace('{c}', self.factor)}"
-        else:
-            c = self.factor or f"{self.amount:.6g}"
-            sentence = self.mistake.sentence.replace("{text}", text or "the output").replace("{c}", c)
-            if self.spots[0].through is not None:
-                sentence += f", on its way through `{self.spots[0].through.line.text()}`"
-        return Diagnosis(self.names, fault, self.factor, sentence, first.line)
+    site: Site
+    passings: Sequence[Passing]
+    look: Look | None
+    seen: Sequence[Passing]
 
 
 @dataclass
@@ -324,183 +203,131 @@ class Search:
         for scene in self.scenes:
             scene.deadline = time.monotonic() + seconds
 
-    def spots(self, names: Sequence[str], free: Sequence[str], forked: bool) -> Iterator[list[Spot]]:
-        """Yield where a mistake spoils all these gradients, the nearest to y first: first what spoils no right one."""
-        scene = self.scenes[0]
-        wrong = {n for n in names if n in scene.run.wrong}
-        others = {*names, *free}
-        sites = sorted(scene.sites.values(), key=lambda s: (not s.whole, -s.order, s.kind != "activation"))
-        reach = {s: scene.changed(Spot(s)) for s in sites}
-        if not forked:
-            yield [Spot(s) for s in sites if reach[s] >= wrong and not reach[s] - others]
-            yield [Spot(s, only=True) for s in sites if reach[s] >= wrong and reach[s] - others and s.whole]
-            return
-        sites = [s for s in sites if s.whole and reach[s] & wrong]
-        forks = [s for s in sites if s.kind == "use" and _forks(scene.tape, s)]
-        pairs = []
-        for site, through in itertools.product(sites, forks):
-            if site.order > through.order:
-                spot = Spot(site, through)
-                changed = scene.changed(spot)
-                if changed >= wrong and not changed - others:
-                    pairs.append(spot)
-        yield pairs
+    def _through(self, names: Sequence[str], free: Sequence[str]) -> tuple[list[Site], list[Site]]:
+        """Return where a mistake spoils all these gradients, the nearest to y first: no right one, and right ones too.
 
-    def one_spot(self, names: Sequence[str], free: Sequence[str] = (), forked: bool = False) -> Found | None:
-        """Return one mistake in one spot that explains these gradients."""
+        Of the second it is assumed that what the right ones were computed from was not spoilt.
+        """
+        scene, alone, beside = self.scenes[0], [], []
+        for site in sorted(scene.sites.values(), key=lambda s: (not s.whole, -s.order, s.kind != "activation")):
+            reach = scene.reach(site)
+            if reach >= {n for n in names if n in scene.run.wrong}:
+                if reach <= {*names, *free}:
+                    alone.append(site)
+                elif site.whole:
+                    beside.append(site)
+        return alone, beside
+
+    def _spots(self, sites: Sequence[Site], names: Sequence[str]) -> list[_Spot]:
+        """Look at these sites."""
+        scene, found = self.scenes[0], []
+        for site in sites:
+            scene.check_time()
+            passings, look = scene.passings(site), scene.look(site, names)
+            # Of a loop whose steps pass on to one another what the last step adds is seen.
+            seen = passings if look is None or look.apart(site) else [p for p in passings if p.step == passings[0].step]
+            found += [_Spot(site, passings, look, seen)]
+        return found
+
+    def one_spot(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
+        """Return one mistake at one site that explains these gradients."""
         if not self.scenes:
             return None
-        scene = self.scenes[0]
-        pool = Pool(scene.tape)
-        for spots in self.spots(names, free, forked):
-            spots = [spot for spot in spots if spot.site.key[1] != "input" and scene.reaches(spot, names)]
-            seen = [(spot, passings) for spot in spots if (passings := scene.passings(spot.site))]
-            with_a_number: list[tuple[Spot, Mistake]] = []
+        pool = Pool(self.scenes[0].tape)
+        for only, sites in enumerate(self._through(names, free)):
+            spots, numbered = self._spots(sites, names), []
             for number, stage in enumerate(_STAGES):
-                for spot, numbered in with_a_number if number == len(_STAGES) - 1 else ():
-                    if (found := self._tried(spot, numbered, names, free)) is not None:
-                        return found
-                for spot, passings in seen:
-                    for mistake in stage(passings[0], pool) if number < 3 or not _simple(spot.site) else ():
-                        likely = self._likely(spot, mistake, passings, names)
-                        if likely is not None and likely is not mistake:
-                            with_a_number.append((spot, likely))
-                        elif likely is not None and (found := self._tried(spot, likely, names, free)) is not None:
-                            return found
+                for spot in spots:
+                    if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and _simple(spot.site):
+                        continue
+                    for mistake in stage(spot.passings[0], pool):
+                        c = self._multiple(spot, mistake)
+                        if c is None:
+                            continue
+                        if spot.look is not None and c != 1.0 and not mistake.fitted:
+                            numbered.append((spot.site, multiplied(mistake)))
+                        if (mistake.fitted or c == 1.0 or math.isnan(c)) and (
+                            d := self._tried(spot.site, mistake, names, free, bool(only))
+                        ):
+                            return d
+            for site, mistake in [*numbered, *((spot.site, SCALED_SOMEHOW) for spot in spots)]:
+                if d := self._tried(site, mistake, names, free, bool(only)):
+                    return d
+            if d := self._product(spots, pool, names, free, bool(only)):
+                return d
         return None
 
-    def product(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
-        """Return a product of two values in one spot that explains these gradients, the simplest there is."""
-        if not self.scenes:
-            return None
-        scene = self.scenes[0]
-        pool = Pool(scene.tape)
-        for spots in self.spots(names, free, False):
-            for spot in (spot for spot in spots if spot.site.key[1] == "input"):
-                p = scene.passing(spot.site)
-                for mistake in rule_mistakes(p, pool) if p else ():
-                    if (found := self._tried(spot, mistake, names, free)) is not None:
-                        return found
-            ranked: list[tuple[Rank, int, Spot, Mistake]] = []
-            for spot in spots:
-                look = scene.look(spot.site, names) if spot.site.whole and spot.site.kind != "carried" else None
-                passings = scene.passings(spot.site) if look and scene.reaches(spot, names) else []
-                if time.monotonic() > scene.deadline:
-                    raise OutOfTime
-                if not passings or look is None:
-                    continue
-                try:
-                    made = list(products(self._seen(look, spot, passings), pool, look))
-                except (IndexError, KeyError, ValueError):  # a value that one step has and another has not
-                    continue
-                ranked += [(rank, len(ranked) + i, spot, mistake) for i, (rank, mistake) in enumerate(made)]
-            for _, _, spot, mistake in sorted(ranked, key=lambda one: one[:2])[:16]:
-                if (found := self._tried(spot, mistake, names, free)) is not None:
-                    return found
+    def _product(
+        self, spots: Sequence[_Spot], pool: Pool, names: Sequence[str], free: Sequence[str], only: bool
+    ) -> Diagnosis | None:
+        """Return a product of two values at one site that explains these gradients, the simplest there is."""
+        ranked: list[tuple[Any, Site, Mistake]] = []
+        for spot in spots:
+            if spot.look is None or not spot.site.whole or spot.site.carried:
+                continue
+            self.scenes[0].check_time()
+            try:
+                made = list(products(spot.seen, pool, spot.look))
+            except _NOT_THERE:  # a value that one step has and another has not
+                continue
+            ranked += [((rank, len(ranked) + i), spot.site, mistake) for i, (rank, mistake) in enumerate(made)]
+        for _, site, mistake in sorted(ranked, key=lambda one: one[0])[:16]:
+            if d := self._tried(site, mistake, names, free, only):
+                return d
         return None
 
-    @staticmethod
-    def _seen(look: Look, spot: Spot, passings: Sequence[Passing]) -> Sequence[Passing]:
-        """Return what adds its own to what is seen: of a loop whose steps pass on to one another the last step."""
-        return passings if look.apart(spot.site) else [p for p in passings if p.step == passings[0].step]
-
-    def _likely(
-        self, spot: Spot, mistake: Mistake, passings: Sequence[Passing], names: Sequence[str]
-    ) -> Mistake | None:
-        """Return a mistake, or a multiple of it, if it may be the one; None if a look at one run tells against it."""
-        scene = self.scenes[0]
-        look = scene.look(spot.site, names) if spot.through is None and mistake.fitted != "amount" else None
-        if look is None:
-            return mistake
-        if time.monotonic() > scene.deadline:
-            raise OutOfTime
-        seen = self._seen(look, spot, passings)
+    def _multiple(self, spot: _Spot, mistake: Mistake) -> float | None:
+        """Return by what a mistake would have to be multiplied; NaN if a look cannot tell, None if it is another."""
+        self.scenes[0].check_time()
+        if spot.look is None or mistake.fitted == "amount":
+            return math.nan
         try:
             with np.errstate(all="ignore"):
-                c = look.multiple(seen, [mistake.change(p, 1.0) for p in seen])
-        except (IndexError, KeyError, ValueError, ZeroDivisionError):
+                return spot.look.multiple(spot.seen, [mistake.change(p, 1.0) for p in spot.seen])
+        except _NOT_THERE:
             return None
-        if c is None or c == 1.0 or mistake.fitted:
-            return None if c is None else mistake
-        if mistake.fault in _WITH_A_NUMBER:
-            return multiplied(mistake)
-        return mistake if math.isnan(c) else None
 
-    def _tried(self, spot: Spot, mistake: Mistake, names: Sequence[str], free: Sequence[str]) -> Found | None:
-        numbers, runs = [], [scene.run for scene in self.scenes if scene.run.wrong & set(names)]
+    def _tried(
+        self, site: Site, mistake: Mistake, names: Sequence[str], free: Sequence[str], only: bool = False
+    ) -> Diagnosis | None:
+        """Return a mistake if it explains these gradients in every run."""
+        numbers: list[float] = []
         for scene in self.scenes:
-            c: float | None = 0.0
-            if mistake.fitted and scene.run.wrong & set(names):
-                c = self._fitted(scene, spot, mistake, names)
-                numbers.append(c)
-            elif mistake.fitted:
+            wrong = scene.run.wrong & {*names}
+            if mistake.fitted and not wrong:
                 continue
-            if c is None or not scene.fits(scene.predict(spot, mistake, c), names, free, spot.only):
+            c = self._fitted(scene, site, mistake, names) if mistake.fitted else 0.0
+            if c is None or not scene.fits(scene.predict([site], mistake, c), names, free, only):
                 return None
-        if not mistake.fitted:
-            return Found(tuple(names), (spot,), mistake, self._left_out(spot, mistake, names))
-        known = [c for c in numbers if c is not None]
-        if mistake.fitted in ("factor", "decimal"):
-            factor = express_in(runs, known, names, decimals=mistake.fitted == "decimal")
-            one = all(math.isclose(c, 1.0, rel_tol=1e-9) for c in known) and mistake.fault != "scaled"
+            numbers.append(c)
+        if mistake.fitted == "amount":
+            alike = all(math.isclose(c, numbers[0], rel_tol=1e-5) for c in numbers) and numbers[0]
+            return _said(names, [site], mistake) if alike else None
+        factor = ""
+        if mistake.fitted:
+            runs = [scene.run for scene in self.scenes if scene.run.wrong & {*names}]
+            factor = express_in(runs, numbers, names, decimals=mistake.fitted == "decimal")
+            one = mistake.fault != "scaled" and all(math.isclose(c, 1.0, rel_tol=1e-9) for c in numbers)
             if not factor and not one:
                 return None
-            sentence = mistake.sentence.replace(", times {c}", "" if one else ", times {c}").replace("{c}", factor)
-            told = replace(mistake, sentence=sentence)
-            return Found(tuple(names), (spot,), told, factor if mistake.fault == "scaled" else "")
-        if all(math.isclose(c, known[0], rel_tol=1e-5) for c in known) and known[0]:
-            return Found(tuple(names), (spot,), mistake, "", known[0])
-        return None
+            factor = "" if one else factor
+        return _said(names, [site], mistake, factor)
 
-    def _left_out(self, spot: Spot, mistake: Mistake, names: Sequence[str]) -> str:
-        """Return the multiple that a factor left out, or taken twice, amounts to; "" where that is no simple number."""
-        if mistake.fault not in ("factor left out", "factor taken twice", "another value"):
-            return ""
-        factors: list[float] = []
-        runs: list[Wrong] = []
-        for scene in self.scenes:
-            here = scene.here(spot.site.key)
-            for p in scene.passings(here) if here and scene.run.wrong & set(names) else ():
-                wrong, scale = mistake.change(p, 0.0), float(np.vdot(p.right, p.right))
-                if not scale:
-                    continue
-                if wrong is None or np.shape(wrong) != np.shape(p.right):
-                    return ""
-                runs.append(scene.run)
-                factors.append(float(np.vdot(p.right, wrong)) / scale)
-                if not np.allclose(wrong, factors[-1] * p.right, rtol=1e-9, atol=1e-12 * scale**0.5):
-                    return ""
-        return express_in(runs, factors, ())
-
-    def _fitted(self, scene: Scene, spot: Spot, mistake: Mistake, names: Sequence[str]) -> float | None:
+    def _fitted(self, scene: Scene, site: Site, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
-        off = scene.off(names)
-        if off is None:
+        if scene.off(names) is None:
             return None
-        exact = scene.flat(scene.exact, names)
-        got = exact + off
+        got = scene.flat(scene.run.got, names)
 
         def at(c: float) -> Array | None:
-            predicted = scene.predict(spot, mistake, c)
+            predicted = scene.predict([site], mistake, c)
             flat = None if predicted is None else scene.flat(predicted, names)
-            return None if flat is None or flat.shape != exact.shape else flat
+            return None if flat is None or flat.shape != got.shape else flat
 
-        none = at(0.0)
-        if none is None:
-            return None
-        if mistake in (SCALED, SCALED_SOMEHOW):
-            step = exact - none
-            last = scene.sites.get((*spot.site.key, "step", -1)) if len(spot.site.at) > 1 else None
-            if last is not None:
-                # Where only the last step of a loop contributes, c has not been raised to a power.
-                once = scene.flat(scene.cut([last]), names)
-                step = np.where(np.abs(once - none) <= 1e-12 * np.max(np.abs(exact)), step, 0.0)
-            if (c := _along(step, off)) is not None:
-                return c
-        c0, g0, c1 = 0.0, none, 1.0
-        for _ in range(1 if len(spot.site.at) == 1 else 12):
+        c0, g0, c1 = 0.0, at(0.0), 1.0
+        for _ in range(1 if len(site.at) == 1 else 12):
             g1 = at(c1)
-            if g1 is None or c1 == c0:
+            if g0 is None or g1 is None or c1 == c0:
                 return None
             slope = (g1 - g0) / (c1 - c0)
             norm = float(np.vdot(slope, slope))
@@ -511,97 +338,81 @@ class Search:
                 break
         return c1
 
-    def _cut_fits(self, sites: Sequence[Site], names: Sequence[str], free: Sequence[str]) -> bool:
-        return all(scene.fits(scene.cut(sites), names, free) for scene in self.scenes)
-
-    def several(self, names: Sequence[str], free: Sequence[str] = ()) -> Found | None:
+    def several(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
         """Return two paths that are multiplied by one number, or up to four that are missing, if that explains all."""
-        if not self.scenes:
+        if not self.scenes or (off := self.scenes[0].off(names)) is None:
             return None
-        scene, sites = self.scenes[0], []
+        scene, sites, steps = self.scenes[0], [], []
         for site in scene.sites.values():
-            changed = scene.changed(Spot(site))
-            if changed and changed <= {*names, *free} and site.whole and site.kind in ("use", "output"):
-                sites.append(site)
-        off, exact = scene.off(names), scene.flat(scene.exact, names)
-        if not sites or off is None:
-            return None
-        steps = [exact - scene.flat(scene.cut([site]), names) for site in sites]
-        for i, j in _pairs_along(np.asarray(steps), off):
-            if (found := self._scaled_alike([sites[i], sites[j]], names, free)) is not None:
-                return found
-        chosen: list[int] = []
-        for _ in range(4):
-            left = off + sum(steps[i] for i in chosen)
-            chosen.append(min(range(len(sites)), key=lambda i: float(np.sum((left + steps[i]) ** 2))))
-            if not float(np.sum((left + steps[chosen[-1]]) ** 2)) < float(np.sum(left**2)):
-                return None
-            if self._fit_together([sites[i] for i in chosen], lambda scene: 0.0, names, free):
-                return Found(tuple(names), tuple(Spot(sites[i]) for i in chosen), CUT)
+            reach = scene.reach(site)
+            if reach and reach <= {*names, *free} and site.whole and site.kind in ("use", "output"):
+                cut = scene.predict([site], CUT)
+                if cut is not None:
+                    sites.append(site)
+                    steps.append(scene.flat(scene.exact, names) - scene.flat(cut, names))
+        for chosen in _sets(np.asarray(steps), scene.flat(off, names)) if sites else ():
+            if d := self._scaled_alike([sites[i] for i in chosen], names, free):
+                return d
         return None
 
-    def _scaled_alike(self, sites: Sequence[Site], names: Sequence[str], free: Sequence[str]) -> Found | None:
+    def _scaled_alike(self, sites: Sequence[Site], names: Sequence[str], free: Sequence[str]) -> Diagnosis | None:
         """Return a mistake that multiplies what passes at several sites by the same number."""
-        seen = [scene for scene in self.scenes if scene.run.wrong & set(names)]
-        numbers = [scene.multiple(sites, names) for scene in seen]
-        spots = tuple(map(Spot, sites))
-        if all(c is not None and abs(c) < 1e-9 for c in numbers):
-            mistake, factor = CUT, ""
-        elif all(c is not None and abs(c + 1) < 1e-9 for c in numbers):
-            mistake, factor = SIGN, ""
-        else:
-            mistake, known = SCALED, [c for c in numbers if c is not None]
-            factor = express_in([scene.run for scene in seen], known, names) if len(known) == len(seen) else ""
-            if not factor:
+        seen = [scene for scene in self.scenes if scene.run.wrong & {*names}]
+        of: dict[int, float] = {}
+        for scene in seen:
+            cut, off = scene.predict(sites, CUT), scene.off(names)
+            if cut is None or off is None:
                 return None
-        of = {id(scene): c for scene, c in zip(seen, numbers, strict=True)}
-        fits = self._fit_together(sites, lambda scene: of.get(id(scene)), names, free)
-        return Found(tuple(names), spots, mistake, factor) if fits else None
-
-    def _fit_together(
-        self,
-        sites: Sequence[Site],
-        number: Callable[[Scene], float | None],
-        names: Sequence[str],
-        free: Sequence[str],
-    ) -> bool:
-        return all(
-            c is None or scene.fits(scene.multiplied(sites, c), names, free)
-            for scene in self.scenes
-            for c in [number(scene)]
+            step = scene.flat(scene.exact, names) - scene.flat(cut, names)
+            of[id(scene)] = 1 + float(step @ scene.flat(off, names)) / (float(step @ step) or math.nan)
+        mistake, factor = SCALED, ""
+        for simple, c in ((CUT, 0.0), (SIGN, -1.0)):
+            mistake = simple if all(abs(number - c) < 1e-9 for number in of.values()) else mistake
+        if mistake is SCALED and not (factor := express_in([s.run for s in seen], [*of.values()], names)):
+            return None
+        fit = all(
+            scene.fits(scene.predict(sites, mistake, of.get(id(scene), 1.0)), names, free) for scene in self.scenes
         )
+        return _said(names, sites, mistake, factor) if fit else None
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
-        """Return where the fewest numbers pass that, whatever they are, may have made these gradients what they are.
-
-        Where there is no such site, return the one nearest to the inputs through which all these gradients and no right
-        one pass.
-        """
-        spots = next(self.spots(names, free, False)) if self.scenes else []
-        sites = [spot.site for spot in spots if spot.site.key[1] != "input"]
-        try:
-            for site in sorted(sites, key=lambda s: (self.scenes[0].numbers(s), -s.order)):
-                if self.scenes[0].explains(site, names):
-                    return site
-        except OutOfTime:
-            pass
-        return min(sites, key=lambda s: s.order, default=None)
+        """Return the site nearest to the inputs through which all these gradients and no right one pass."""
+        sites = self._through(names, free)[0] if self.scenes else []
+        return min((s for s in sites if s.key[1] != "input"), key=lambda s: s.order, default=None)
 
     def used_at(self, name: str) -> Site | None:
         """Return the use of an input that is nearest to the output."""
         if not self.scenes:
             return None
         tape = self.scenes[0].tape
-        uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and _slot_of(tape, s) == tape.inputs[name]]
-        return max(uses, key=lambda s: s.order) if uses else None
+        uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and not s.carried]
+        uses = [s for s in uses if tape.into(s.kind, s.edges[-1]) == tape.inputs[name]]
+        return max(uses, key=lambda s: s.order, default=None)
+
+
+def _said(names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str = "") -> Diagnosis:
+    """Put a mistake at one site, or a simple one at several, into words."""
+    first = max(sites, key=lambda s: s.order)
+    if len(sites) > 1:
+        texts = [f"`{site.line.text()}`" for site in sorted(sites, key=lambda site: site.order)]
+        through = " and ".join(dict.fromkeys(texts))
+        sentence = f"what passes back through {through} {_ALIKE[mistake.fault]}"
+    else:
+        sentence = mistake.sentence.replace("{text}", first.line.text() or "the output")
+        sentence = sentence if factor else sentence.replace(", times {c}", "")
+    scaled = mistake.fault == "scaled"
+    return Diagnosis(tuple(names), mistake.fault, factor if scaled else "", sentence.replace("{c}", factor), first.line)
 
 
 _ALIKE = {"missing path": "is missing", "sign": "has the wrong sign", "scaled": "is multiplied by {c}"}
 """What may be done to what passes at several sites at once."""
 
+_NOT_THERE = (IndexError, KeyError, ValueError, ZeroDivisionError)
+"""What is raised where a mistake cannot be made: a value that another step or run has not, another shape."""
 
-def _pairs_along(steps: Array, off: Array) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of steps whose sum is parallel to what the gradients are off by."""
+
+def _sets(steps: Array, off: Array) -> Iterator[Sequence[int]]:
+    """Yield the pairs of steps whose sum is parallel to what the gradients are off by, then those that cancel it."""
     products, along, length = steps @ steps.T, steps @ off, float(off @ off)
     squares = np.add.outer(np.diag(products), np.diag(products)) + 2 * products
     both = np.add.outer(along, along)
@@ -609,22 +420,21 @@ def _pairs_along(steps: Array, off: Array) -> Iterator[tuple[int, int]]:
         missed = length - both**2 / squares
     for i, j in np.argwhere(np.triu(missed <= 1e-9 * length, 1)):
         yield int(i), int(j)
+    chosen: list[int] = []
+    left = off
+    while len(chosen) < 4:
+        i = int(np.argmin(np.sum((left + steps) ** 2, axis=1)))
+        if not float(np.sum((left + steps[i]) ** 2)) < float(np.sum(left**2)):
+            return
+        chosen.append(i)
+        left = left + steps[i]
+        yield chosen
 
 
 def _simple(site: Site) -> bool:
     """Return whether only the simplest mistakes are made there: in a step of a loop that is no end of it."""
-    return site.kind == "carried" or not (site.whole or site.key[-1] in (FIRST, -1))
+    return site.carried or not (site.whole or site.key[-1] in (FIRST, -1))
 
-
-_WITH_A_NUMBER = (
-    "factor left out",
-    "factor taken twice",
-    "another value",
-    "ignores dy",
-    "summed over the wrong axis",
-    "summed over everything",
-)
-"""Mistakes that may come with a number: what stands for the mean of a product is the sum of one of its factors."""
 
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
     lambda p, pool: [CUT],
@@ -634,22 +444,12 @@ _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
     lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault not in ("factor taken twice", "another value")),
     lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault == "factor taken twice"),
     lambda p, pool: array_mistakes(p),
+    other_arrays,
     lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault == "another value"),
-    scale_mistakes,
-    lambda p, pool: [SCALED_SOMEHOW],
 )
 """The table in the order in which it is tried: what is simpler first."""
-
-
-def _forks(tape: Tape, site: Site) -> bool:
-    """Return whether what passes the operation goes on through another operand as well."""
-    operation = tape.operations[site.edges[-1][0]]
-    return len({s for s in operation.operands if tape.moving[s]}) > 1
-
-
-def _slot_of(tape: Tape, site: Site) -> int:
-    i, k = site.edges[-1]
-    return tape.operations[i].operands[k]
+_OTHER_ARRAYS = 7
+"""The stage that is tried at the gradients that are returned, too."""
 
 
 def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:

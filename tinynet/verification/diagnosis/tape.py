@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from tinynet.verification.diagnosis.primitives import (
     Rule,
     evaluate,
     factors,
+    push,
     rule,
     shaped,
 )
@@ -35,7 +37,7 @@ Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
-"""(operation, operand): a use. (−1, slot): all that passes back into a value, or its dy. (z, a): an activation."""
+"""(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation. (−1, j): dy[j]."""
 
 FIRST = "first"
 """Ends the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
@@ -64,8 +66,8 @@ class Site:
 
     Attributes:
         kind: "use" of an operand by an operation, "value" (all that passes back into it), "activation" (from the
-            last use of a = f(z) to z in one step, however many operations f consists of), "output" (the dy of a value
-            that is used further, too), or "carried" (the uses of a value that goes into the output as well).
+            last use of a = f(z) to z in one step, however many operations f consists of), or "output" (the dy of a
+            value that is used further, too).
         key: the same in every trace of the forward.
         order: where the last of them stands on the tape; later is nearer to the output.
         at, steps: in which step of a loop each edge is, and how many steps there are.
@@ -84,46 +86,72 @@ class Site:
         """Whether it holds the edges of every step."""
         return len(set(self.at)) == self.steps
 
+    @property
+    def carried(self) -> bool:
+        """Whether it holds the uses of a value that goes into the output as well."""
+        return bool(self.key[0] == "carried")
 
-@dataclass
+
+@dataclass(frozen=True)
 class Passing:
     """What passes back through one edge in one sweep: all that a mistake can confuse.
 
     Attributes:
+        step: which edge of its site it is.
         right: what the chain rule passes, given what came from above in this sweep.
-        x: the value of the operand, z of an activation.
         ct: what came from above, one array an output.
-        step, steps: which edge of its site it is.
-        into: the slot to which it is added.
+        cotangents: ∂E/∂(slot) as far as this sweep has come.
     """
 
     tape: Tape
     site: Site
     step: int
+    edge: Edge
     right: Array
-    x: Array
     ct: Sequence[Array | None]
-    operation: Operation | None = None
-    k: int = 0
-    a: Array | None = None
-    slope: Array | None = None
-    live: Mapping[int, Array] = field(default_factory=dict)
-    into: int = -1
+    cotangents: Mapping[int, Array]
+
+    @property
+    def operation(self) -> Operation | None:
+        return self.tape.operations[self.edge[0]] if self.site.kind == "use" else None
+
+    @property
+    def k(self) -> int:
+        """Which operand of the operation it is."""
+        return self.edge[1]
+
+    @property
+    def into(self) -> int:
+        """The slot to which it is added."""
+        return self.tape.into(self.site.kind, self.edge)
+
+    @property
+    def x(self) -> Array:
+        """The value of the operand; z of an activation."""
+        return self.tape.values[self.into]
+
+    @property
+    def a(self) -> Array | None:
+        """The output of an activation."""
+        return self.tape.values[self.edge[1]] if self.site.kind == "activation" else None
 
     def cotangent(self, slot: int) -> Array:
         """Return ∂E/∂(slot) as it is in this sweep."""
-        return self.live[slot] if slot in self.live else self.tape.cotangents[slot]
+        return self.cotangents[slot] if slot in self.cotangents else self.tape.cotangents[slot]
 
     def operands(self) -> list[Array]:
         return [self.tape.values[s] for s in self.operation.operands] if self.operation else []
 
-    def by_rule(self, ct: Array | None = None, operands: Sequence[Array] | None = None) -> Array | None:
-        """Return what the chain rule would pass for another cotangent, or from other operands."""
+    def by_rule(
+        self, ct: Array | None = None, operands: Sequence[Array] | None = None, k: int | None = None
+    ) -> Array | None:
+        """Return what the chain rule would pass for another cotangent, from other operands, to another operand."""
         op = self.operation
         assert op is not None
         given = self.operands() if operands is None else list(operands)
         outs = [self.tape.values[s] for s in op.outs] if operands is None else evaluate(op.primitive, op.params, given)
-        return rule(op.primitive, op.params, self.k, given, outs)(self.ct if ct is None else [ct])
+        pull = rule(op.primitive, op.params, self.k if k is None else k, given, outs)
+        return pull(self.ct if ct is None else [ct])
 
     def factors(self) -> tuple[Any, ...]:
         """Return the factors of the derivative of the operation; none unless it acts entry by entry."""
@@ -136,17 +164,13 @@ class Passing:
         """Return what passes if these are the factors of the derivative."""
         return shaped(math.prod(given, start=np.asarray(self.ct[0])), self.x.shape)
 
-    def own_terms(self) -> Array:
-        """Return what passes if, where the operand was repeated along axes, it is not summed over them."""
-        return np.asarray(math.prod(self.factors(), start=np.asarray(self.ct[0])))
-
-    def slope_at(self, z: Array) -> Array:
-        """f′ of the activation at another z."""
-        root, out = next(e for e, step in zip(self.site.edges, self.site.at, strict=True) if step == self.step)
-        return self.tape.slope(root, out, z)
+    def slope(self, z: Array | None = None) -> Array:
+        """f′ of the activation, at another z if given."""
+        return self.tape.slope(*self.edge, z)
 
 
 Change = Callable[[Passing], Array | None]
+_Changed = tuple[Site, int, Edge, Change]
 
 
 @dataclass
@@ -165,10 +189,8 @@ class Tape:
     """Edges through which nothing passes in exact arithmetic (the max of a stable softmax): cut in every sweep."""
     cotangents: dict[int, Array] = field(default_factory=dict)
     """∂E/∂(slot) of the exact sweep."""
-    states: dict[int, dict[int, Array]] = field(default_factory=dict)
-    """What had been passed back to each slot when the exact sweep came to an operation: where other sweeps begin."""
     rules: dict[Edge, Rule] = field(default_factory=dict)
-    _slopes: dict[tuple[int, int], Array] = field(default_factory=dict)
+    slopes: dict[Edge, Array] = field(default_factory=dict)
     places: dict[Any, tuple[tuple[int, ...], str]] | None = None
 
     def rule(self, i: int, k: int) -> Rule:
@@ -187,129 +209,144 @@ class Tape:
         self.moving.append(moving and self.values[-1].dtype.kind == "f")
         return len(self.values) - 1
 
-    def sweep(self, changes: Mapping[Site, Change] | None = None, seen: Callable[..., None] | None = None) -> Any:
-        """Return ∂E/∂(slot) of every input slot, with what passes each site in `changes` changed."""
-        uses: dict[Edge, tuple[Site, int, Change]] = {}
-        slots: dict[int, tuple[Site, int, Change]] = {}
-        outputs: dict[int, tuple[Site, int, Change]] = {}
+    def into(self, kind: str, edge: Edge) -> int:
+        """Return the slot to which what passes an edge is added."""
+        i, k = edge
+        if kind == "use":
+            return self.operations[i].operands[k]
+        return i if kind == "activation" else self.outputs[k] if kind == "output" else k
+
+    def sweep(self, changes: Mapping[Site, Change] | None = None) -> dict[int, Array]:
+        """Return ∂E/∂(slot) of every slot into which something passes, with what passes each site changed."""
+        at_edge: dict[Edge, _Changed] = {}
+        at_slot: dict[int, _Changed] = {}
         for site, change in (changes or {}).items():
             for step, edge in zip(site.at, site.edges, strict=True):
-                if site.kind in ("use", "carried"):
-                    uses[edge] = (site, step, change)
+                if site.kind in ("use", "output"):
+                    at_edge[edge] = (site, step, edge, change)
                 else:
-                    (outputs if site.kind == "output" else slots)[edge[1]] = (site, step, change)
-        cts: dict[int, Any] = {}
-        live: dict[int, Array] = {}
-        values, moving = self.values, self.moving
+                    at_slot[edge[1]] = (site, step, edge, change)
+        cts: dict[int, Array] = {}
 
-        def add(slot: int, term: Any) -> None:
-            cts[slot] = cts[slot] + term if slot in cts else term
+        def add(slot: int, term: Array | None) -> None:
+            if term is not None:
+                cts[slot] = cts[slot] + term if slot in cts else term
 
-        def complete(slot: int) -> Any:
-            """All that passes back into a slot; None where it went another way, or there is nothing."""
-            ct = cts.pop(slot, None)
-            if ct is not None and changes:
-                live[slot] = ct
-            if slot in slots and ct is not None:
-                site, step, change = slots[slot]
-                if site.kind == "value":
-                    return change(Passing(self, site, step, ct, values[slot], [ct], live=live, into=slot))
-                z = next(z for z, a in site.edges if a == slot)
-                slope = self._slopes.get((z, slot))
-                if slope is None:
-                    slope = self._slopes[z, slot] = self.slope(z, slot)
-                passing = Passing(self, site, step, ct * slope, values[z], [ct], None, 0, values[slot], slope, live, z)
-                term = change(passing)
-                if term is not None:
+        def changed(given: _Changed, above: Sequence[Array | None]) -> Array | None:
+            site, step, edge, change = given
+            passing = self._passing(site, step, edge, above, cts)
+            return change(passing) if passing else None
+
+        def arrived(slot: int) -> Array | None:
+            """Return all that passes back into a slot; None where it went another way, or there is nothing."""
+            if slot in at_slot and slot in cts:
+                site, _, (z, _), _ = at_slot[slot]
+                term = changed(at_slot[slot], [cts[slot]])
+                if site.kind == "activation":
                     add(z, term)
-                return None
-            return ct
+                    return None
+                del cts[slot]
+                add(slot, term)
+            return cts.get(slot)
 
-        top = max((site.order for site in changes or {}), default=len(self.operations) - 1)
-        if self.states and changes and not outputs:
-            cts = dict(self.states[top])
-        else:
-            top = len(self.operations) - 1
-            for slot, dy in zip(self.outputs, self.dy, strict=True):
-                given = np.asarray(dy, np.float64)
-                term: Array | None = given
-                if slot in outputs:
-                    site, step, change = outputs[slot]
-                    term = change(Passing(self, site, step, given, values[slot], [given], live=live, into=slot))
-                if moving[slot] and term is not None:
-                    add(slot, term)
-        for i in range(top, -1, -1):
+        for j, (slot, dy) in enumerate(zip(self.outputs, self.dy, strict=True)):
+            given = np.asarray(dy, np.float64)
+            if self.moving[slot]:
+                add(slot, changed(at_edge[-1, j], [given]) if (-1, j) in at_edge else given)
+        for i in range(len(self.operations) - 1, -1, -1):
             op = self.operations[i]
-            if seen is not None:
-                self.states[i] = dict(cts)
-            out = [complete(s) for s in op.outs]
+            out = [arrived(s) for s in op.outs]
             if all(c is None for c in out):
                 continue
-            if seen is not None:
-                for s, c in zip(op.outs, out, strict=True):
-                    seen(None, s, c)
             for k, slot in enumerate(op.operands):
-                if not moving[slot] or (i, k) in self.nothing:
-                    continue
-                term = self.rule(i, k)(out)
-                if (i, k) in uses and term is not None:
-                    site, step, change = uses[i, k]
-                    term = change(Passing(self, site, step, term, values[slot], out, op, k, live=live, into=slot))
-                if term is not None:
-                    if seen is not None:
-                        seen((i, k), slot, term)
-                    add(slot, term)
-        return {slot: complete(slot) for slot in self.inputs.values() if moving[slot]}
+                if self.moving[slot] and (i, k) not in self.nothing:
+                    known = at_edge.get((i, k))
+                    add(slot, changed(known, out) if known else self.rule(i, k)(out))
+        for slot in self.inputs.values():
+            arrived(slot)
+        return cts
+
+    def _passing(
+        self, site: Site, step: int, edge: Edge, above: Sequence[Array | None], cotangents: Mapping[int, Array]
+    ) -> Passing | None:
+        right = above[0] if site.kind != "use" else self.rule(*edge)(above)
+        if right is None:
+            return None
+        right = right * self.slope(*edge) if site.kind == "activation" else right
+        return Passing(self, site, step, edge, right, above, cotangents)
+
+    def passings(self, site: Site) -> list[Passing]:
+        """Return what passes each edge of a site when nothing is wrong, the last first."""
+        found = []
+        for step, edge in reversed([*zip(site.at, site.edges, strict=True)]):
+            read = self.operations[edge[0]].outs if site.kind == "use" else (edge[1],)
+            above = [self.cotangents.get(s) for s in read]
+            if site.kind == "output":
+                above = [np.asarray(self.dy[edge[1]], np.float64)]
+            if any(c is not None for c in above) and (p := self._passing(site, step, edge, above, {})):
+                found.append(p)
+        return found
 
     def gradients(self, changes: Mapping[Site, Change] | None = None) -> dict[str, Array]:
         """Return ∂E/∂(input) by name."""
         found = self.sweep(changes)
         return {
-            name: np.zeros(self.values[s].shape) if found.get(s) is None else np.asarray(found[s])
+            name: np.asarray(found[s]) if s in found else np.zeros(self.values[s].shape)
             for name, s in self.inputs.items()
             if self.moving[s]
         }
 
-    def moved(self, along: Mapping[str, Array], step: float = 1e-5) -> dict[int, Array]:
-        """Return by how much each slot moves as the inputs move along arrays given by name: central differences."""
-        ends = []
-        for by in (step, -step):
-            values = {self.inputs[n]: self.values[self.inputs[n]] + by * a for n, a in along.items()}
-            for i, op in enumerate(self.operations):
-                moving = [s in values and (i, k) not in self.nothing for k, s in enumerate(op.operands)]
-                if any(moving):
-                    given = [values[s] if m else self.values[s] for m, s in zip(moving, op.operands, strict=True)]
-                    outs = evaluate(op.primitive, op.params, given)
-                    values |= {s: v for s, v in zip(op.outs, outs, strict=True) if self.moving[s]}
-            ends.append(values)
-        ahead, behind = ends
-        return {s: (v - behind[s]) / (2 * step) for s, v in ahead.items()}
+    def moved(
+        self, along: Mapping[int, Array], until: int | None = None, at: Mapping[int, Array] | None = None
+    ) -> dict[int, Array]:
+        """Return by how much each slot moves as some slots move along arrays.
+
+        Args:
+            until: the last slot that is asked for.
+            at: other values that these slots have.
+        """
+        found, values = dict(along), dict(at or {})
+        for i, op in enumerate(self.operations):
+            if until is not None and op.outs[0] > until:
+                break
+            moves = [found.get(s) if (i, k) not in self.nothing else None for k, s in enumerate(op.operands)]
+            if all(m is None for m in moves) or not any(self.moving[s] for s in op.outs):
+                continue
+            given = [values.get(s, self.values[s]) for s in op.operands]
+            outs = evaluate(op.primitive, op.params, given) if at else [self.values[s] for s in op.outs]
+            values |= zip(op.outs, outs, strict=True) if at else ()
+            found |= zip(op.outs, push(op.primitive, op.params, given, outs, moves), strict=True)
+        return found
+
+    @cached_property
+    def _depends(self) -> list[int]:
+        """For each slot those that it is computed from, and itself, as the bits of a number."""
+        found = [1 << s for s in range(len(self.values))]
+        for op in self.operations:
+            for out, s in itertools.product(op.outs, op.operands):
+                found[out] |= found[s]
+        return found
 
     def apart(self, site: Site) -> bool:
         """Return whether nothing that one edge of a site passes comes to another of them."""
-        if site.kind in ("use", "carried"):
-            into, read = {self.operations[i].operands[k] for i, k in site.edges}, set()
-            for i, _ in site.edges:
-                read |= {*self.operations[i].outs}
-        else:
-            into, read = {e[site.kind != "activation"] for e in site.edges}, {a for _, a in site.edges}
-        below = set() if site.kind in ("value", "output") else set(into)
-        for op in reversed(self.operations):
-            if (into | below) & set(op.outs):
-                below |= set(op.operands)
+        below = read = 0
+        for i, k in site.edges:
+            into = self.into(site.kind, (i, k))
+            below |= self._depends[into] & ~(site.kind == "value" and 1 << into)
+            for s in self.operations[i].outs if site.kind == "use" else [] if site.kind == "output" else [k]:
+                read |= 1 << s
         return not below & read
 
     def settle(self) -> None:
         """Sweep once without mistakes: remember every cotangent, and find the edges through which nothing passes."""
+        self.cotangents = self.sweep()
         terms: dict[int, list[tuple[Edge, float]]] = defaultdict(list)
-
-        def seen(edge: Edge | None, slot: int, ct: Array | None) -> None:
-            if edge is not None:
-                terms[slot].append((edge, float(np.max(np.abs(ct), initial=0.0)) if ct is not None else 0.0))
-            elif ct is not None:
-                self.cotangents[slot] = ct
-
-        self.cotangents |= {s: ct for s, ct in self.sweep(seen=seen).items() if ct is not None}
+        for i, op in enumerate(self.operations):
+            out = [self.cotangents.get(s) for s in op.outs]
+            for k, slot in enumerate(op.operands):
+                if self.moving[slot] and any(c is not None for c in out):
+                    term = self.rule(i, k)(out)
+                    terms[slot].append(((i, k), 0.0 if term is None else float(np.max(np.abs(term), initial=0.0))))
         passing: dict[tuple[Key, int], set[Edge]] = defaultdict(set)
         for parts in terms.values():
             largest = max(size for _, size in parts)
@@ -321,22 +358,13 @@ class Tape:
                 self.nothing.add((i, k))
 
     def slope(self, z: int, a: int, at: Array | None = None) -> Array:
-        """f′(z) of an activation, entry by entry, by forward mode through its operations; `at` another z."""
-        values, slopes = {z: self.values[z] if at is None else at}, {z: np.ones(self.values[z].shape)}
-        for op in self.operations:
-            if not any(s in slopes for s in op.operands) or op.outs[0] > a:
-                continue
-            if any(self.moving[s] and s not in slopes for s in op.operands) or op.name not in ELEMENTWISE:
-                continue
-            given = [values.get(s, self.values[s]) for s in op.operands]
-            (y,) = evaluate(op.primitive, op.params, given)
-            total = np.zeros(y.shape)
-            for k, s in enumerate(op.operands):
-                if s in slopes:
-                    term = rule(op.primitive, op.params, k, given, [y])([slopes[s]])
-                    total = total if term is None else total + term
-            values[op.outs[0]], slopes[op.outs[0]] = y, total
-        return np.asarray(slopes[a])
+        """Return f′(z) of an activation, entry by entry; `at` another z."""
+        ones = {z: np.ones(self.values[z].shape)}
+        if at is not None:
+            return self.moved(ones, a, {z: at})[a]
+        if (z, a) not in self.slopes:
+            self.slopes[z, a] = self.moved(ones, a)[a]
+        return self.slopes[z, a]
 
     def sites(self) -> list[Site]:
         """Return every site; those of a loop as a whole, and each of its steps."""
@@ -347,53 +375,33 @@ class Tape:
                 if self.moving[slot]:
                     users[slot].append(i)
                     first = op.operands.index(slot)  # x · x: what is confused is confused in both
-                    found["use", (*op.key, first)].append(((i, k), op.line, i))
+                    found["use", ("use", *op.key, first)].append(((i, k), op.line, i))
         for name, slot in self.inputs.items():
             if users[slot]:
-                found["value", ("input", name)].append(((-1, slot), self.operations[users[slot][-1]].line, 0))
+                last = self.operations[users[slot][-1]]
+                found["value", ("value", "input", name)].append(((-1, slot), last.line, 0))
         roots = self._roots()
-        shared = {
-            (op.key, j)
-            for op in self.operations
-            for j, slot in enumerate(op.outs)
-            if len(users[slot]) > 1 or slot in self.outputs
-        }
-        for i, op in enumerate(self.operations):
-            for j, slot in enumerate(op.outs):
-                used = users[slot]
-                if used and slot in self.outputs:
-                    found["output", (*op.key, j)].append(((-1, slot), op.line.end(), len(self.operations)))
-                if (used or slot in self.outputs) and (op.key, j) in shared:
-                    found["value", (*op.key, j)].append(((-1, slot), op.line, i))
-                on = [u for u in used if self.operations[u].name not in _PUTS]
-                if 1 < len(on) < len(used):
-                    found["carried", (*op.key, j)] += [
-                        ((u, self.operations[u].operands.index(slot)), op.line, u) for u in on
-                    ]
-                branches = any(
-                    roots[self.operations[u].outs[0]] != roots[slot]
-                    or sum(self.moving[s] for s in self.operations[u].operands) > 1
-                    for u in used
-                )
-                if roots[slot] != slot and (branches or len(used) != 1 or slot in self.outputs):
-                    found["activation", (*op.key, j)].append(((roots[slot], slot), op.line, i))
-        sites = []
-        for (kind, key), made in found.items():
-            operations = list(dict.fromkeys(order for _, _, order in made))
-            n = len(operations)
-            made = [m for m in made if m[0] not in self.nothing]
-            at = tuple(operations.index(order) for _, _, order in made)
-            edges = tuple(edge for edge, _, _ in made)
-            if edges:
-                sites.append(Site(kind, (kind, *key), edges, made[-1][1], made[-1][2], at, n))
-            ends = [step for step in sorted(set(at)) if n <= 16 or step in (0, n - 1)]
-            for step in ends if n > 1 and kind != "carried" else ():
-                here = [i for i in range(len(made)) if at[i] == step]
-                _, line, order = made[here[0]]
-                alone = tuple(edges[i] for i in here)
-                for end in (step - n, FIRST) if step == 0 else (step - n,):
-                    sites.append(Site(kind, (kind, *key, "step", end), alone, line, order, (step,) * len(here), n))
-        return sites
+        made = [(i, op, (*op.key, j), slot) for i, op in enumerate(self.operations) for j, slot in enumerate(op.outs)]
+        shared = {key for _, _, key, slot in made if len(users[slot]) > 1 or slot in self.outputs}
+        for i, op, key, slot in made:
+            used, out = users[slot], slot in self.outputs
+            if used and out:
+                edge = (-1, self.outputs.index(slot))
+                found["output", ("output", *key)].append((edge, op.line.end(), len(self.operations)))
+            if (used or out) and key in shared:
+                found["value", ("value", *key)].append(((-1, slot), op.line, i))
+            on = [u for u in used if self.operations[u].name not in _PUTS]
+            if 1 < len(on) < len(used):
+                edges = [((u, self.operations[u].operands.index(slot)), op.line, u) for u in on]
+                found["use", ("carried", *key)] += edges
+            branches = any(
+                roots[self.operations[u].outs[0]] != roots[slot]
+                or sum(self.moving[s] for s in self.operations[u].operands) > 1
+                for u in used
+            )
+            if roots[slot] != slot and (branches or len(used) != 1 or out):
+                found["activation", ("activation", *key)].append(((roots[slot], slot), op.line, i))
+        return [site for (kind, key), edges in found.items() for site in _steps(kind, key, edges, self.nothing)]
 
     def _roots(self) -> list[int]:
         """For each slot the slot z from which alone it is computed, entry by entry; itself where there is none."""
@@ -408,6 +416,26 @@ class Tape:
         return roots
 
 
+def _steps(kind: str, key: Key, made: list[tuple[Edge, Line, int]], nothing: set[Edge]) -> list[Site]:
+    """Return the site of these edges, and, where a loop made them, those of its single steps."""
+    operations = list(dict.fromkeys(order for _, _, order in made))
+    n = len(operations)
+    made = [m for m in made if kind != "use" or m[0] not in nothing]
+    if not made:
+        return []
+    at = tuple(operations.index(order) for _, _, order in made)
+    edges = tuple(edge for edge, _, _ in made)
+    sites = [Site(kind, key, edges, made[-1][1], made[-1][2], at, n)]
+    ends = [step for step in sorted(set(at)) if n <= 16 or step in (0, n - 1)]
+    for step in ends if n > 1 and key[0] != "carried" else ():
+        here = [i for i in range(len(made)) if at[i] == step]
+        _, line, order = made[here[0]]
+        alone = tuple(edges[i] for i in here)
+        for end in (step - n, FIRST) if step == 0 else (step - n,):
+            sites.append(Site(kind, (*key, "step", end), alone, line, order, (step,) * len(here), n))
+    return sites
+
+
 def record(forward: Callable[..., Any], args: Mapping[str, Any], wrt: Sequence[str], dy: Sequence[Any]) -> Tape:
     """Trace a forward and run it once, in NumPy.
 
@@ -415,7 +443,7 @@ def record(forward: Callable[..., Any], args: Mapping[str, Any], wrt: Sequence[s
         Exception: whatever JAX raises where the forward cannot be traced.
     """
     with jax.enable_x64(True):
-        closed = jax.make_jaxpr(forward)(dict(args))
+        closed = jax.make_jaxpr(lambda given: forward(given))(dict(args))  # JAX would print what `forward` is
     tape = Tape(dy=tuple(np.asarray(d) for d in dy))
     names = sorted(args)  # JAX flattens a dict in this order
     slots = [tape.new(args[name], name in wrt) for name in names]
