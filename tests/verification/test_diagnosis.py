@@ -180,6 +180,45 @@ def dense_clips(args, dy):
     return dx, np.clip(dW, -0.2, 0.2), db
 
 
+@wrong("clipped", forward=dense, inputs=(x, W, b))
+def dense_clips_to_a_norm(args, dy):
+    dx, dW, db = dense_grads(args, δ_of(args, dy))
+    return dx, dW * min(1, 0.7 / np.linalg.norm(dW)), db
+
+
+@wrong("shifted", forward=dense, inputs=(x, W, b))
+def dense_answers_a_sample_late(args, dy):
+    dx, dW, db = dense_grads(args, δ_of(args, dy))
+    return np.roll(dx, -1, axis=0), dW, db
+
+
+@wrong("float32 inside", forward=dense, inputs=(x, W, b))
+def dense_hands_out_what_fits_into_float32(args, dy):
+    dx, dW, db = dense_grads(args, δ_of(args, dy))
+    return dx, dW, db.astype(np.float32).astype(db.dtype)
+
+
+@wrong("scaled by 1 + 1e-06", forward=dense, inputs=(x, W, b))
+def dense_is_off_by_a_millionth(args, dy):
+    dx, dW, db = dense_grads(args, δ_of(args, dy))
+    return dx, dW * (1 + 1e-6), db
+
+
+FIRST = {}
+"""What a closure, a module or a global remembers, whatever is copied."""
+
+
+@wrong("stale cache", forward=dense, inputs=(x, W, b))
+def dense_goes_back_through_the_first_weights(args, dy):
+    args = args[0], FIRST.setdefault(args[1].shape, args[1].copy()), args[2]
+    return dense_grads(args, δ_of(args, dy))
+
+
+@wrong("stale cache", forward=np.tanh, inputs=x)
+def tanh_remembers_the_first_input(args, dy):
+    return dy * (1 - np.tanh(FIRST.setdefault(("x", args[0].shape), args[0].copy())) ** 2)
+
+
 @wrong("one sample left out", forward=dense, inputs=(x, W, b))
 def dense_stops_a_sample_early(args, dy):
     δ = δ_of(args, dy)

@@ -291,7 +291,7 @@ BACKWARDS: list[tuple[str, str, Backward]] = [
     ("float32 inside", "x, the parameters and dy are cast to float32, the results back", _float32),
     ("wrong only at some batch sizes", "doubled at m = 1", _at_batch_1(lambda g: 2 * g)),
     ("wrong only at some batch sizes", "squeezed at m = 1", _at_batch_1(lambda g: g.squeeze())),
-    ("wrong only at some batch sizes", "divided by m − 1", _at_batch_1(lambda g: g * np.nan)),
+    ("non-finite", "NaN at m = 1: divided by m − 1", _at_batch_1(lambda g: g * np.nan)),
     ("wrong only for a layout", "x is read as it lies in memory", _misreads("x", _not_contiguous)),
     ("wrong only for a layout", "x is read as it lies in memory, if in Fortran order", _misreads("x", _fortran)),
     ("wrong only for a layout", "x is read backwards, if strides are negative", _misreads("x", _reversed)),
@@ -338,5 +338,5 @@ ACTIVATION_BACKWARDS: list[tuple[str, str, Backward]] = [
     ("another activation's derivative", "that of softplus", _derivative(_logistic)),
     ("wrong only when saturated", "0 where |z| > 4", _saturated(0, lambda z: abs(z) > 4)),
     ("wrong only when saturated", "the wrong sign where z < −5", _saturated(-1, lambda z: z < -5)),
-    ("wrong only when saturated", "NaN where |z| > 8", _saturated(np.nan, lambda z: abs(z) > 8)),
+    ("non-finite", "NaN where |z| > 8", _saturated(np.nan, lambda z: abs(z) > 8)),
 ]  # fmt: skip

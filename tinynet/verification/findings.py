@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.faults import FAULTS
-from tinynet.verification.adapters.subject import Subject
+from tinynet.verification.adapters.subject import Oracle, Subject
 from tinynet.verification.blame import most_telling, place_of, run_of
 from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import diagnose
@@ -19,6 +19,7 @@ from tinynet.verification.examples import SHAPES
 from tinynet.verification.judgement import Judgement
 from tinynet.verification.observations import Fault
 from tinynet.verification.report import Finding
+from tinynet.verification.tolerance import bound, distance
 
 _ONLY_IN = {
     "saturated": "wrong only when saturated",
@@ -104,6 +105,9 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
         else:
             found.append(nan)
             told.add(name)
+    for name in [n for n in j.subject.wrt if n not in told and _is_of_another_call(j, n, deadline)]:
+        found.append(_of([c for c in j.comparisons if name in c.wrong], (name,), "stale cache", FAULTS["stale cache"]))
+        told.add(name)
     plain = [c for c in plain if not any(_is_infinite(c, n) for n in c.wrong - told)]
     at_first = {n for c in plain if c.probe == "rectangular" for n in (*c.wrong, *c.misshapen)}
     names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in plain)]
@@ -136,6 +140,31 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
             found.append(_of(same, new, fault, sentence + (f" ({c.label})" if c.label and fault != "unknown" else "")))
             told |= set(new)
     return found + infinite
+
+
+def _is_of_another_call(j: Judgement, name: str, deadline: float) -> bool:
+    """Return whether a gradient, wherever it is wrong, is that of arrays which an earlier call was given."""
+    bad = [i for i, c in enumerate(j.comparisons) if name in c.wrong]
+    if j.oracle is None or not bad or any(name in c.misshapen for c in j.comparisons):
+        return False
+    for i in bad:
+        c = j.comparisons[i]
+        earlier = [d for d in j.comparisons[:i] if d.subject.shapes() == c.subject.shapes() and d.dtype == c.dtype]
+        if not any(_is_of(j.oracle, c, d, name, deadline) for d in (*earlier[:1], *earlier[1:][-1:])):
+            return False
+    return True
+
+
+def _is_of(oracle: Oracle, c: Comparison, earlier: Comparison, name: str, deadline: float) -> bool:
+    """Return whether a gradient is the exact one of an earlier call's arrays: one, inputs, parameters, all."""
+    params = [n for n in c.args if n not in c.subject.inputs]
+    for old in [[n] for n in c.args] + [list(c.subject.inputs), params, list(c.args)]:
+        if time.perf_counter() > deadline:
+            return False
+        exact = oracle({n: (earlier if n in old else c).args[n] for n in c.args}, c.dy).grads[name]
+        if distance(np.asarray(c.got[name], np.float64), exact) <= bound(exact, depth=c.subject.depth):
+            return True
+    return False
 
 
 def _not_finite(j: Judgement) -> list[str]:

@@ -74,7 +74,7 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
         n = shape[a]
         if n < 2:
             continue
-        for step in range(1, n) if all_shifts else (1, -1):
+        for step in (1, -1, *(range(2, n - 1) if all_shifts else ())):  # from the front or from the back
             yield Transform("shifted", f"shifted along axis {a}", partial(np.roll, shift=step, axis=a))
         for step in (1, -1):
             yield Transform("shifted", f"shifted along axis {a}", partial(_pushed, step=step, axis=a))

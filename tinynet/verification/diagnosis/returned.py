@@ -180,13 +180,17 @@ def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
                 break
         else:
             seen_twice = len(amounts) > 1 and all(math.isclose(a, amounts[0], rel_tol=1e-5) for a in amounts)
-            if seen_twice or (len(amounts) == 1 and math.isclose(amounts[0], float(f"{amounts[0]:.2g}"), rel_tol=1e-9)):
+            if seen_twice or (len(amounts) == 1 and _is_round(amounts[0])):
                 return _said(fault, name, f"{amounts[0]:.6g} {what} {name}")
     return None
 
 
+def _is_round(number: float) -> bool:
+    return math.isclose(number, float(f"{number:.2g}"), rel_tol=1e-9)
+
+
 def _clipped(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
-    """Every entry cut off at the same bounds, in every run."""
+    """Every entry cut off at the same bounds, in every run, or the whole at one norm."""
     low = high = None
     failing = [r for r in runs if name in r.wrong]
     for r in failing:
@@ -197,6 +201,14 @@ def _clipped(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
             low = float(got.min())
         if exact.max() > got.max() + r.tolerance[name]:
             high = float(got.max())
+    norm = max(float(np.linalg.norm(r.got[name])) for r in failing)
+
+    def shortened(g: Array) -> Array:
+        return g * min(1.0, norm / (float(np.linalg.norm(g)) or 1.0))
+
+    seen = len(failing) > 1 or (len(runs) > 1 and _is_round(norm))
+    if seen and all(r.reproduces(name, shortened(r.exact[name])) for r in runs):
+        return _said("clipped", name, f"{name} is scaled down to a norm of {norm:.6g} where it is longer")
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     if bounds == (-math.inf, math.inf) or low == high or sum(r.exact[name].size for r in failing) < 4:
         return None
@@ -251,10 +263,10 @@ def _hides(r: Wrong, name: str, axis: int, place: int) -> bool:
 
 def rounded_to_float32(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     """Errors of the size of float32's rounding, and of no simpler form."""
-    for r in failing:
-        if name in r.wrong:
-            got, exact = np.asarray(r.got[name]), r.exact[name]
-            unit = 2.0**-24 * float(np.max(np.abs(exact), initial=0))
-            if got.shape != exact.shape or not unit / 8 <= float(np.max(np.abs(got - exact), initial=0)) <= K * unit:
-                return None
-    return _said("float32 inside", name)
+    bad = [r for r in failing if name in r.wrong]
+    if any(np.shape(r.got[name]) != r.exact[name].shape for r in bad) or of_any_multiple(name, bad):
+        return None
+    units = [2.0**-24 * float(np.max(np.abs(r.exact[name]), initial=0)) for r in bad]
+    errors = [float(np.max(np.abs(np.asarray(r.got[name]) - r.exact[name]))) for r in bad]
+    within = all(e <= K * u for e, u in zip(errors, units, strict=True))
+    return _said("float32 inside", name) if within and sum(errors) >= sum(units) / 8 else None
