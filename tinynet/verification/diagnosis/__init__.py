@@ -71,20 +71,16 @@ def _of_several(
     found = list(pairs)
     for names in subsets(left):
         if set(names) <= set(left) and (len(names) == len(left) or len(wrong) <= 6):
-            one = search.one_spot(names, _others(wrong, odd, names))
+            one = search.explain(names, _others(wrong, odd, names))
             if one is not None:
                 found.append(one)
                 left = [n for n in left if n not in names]
     rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
-    if len(left) > 1 and not rounded and not all(n in alone for n in left):
-        free = _others(wrong, odd, left)
-        if (several := search.several(left, free)) is not None:
-            return [*found, several]
     for name in left:
         free = _others(wrong, odd, [name])
         if (d := alone.get(name) or of_some_entries(name, runs) or rounded.get(name)) is not None:
             found.append(_placed(d, search))
-        elif (d := search.one_spot([name], free) or search.several([name], free)) is not None:
+        elif (d := search.explain([name], free)) is not None:
             found.append(d)
         elif (d := of_any_multiple(name, runs)) is not None:
             found.append(_placed(d, search))

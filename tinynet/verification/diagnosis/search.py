@@ -229,14 +229,16 @@ class Search:
             found += [_Spot(site, passings, look, seen)]
         return found
 
-    def one_spot(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
-        """Return one mistake at one site that explains these gradients."""
+    def explain(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
+        """Return one mistake at one site, or a simple one at several, that explains these gradients."""
         if not self.scenes:
             return None
         pool = Pool(self.scenes[0].tape)
         for only, sites in enumerate(self._through(names, free)):
             spots, numbered = self._spots(sites, names), []
             for number, stage in enumerate(_STAGES):
+                if number == _OTHER_ARRAYS and not only and (d := self._several(names, free)):
+                    return d
                 for spot in spots:
                     if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and _simple(spot.site):
                         continue
@@ -338,9 +340,9 @@ class Search:
                 break
         return c1
 
-    def several(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
+    def _several(self, names: Sequence[str], free: Sequence[str]) -> Diagnosis | None:
         """Return two paths that are multiplied by one number, or up to four that are missing, if that explains all."""
-        if not self.scenes or (off := self.scenes[0].off(names)) is None:
+        if (off := self.scenes[0].off(names)) is None:
             return None
         scene, sites, steps = self.scenes[0], [], []
         for site in scene.sites.values():
@@ -449,7 +451,7 @@ _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
 )
 """The table in the order in which it is tried: what is simpler first."""
 _OTHER_ARRAYS = 7
-"""The stage that is tried at the gradients that are returned, too."""
+"""The stage that is tried at the gradients that are returned, too, and after what may be done at several sites."""
 
 
 def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:

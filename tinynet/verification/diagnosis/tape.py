@@ -359,11 +359,12 @@ class Tape:
 
     def slope(self, z: int, a: int, at: Array | None = None) -> Array:
         """Return f′(z) of an activation, entry by entry; `at` another z."""
+        nothing = np.zeros(self.values[a].shape)
         ones = {z: np.ones(self.values[z].shape)}
         if at is not None:
-            return self.moved(ones, a, {z: at})[a]
+            return self.moved(ones, a, {z: at}).get(a, nothing)
         if (z, a) not in self.slopes:
-            self.slopes[z, a] = self.moved(ones, a)[a]
+            self.slopes[z, a] = self.moved(ones, a).get(a, nothing)
         return self.slopes[z, a]
 
     def sites(self) -> list[Site]:
