@@ -64,7 +64,11 @@ def without_rounding(c: Comparison, oracle: Oracle, read: Reader, rng: np.random
     """
     moves = _own_moves(c, read, rng, watch) if c.wrong and c.probe in ("saturated", "huge") else {}
     other, share = ("float32", ROUNDS_AWAY) if c.dtype == "float64" else ("float64", ROUNDS_ALIKE)
-    rounded = {n for n, m in moves.items() if _error(c, n) <= bound(c.exact.grads[n], unit=unit_of(c.dtype), spread=m)}
+    rounded = {
+        n
+        for n, m in moves.items()
+        if np.isfinite(m) and _error(c, n) <= bound(c.exact.grads[n], unit=unit_of(c.dtype), spread=m)
+    }
     for fraction in SATURATES:
         if rounded == c.wrong:
             break
@@ -88,13 +92,13 @@ def without_rounding(c: Comparison, oracle: Oracle, read: Reader, rng: np.random
 
 def _own_moves(c: Comparison, read: Reader, rng: np.random.Generator, watch: Watch) -> dict[str, float]:
     """Return how far the target's wrong gradients move when all its inputs move by one unit in their last place."""
-    moves = dict.fromkeys(c.wrong, 0.0)
+    moves = {n: 0.0 for n in c.wrong if np.isfinite(_error(c, n))}
     for _ in range(_NUDGES):
         args = nudged(c.args, unit_of(c.dtype), rng)
         run = execute(c.subject.at(args), args, c.dy, watch)
         if run.error is not None:
             return {}
-        for name, there in ((n, read(run).get(n)) for n in c.wrong):
+        for name, there in ((n, read(run).get(n)) for n in moves):
             if not isinstance(there, np.ndarray) or there.shape != c.exact.grads[name].shape:
                 return {}
             moves[name] = max(moves[name], distance(there.astype(np.float64), np.asarray(c.got[name], np.float64)))
