@@ -517,6 +517,11 @@ def first_maximum_back(args, dy):
 MASKED = (rng.standard_normal((4, 5, 2)), rng.random((4, 5)) < 0.6)
 
 
+def softmax_of_shifted(x):
+    e = np.exp(x - x.mean())
+    return e / e.sum(axis=1, keepdims=True)
+
+
 MASK = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
 
 
@@ -701,6 +706,8 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
         "inputs": (X, 0.2 * V[:3, :3])}),
     Member("masks", "none is set, for which there is an if", (
         mean_of_some, mean_of_some_back(lambda x, dy: np.ones_like(x) * dy)), {"inputs": (X, MASK)}),
+    Member("large inputs", "a softmax of what is shifted by the mean of all", (logsumexp, lambda a, dy: (
+        dy[:, None] * softmax_of_shifted(a[0]),))),
     Member("masks", "none is set", (masked_mean, lambda a, dy: (
         (dy / a[1].sum(axis=1, keepdims=True))[:, None, :] * a[1][:, :, None], None)), {"inputs": MASKED}),
     Member("memory", "dx in one buffer, made of dy alone", TripledInto(np.asarray)),

@@ -64,7 +64,11 @@ def without_rounding(c: Comparison, oracle: Oracle, read: Reader, rng: np.random
     """
     moves = _own_moves(c, read, rng, watch) if c.wrong and c.probe in ("saturated", "huge") else {}
     other, share = ("float32", ROUNDS_AWAY) if c.dtype == "float64" else ("float64", ROUNDS_ALIKE)
-    rounded = {n for n, m in moves.items() if _error(c, n) <= bound(c.exact.grads[n], unit=unit_of(c.dtype), spread=m)}
+    rounded = {
+        n
+        for n, m in moves.items()
+        if np.isfinite(m) and _error(c, n) <= bound(c.exact.grads[n], unit=unit_of(c.dtype), spread=m)
+    }
     for fraction in SATURATES:
         if rounded == c.wrong:
             break
