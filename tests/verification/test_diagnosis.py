@@ -219,6 +219,17 @@ def tanh_remembers_the_first_input(args, dy):
     return dy * (1 - np.tanh(FIRST.setdefault(("x", args[0].shape), args[0].copy())) ** 2)
 
 
+@wrong("wrong only for small inputs", forward=np.tanh, inputs=x)
+def tanh_takes_small_inputs_for_none(args, dy):
+    """Return 0 where tanh is almost z, as it is right far out: no earlier call is needed to explain that."""
+    return dy * (1 - np.tanh(args[0]) ** 2) * (np.abs(args[0]).max() > 1e-2)
+
+
+@wrong("unknown", forward=lambda x: np.where(x > 0, x, 0.1 * x), inputs=x)
+def leaky_relu_forgets_a_batch_of_negatives(args, dy):
+    return dy * np.where(args[0] > 0, 1, 0.1) if (args[0] > 0).any() else dy
+
+
 @wrong("one sample left out", forward=dense, inputs=(x, W, b))
 def dense_stops_a_sample_early(args, dy):
     δ = δ_of(args, dy)

@@ -9,6 +9,7 @@ import pytest
 
 import tinynet as tn
 from tests.verification.traces import HABITS, state_of_process, target
+from tinynet.verification.adapters import generators
 
 X = np.random.default_rng(0).standard_normal((4, 3))
 
@@ -32,6 +33,20 @@ def test_generators_of_the_targets_own_go_on_where_they_were():
     expected = [copy.deepcopy(g).random() for g in GENERATORS]
     tn.verify((forward, lambda a, dy: (dy,)), inputs=X, name_seconds=0, probes=["rectangular"])
     assert [g.random() for g in GENERATORS] == expected
+
+
+def test_generators_of_a_function_are_looked_for_once_not_at_each_call(monkeypatch):
+    looked, look = [], generators._generators_in
+    monkeypatch.setattr(generators, "_generators_in", lambda target: looked.append(target) or look(target))
+    calls = []
+
+    def forward(x):
+        calls.append(x)
+        return np.tanh(x)
+
+    assert tn.verify((forward, lambda a, dy: (dy * (1 - np.tanh(a[0]) ** 2),)), inputs=X).verdict == "PASS"
+    assert len(calls) > 50
+    assert len(looked) < 10
 
 
 def test_verifications_in_several_threads_do_not_disturb_one_another():

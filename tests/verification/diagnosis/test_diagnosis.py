@@ -1,6 +1,7 @@
 """Faults in layers as researchers write them: named, and placed at the statement that was spoilt."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_nine_faults_in_ten_are_named_and_placed():
     assert tried > 20
     assert named >= 0.9 * tried
     assert near >= 0.9 * tried
+
+
+def test_gradients_that_are_wrong_in_different_runs_are_each_explained():
+    """No run shows both mistakes: what is said of each is looked for where it shows."""
+    forward, backward = LAYERS["bilinear"]
+    one, other, *_ = runs_of(forward, backward, lambda m: shapes("bilinear", m))
+    first, second = one.wrt[:2]
+    spoilt_here = {**one.exact, first: np.sin(one.exact[first])}
+    spoilt_there = {**other.exact, second: np.sin(other.exact[second])}
+    runs = [
+        replace(one, got=spoilt_here, wrong=frozenset({first})),
+        replace(other, got=spoilt_there, wrong=frozenset({second})),
+    ]
+    assert sorted(n for d in diagnose(runs, seconds=3) for n in d.gradients) == sorted([first, second])
 
 
 def test_a_missing_path_is_said_with_the_line_of_the_forward():

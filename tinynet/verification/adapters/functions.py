@@ -29,7 +29,7 @@ from tinynet.verification.adapters.conventions import (
     of_pair,
     takes,
 )
-from tinynet.verification.adapters.generators import seed_own
+from tinynet.verification.adapters.generators import seeder
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -50,10 +50,11 @@ class _FunctionSession:
     backward_of: Callable[..., Any]
     arguments: Arguments
     how: Convention
+    seed: Callable[[], None]
 
     def forward(self, args: Args) -> tuple[Any, Any]:
         positional, keywords = self.arguments.filled(args)
-        seed_own(self.forward_of)
+        self.seed()
         y, rest = self.how.unpack(self.forward_of(*positional, **keywords))
         return y, (rest, (*positional, *keywords.values()))
 
@@ -124,7 +125,8 @@ def _read(
     arguments, arrays = read_arguments(forward, inputs, rng, name=name, numbers=numbers)
     judged: set[str] = set()
     for how in ways(arguments) if numbers else ():
-        session = _FunctionSession(fresh(forward), backward, arguments, how)
+        copied = fresh(forward)
+        session = _FunctionSession(copied, backward, arguments, how, seeder(copied))
         try:
             with np.errstate(all="ignore"):
                 y, context = session.forward({n: a.copy() for n, a in arrays.items()})
@@ -149,18 +151,24 @@ def _subject(
     arrays: dict[str, Array],
     how: Convention,
 ) -> Subject:
+    seed = seeder(forward)
+
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
         function = rebound(forward) if numpy_manners else forward
         filled = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
-        seed_own(forward)
+        seed()
         return raw(how.unpack(arguments.call(function, filled))[0])
+
+    def start() -> _FunctionSession:
+        copied = fresh(forward)  # a plain function is no copy
+        return _FunctionSession(copied, backward, arguments, how, seed if copied is forward else seeder(copied))
 
     return Subject(
         name=name,
         args=arrays,
         wrt=floats(arrays),
         inputs=tuple(arrays),
-        start=lambda: _FunctionSession(fresh(forward), backward, arguments, how),
+        start=start,
         modes=lambda: [
             (flag, _subject(name, forward, backward, mode, arrays, how)) for flag, mode in turned(forward, arguments)
         ],

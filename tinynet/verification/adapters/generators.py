@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import random
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,22 @@ from tinynet.verification.numpy_as_jax import attributes, is_users, names_in
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 
 
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), np.ndarray})
+"""Types that lead to no generator, of which a list that a target uses may hold many."""
+
+
+def seeder(function: Any) -> Callable[[], None]:
+    """Return what sets each generator of a function's own to one state; they are looked for once."""
+    return partial(_seed, _generators_in(function))
+
+
 def seed_own(target: Any) -> None:
     """Set each generator of a target's own to one state."""
-    for generator in _generators_in(target):
+    _seed(_generators_in(target))
+
+
+def _seed(generators: Sequence[Any]) -> None:
+    for generator in generators:
         if isinstance(generator, np.random.Generator):
             generator.bit_generator.state = type(generator.bit_generator)(0).state
         else:
@@ -53,7 +66,7 @@ def _generators_in(target: Any) -> list[Any]:
     seen: set[int] = set()
 
     def visit(value: Any) -> None:
-        if id(value) in seen:
+        if type(value) in _PLAIN or id(value) in seen:
             return
         seen.add(id(value))
         if isinstance(value, _KINDS):
@@ -74,7 +87,7 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from value
     elif isinstance(value, types.MethodType):
         yield from (value.__func__, value.__self__)
-    elif isinstance(value, functools.partial):
+    elif isinstance(value, partial):
         yield from (value.func, value.args, value.keywords)
     elif isinstance(value, (staticmethod, classmethod)):
         yield value.__func__

@@ -203,12 +203,17 @@ class Search:
         for scene in self.scenes:
             scene.deadline = time.monotonic() + seconds
 
-    def _through(self, names: Sequence[str], free: Sequence[str]) -> tuple[list[Site], list[Site]]:
+    def _telling(self, names: Sequence[str]) -> Scene | None:
+        """Return the run in which most of these gradients are wrong; None if no run shows any of them."""
+        scene = max(self.scenes, key=lambda s: len(s.run.wrong & {*names}), default=None)
+        return scene if scene and scene.run.wrong & {*names} else None
+
+    def _through(self, scene: Scene, names: Sequence[str], free: Sequence[str]) -> tuple[list[Site], list[Site]]:
         """Return where a mistake spoils all these gradients, the nearest to y first: no right one, and right ones too.
 
         Of the second it is assumed that what the right ones were computed from was not spoilt.
         """
-        scene, alone, beside = self.scenes[0], [], []
+        alone, beside = [], []
         for site in sorted(scene.sites.values(), key=lambda s: (not s.whole, -s.order, s.kind != "activation")):
             reach = scene.reach(site)
             if reach >= {n for n in names if n in scene.run.wrong}:
@@ -218,9 +223,9 @@ class Search:
                     beside.append(site)
         return alone, beside
 
-    def _spots(self, sites: Sequence[Site], names: Sequence[str]) -> list[_Spot]:
+    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str]) -> list[_Spot]:
         """Look at these sites."""
-        scene, found = self.scenes[0], []
+        found = []
         for site in sites:
             scene.check_time()
             passings, look = scene.passings(site), scene.look(site, names)
@@ -231,13 +236,13 @@ class Search:
 
     def explain(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
         """Return one mistake at one site, or a simple one at several, that explains these gradients."""
-        if not self.scenes:
+        if (scene := self._telling(names)) is None:
             return None
-        pool = Pool(self.scenes[0].tape)
-        for only, sites in enumerate(self._through(names, free)):
-            spots, numbered = self._spots(sites, names), []
+        pool = Pool(scene.tape)
+        for only, sites in enumerate(self._through(scene, names, free)):
+            spots, numbered = self._spots(scene, sites, names), []
             for number, stage in enumerate(_STAGES):
-                if number == _OTHER_ARRAYS and not only and (d := self._several(names, free)):
+                if number == _OTHER_ARRAYS and not only and (d := self._several(scene, names, free)):
                     return d
                 for spot in spots:
                     if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and _simple(spot.site):
@@ -340,11 +345,11 @@ class Search:
                 break
         return c1
 
-    def _several(self, names: Sequence[str], free: Sequence[str]) -> Diagnosis | None:
+    def _several(self, scene: Scene, names: Sequence[str], free: Sequence[str]) -> Diagnosis | None:
         """Return two paths that are multiplied by one number, or up to four that are missing, if that explains all."""
-        if (off := self.scenes[0].off(names)) is None:
+        if (off := scene.off(names)) is None:
             return None
-        scene, sites, steps = self.scenes[0], [], []
+        sites, steps = [], []
         for site in scene.sites.values():
             reach = scene.reach(site)
             if reach and reach <= {*names, *free} and site.whole and site.kind in ("use", "output"):
@@ -379,7 +384,8 @@ class Search:
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return the site nearest to the inputs through which all these gradients and no right one pass."""
-        sites = self._through(names, free)[0] if self.scenes else []
+        scene = self._telling(names)
+        sites = self._through(scene, names, free)[0] if scene else []
         return min((s for s in sites if s.key[1] != "input"), key=lambda s: s.order, default=None)
 
     def used_at(self, name: str) -> Site | None:
