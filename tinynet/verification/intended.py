@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject, TargetError
+from tinynet.verification.copies import rebound
 from tinynet.verification.execution import Watch, told
 from tinynet.verification.numerical import NumericalOracle
-from tinynet.verification.numpy_as_jax import Traced, raw, rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.oracle import find_oracle, leaves_of
 
 

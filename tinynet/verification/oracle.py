@@ -21,10 +21,11 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
+from tinynet.verification.copies import rebound
 from tinynet.verification.execution import Hang, Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, is_long, trace
 from tinynet.verification.numerical import ENTRIES, NumericalOracle
-from tinynet.verification.numpy_as_jax import Traced, explain, raw, rebound, recorded, replayed
+from tinynet.verification.numpy_as_jax import Traced, explain, raw, recorded, replayed
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS
 

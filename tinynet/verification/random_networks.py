@@ -15,7 +15,8 @@ from tinynet.layers import Layer, Sequential
 from tinynet.losses import SquaredError
 from tinynet.testing.strategies import Network, networks
 from tinynet.trees import leaves, map_leaves
-from tinynet.verification.numpy_as_jax import Traced, raw, rebound
+from tinynet.verification.copies import rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.oracle import loss_grads
 from tinynet.verification.report import Probe, Report
 from tinynet.verification.tolerance import bound, distance

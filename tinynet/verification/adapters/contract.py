@@ -26,7 +26,8 @@ from tinynet.verification.adapters.subject import (
     shortened,
     shorter,
 )
-from tinynet.verification.numpy_as_jax import Traced, raw, rebound
+from tinynet.verification.copies import rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 
 _PATTERNS: tuple[tuple[int | None, ...], ...] = ((5, None), (3, None, 7, 6), (3, None, 7), (5, 4, None))
 

@@ -41,7 +41,8 @@ from tinynet.verification.adapters.subject import (
     fresh,
     short,
 )
-from tinynet.verification.numpy_as_jax import Traced, raw, rebound
+from tinynet.verification.copies import rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.numpy_as_jax import attributes, is_users, names_in
+from tinynet.verification.copies import attributes, is_users, names_in
 
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 

@@ -43,8 +43,9 @@ from tinynet.verification.adapters.subject import (
     fresh,
     short,
 )
+from tinynet.verification.copies import rebound
 from tinynet.verification.execution import seed_generators, told
-from tinynet.verification.numpy_as_jax import Traced, raw, rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import CHOICE
 
 METHODS = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.subject import Array, fresh
-from tinynet.verification.numpy_as_jax import attributes
+from tinynet.verification.copies import attributes
 
 _LIBRARIES = ("numpy", "builtins", "types", "functools", "jax", "torch")
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from tinynet.verification.adapters.arguments import Arguments, floats, is_shape, match, read_arguments
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Gradients, Subject, TargetError
-from tinynet.verification.numpy_as_jax import Traced, raw, rebound
+from tinynet.verification.copies import rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 
 
 @dataclass
