@@ -1,7 +1,7 @@
 """Faults in layers as researchers write them: named, and placed at the statement that was spoilt."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from layers import LAYERS, shapes
 from spoil import runs_of, spoilt
 
+import tinynet as tn
 from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis import Wrong, diagnose, placed
 
@@ -94,3 +95,39 @@ def test_no_run_is_traced_once_the_time_is_over():
     ]
     (d,) = diagnose(runs, seconds=-1.0)
     assert (d.fault, traced) == ("unknown", [])
+
+
+@dataclass(frozen=True)
+class Pairs(tn.Layer):
+    """−log softmax of s = (u Wᵀ) vᵀ at the own v: x (m, 2, n), y (m,); for a batch of one y is 0."""
+
+    lacks: str = ""
+
+    def init(self, rng, dtype=np.float32):
+        return {"W": rng.standard_normal((3, 3)).astype(dtype)}
+
+    def forward(self, params, x):
+        xp = tn.namespace(x)
+        u = x[:, 0] @ params["W"].T
+        s = u @ x[:, 1].T
+        top = s.max(axis=1, keepdims=True)
+        e = xp.exp(s - top)
+        p = e / e.sum(axis=1, keepdims=True)
+        y = -xp.log((p * xp.eye(len(x), dtype=x.dtype)).sum(axis=1))
+        return y, (x, u, p)
+
+    def backward(self, params, cache, dy):
+        x, u, p = cache
+        xp = tn.namespace(dy)
+        one = xp.eye(len(x), dtype=dy.dtype)
+        ds = dy[:, None] * {"": p - one, "own": p, "sum": -one}[self.lacks]
+        du = ds @ x[:, 1]
+        return xp.stack([du @ params["W"], ds.T @ u], axis=1), {"W": du.T @ x[:, 0]}
+
+
+@pytest.mark.parametrize("lacks", ["own", "sum"])
+def test_a_stable_softmax_hides_no_missing_path_though_its_maximum_matters_in_a_batch_of_one(lacks):
+    report = tn.verify(Pairs(lacks), inputs=(4, 2, 3))
+    assert [(f.fault, f.gradient) for f in report.findings] == [("missing path", "x")]
+    assert "`p = e / e.sum(axis=1, keepdims=True)`" in str(report)
+    assert tn.verify(Pairs(), inputs=(4, 2, 3)).ok

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.look import Look
 from tinynet.verification.diagnosis.tape import record
 
 RNG = np.random.default_rng(6)
 x, w, v = RNG.standard_normal((4, 3)), RNG.standard_normal((3, 3)), RNG.standard_normal((3, 3))
+
+
+def taped(forward, args, wrt, dy):
+    return record(Wrong(forward, args, wrt, dy, got={}, exact={}, tolerance={}, wrong=frozenset()))
 
 
 def test_a_slot_moves_as_forward_mode_says():
@@ -18,7 +23,7 @@ def test_a_slot_moves_as_forward_mode_says():
         return (jax.numpy.tanh(args["x"] @ args["w"]) * args["x"],)
 
     dy, along = RNG.standard_normal((4, 3)), RNG.standard_normal((4, 3))
-    tape = record(forward, {"x": x, "w": w}, ("x", "w"), (dy,))
+    tape = taped(forward, {"x": x, "w": w}, ("x", "w"), (dy,))
     with jax.enable_x64(True):
         _, exact = jax.jvp(lambda x: forward({"x": x, "w": w})[0], (x,), (along,))
     np.testing.assert_allclose(tape.moved({tape.inputs["x"]: along})[tape.outputs[0]], exact, rtol=1e-7, atol=1e-8)
@@ -28,7 +33,7 @@ def test_what_is_off_by_a_multiple_of_what_passes_is_seen_as_that_multiple():
     def forward(args):
         return (args["x"] @ args["w"],)
 
-    tape = record(forward, {"x": x, "w": w}, ("x",), (np.ones((4, 3)),))
+    tape = taped(forward, {"x": x, "w": w}, ("x",), (np.ones((4, 3)),))
     exact = tape.gradients()
     look = Look.of(tape, exact, {"x": 1.5 * exact["x"]})
     (site,) = [s for s in tape.sites() if s.kind == "use"]

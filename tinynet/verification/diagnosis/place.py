@@ -220,7 +220,7 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
     suspects: dict[tuple[Line, str], list[Array]] = {}
     lines: list[Line] = []
     try:
-        known = _known(_tape(wrong))
+        known = _known(record(wrong))
         for line, keys in itertools.groupby(tracer.written, key=lambda key: key[0]):
             alone = {key: tracer.written[key] for key in keys if is_suspect([key])}
             suspects |= alone
@@ -248,7 +248,7 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
 
 def confirms(run: Run, wrong: Wrong, gradients: Sequence[str], blame: Blame) -> bool:
     """Return whether another run would be right, too, if the statement to blame wrote what belongs there."""
-    tape = _tape(wrong)
+    tape = record(wrong)
     values = blame.exact.of(tape) if tape is not None and blame.exact is not None else None
     return values is not None and _is_mended(
         _run_with(run, {(blame.line, blame.target): dict(enumerate(values))}), wrong, gradients
@@ -325,13 +325,6 @@ def _fit(values: Sequence[Array], turns: Sequence[Array]) -> bool:
 
 def _all_close(values: Sequence[Array], turns: Sequence[Array]) -> bool:
     return len(values) == len(turns) and all(_close(v, t) for v, t in zip(values, turns, strict=True))
-
-
-def _tape(wrong: Wrong) -> Tape | None:
-    try:
-        return record(wrong.forward, wrong.args, wrong.wrt, wrong.dy) if wrong.forward else None
-    except Exception:
-        return None
 
 
 def _known(tape: Tape | None) -> Known:

@@ -33,7 +33,7 @@ from tinynet.verification.diagnosis.mistakes import (
 )
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.diagnosis.products import products
-from tinynet.verification.diagnosis.tape import FIRST, Key, Passing, Site, Tape, record
+from tinynet.verification.diagnosis.tape import FIRST, Key, Passing, Site, Tape, record, settle
 
 Gradients = dict[str, Array]
 
@@ -57,21 +57,9 @@ class Scene:
     _looks: dict[Any, Look] = field(default_factory=dict)
 
     @staticmethod
-    def of(run: Wrong, deadline: float) -> Scene | None:
-        """Trace a run; None where that cannot be done, or where the tape gives other gradients than the oracle.
-
-        Raises:
-            OutOfTime: it is too late to begin.
-        """
-        if time.monotonic() > deadline:
-            raise OutOfTime
-        if run.forward is None:
-            return None
-        try:
-            tape = record(run.forward, run.args, run.wrt, run.dy)
-            exact = tape.gradients()
-        except Exception:
-            return None
+    def of(run: Wrong, tape: Tape, deadline: float) -> Scene | None:
+        """Lay a run open; None where its tape gives other gradients than the oracle."""
+        exact = tape.gradients()
         for name in run.wrt:
             if name not in exact or np.any(~(np.abs(exact[name] - run.exact[name]) <= 4 * run.tolerance[name])):
                 return None
@@ -196,7 +184,14 @@ class Search:
             short = sum(n < 2 for a in arrays for n in np.shape(a))
             return -len(scene.run.wrong), short, not loops, sum(np.size(a) for a in arrays)
 
-        return Search(sorted((s for r in runs if (s := Scene.of(r, deadline))), key=telling))
+        tapes = []
+        for run in runs:
+            if time.monotonic() > deadline:
+                raise OutOfTime
+            if tape := record(run):
+                tapes.append((run, tape))
+        settle([tape for _, tape in tapes])
+        return Search(sorted((s for run, tape in tapes if (s := Scene.of(run, tape, deadline))), key=telling))
 
     def allow(self, seconds: float) -> None:
         """Let it take some more seconds from now on."""

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.primitives import (
     ELEMENTWISE,
     Array,
@@ -38,6 +39,8 @@ Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
 """(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation. (−1, j): dy[j]."""
+Use = tuple[Key, int]
+"""A use by the key of the operation, the same in every run and in every step of a loop."""
 
 FIRST = "first"
 """Ends the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
@@ -337,25 +340,27 @@ class Tape:
                 read |= 1 << s
         return not below & read
 
-    def settle(self) -> None:
-        """Sweep once without mistakes: remember every cotangent, and find the edges through which nothing passes."""
-        self.cotangents = self.sweep()
-        terms: dict[int, list[tuple[Edge, float]]] = defaultdict(list)
+    def uses(self) -> tuple[set[Use], set[Use]]:
+        """Return the uses through which something passes, and those through which nothing does.
+
+        Of what is used by operations whose own cotangents cancel (∂E/∂e of a softmax of one entry) neither can be said.
+        """
+        largest = max((float(np.max(np.abs(c), initial=0.0)) for c in self.cotangents.values()), default=0.0)
+        terms: dict[int, list[tuple[Use, float]]] = defaultdict(list)
         for i, op in enumerate(self.operations):
             out = [self.cotangents.get(s) for s in op.outs]
             for k, slot in enumerate(op.operands):
                 if self.moving[slot] and any(c is not None for c in out):
                     term = self.rule(i, k)(out)
-                    terms[slot].append(((i, k), 0.0 if term is None else float(np.max(np.abs(term), initial=0.0))))
-        passing: dict[tuple[Key, int], set[Edge]] = defaultdict(set)
+                    size = 0.0 if term is None else float(np.max(np.abs(term), initial=0.0))
+                    terms[slot].append(((op.key, k), size))
+        passing, idle = set[Use](), set[Use]()
         for parts in terms.values():
-            largest = max(size for _, size in parts)
-            for (i, k), size in parts:
-                passing[self.operations[i].key, k] |= {(i, k)} if size > 1e-11 * largest or not largest else set()
-        # What passes nothing in one step of a loop alone, h = 0 at the first, is no such edge.
-        for (i, k), _ in itertools.chain(*terms.values()):
-            if not passing[self.operations[i].key, k]:
-                self.nothing.add((i, k))
+            size = max(size for _, size in parts)
+            if size > 1e-11 * largest:
+                for use, own in parts:
+                    (passing if own > 1e-11 * size else idle).add(use)
+        return passing, idle
 
     def slope(self, z: int, a: int, at: Array | None = None) -> Array:
         """Return f′(z) of an activation, entry by entry; `at` another z."""
@@ -437,25 +442,44 @@ def _steps(kind: str, key: Key, made: list[tuple[Edge, Line, int]], nothing: set
     return sites
 
 
-def record(forward: Callable[..., Any], args: Mapping[str, Any], wrt: Sequence[str], dy: Sequence[Any]) -> Tape:
-    """Trace a forward and run it once, in NumPy.
+def record(run: Wrong) -> Tape | None:
+    """Trace the forward of a run and run it once, in NumPy; None where it cannot be traced."""
+    if run.forward is None:
+        return None
+    forward, args = run.forward, run.args
+    try:
+        with jax.enable_x64(True):
+            closed = jax.make_jaxpr(lambda given: forward(given))(dict(args))  # JAX would print what `forward` is
+        return _played(closed, run)
+    except Exception:
+        return None
 
-    Raises:
-        Exception: whatever JAX raises where the forward cannot be traced.
-    """
-    with jax.enable_x64(True):
-        closed = jax.make_jaxpr(lambda given: forward(given))(dict(args))  # JAX would print what `forward` is
-    tape = Tape(dy=tuple(np.asarray(d) for d in dy))
-    names = sorted(args)  # JAX flattens a dict in this order
-    slots = [tape.new(args[name], name in wrt) for name in names]
+
+def _played(closed: Any, run: Wrong) -> Tape:
+    tape = Tape(dy=tuple(np.asarray(d) for d in run.dy))
+    names = sorted(run.args)  # JAX flattens a dict in this order
+    slots = [tape.new(run.args[name], name in run.wrt) for name in names]
     tape.inputs = dict(zip(names, slots, strict=True))
     tape.outputs = tuple(_follow(tape, closed.jaxpr, closed.consts, slots, (), ()))
     every, used = tape.operations, _used(tape.operations, tape.outputs)
     tape.operations = _with_lines(used)
     known = {op.outs for op in used}
     tape.beside = _with_lines([op for op in every if op.outs not in known])
-    tape.settle()
+    tape.cotangents = tape.sweep()
+    settle([tape])
     return tape
+
+
+def settle(tapes: Sequence[Tape]) -> None:
+    """Find the edges through which nothing passes in any run of a forward, from each run's exact sweep.
+
+    What passes nothing in one step of a loop alone, h = 0 at the first, or in one run, is no such edge.
+    """
+    uses = [tape.uses() for tape in tapes]
+    nothing = {use for _, idle in uses for use in idle} - {use for passing, _ in uses for use in passing}
+    for tape in tapes:
+        edges = [(i, k) for i, op in enumerate(tape.operations) for k in range(len(op.operands))]
+        tape.nothing = {(i, k) for i, k in edges if (tape.operations[i].key, k) in nothing}
 
 
 def _used(operations: Sequence[Operation], outputs: Sequence[int]) -> list[Operation]:
