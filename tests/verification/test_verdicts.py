@@ -824,6 +824,8 @@ def single(x, w):
     Member("large inputs", "a bound, kept", (lambda x: np.minimum(x, 50.0), lambda a, dy: (dy * (a[0] < 50),))),
     Member("large inputs", "log-sum-exp", (logsumexp, lambda a, dy: (
         dy[:, None] * np.exp(a[0] - logsumexp(a[0])[:, None]),))),
+    Member("one sign", "a scale beside values of the same shape", (lambda x, s: np.abs(s) * x, lambda a, dy: (
+        dy * a[1], dy * a[0])), {"inputs": (X, np.exp(X))}),
     Member("reference", "in jax.numpy", (lambda x: np.tanh(x), lambda a, dy: (dy * (1 - np.tanh(a[0]) ** 2),)), {
         "reference": jnp.tanh}),
     Member("cancels", "a bias before the mean is taken away", (

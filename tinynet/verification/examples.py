@@ -367,6 +367,19 @@ def two_valued(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
     return made
 
 
+def _equal_values(given: Sequence[Array]) -> Array | None:
+    """Return the values of one of these arrays that the others may have too; None where there are none.
+
+    Values that mean something special belong to one array alone, and an array of one sign keeps it.
+    """
+    if is_special(given[0]):
+        return None
+    signs = {float(np.sign(a.flat[0])) for a in given if a.size and (np.all(a > 0) or np.all(a < 0))}
+    special = next((a for a in given if is_special(a)), None)
+    equal = special if special is not None else np.abs(given[0]) * sum(signs) if signs else given[0]
+    return equal if all(np.all(equal * sign > 0) for sign in signs) else None
+
+
 def shape_examples(
     subject: Subject,
     batches: Sequence[Batch],
@@ -433,16 +446,9 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
     made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
     made.append(example("zeros and ties", two_valued(subject, inputs), "two values"))
     if len(inputs) > 1:
-        same = [n for n in inputs[1:] if subject.args[n].shape == subject.args[inputs[0]].shape]
-        if same and not is_special(subject.args[inputs[0]]):
-            source = same[0] if is_special(subject.args[same[0]]) else inputs[0]
-            made.append(
-                example(
-                    "zeros and ties",
-                    {**subject.args, **dict.fromkeys((inputs[0], *same), subject.args[source])},
-                    "equal",
-                )
-            )
+        same = [n for n in inputs if subject.args[n].shape == subject.args[inputs[0]].shape]
+        if len(same) > 1 and (equal := _equal_values([subject.args[n] for n in same])) is not None:
+            made.append(example("zeros and ties", {**subject.args, **dict.fromkeys(same, equal)}, "equal"))
         for n in inputs[1:]:
             made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
     for n in filter(lambda n: _selects(subject.args[n]), subject.inputs):
