@@ -189,6 +189,22 @@ class OneSample(Shift):
         return {"b": dy.sum(axis=0) * (1 if len(x) > 1 else 2)}
 
 
+class KeptElsewhere:
+    """y = tanh(x θ); the gradient by θ stands in an attribute whose name does not tell."""
+
+    def __init__(self, factor):
+        self._theta, self._s, self._factor = np.array([0.5, -1.0, 2.0]), np.zeros(3), factor
+
+    def forward(self, x):
+        self._x = x
+        return np.tanh(x * self._theta)
+
+    def backward(self, dy):
+        dz = dy * (1 - np.tanh(self._x * self._theta) ** 2)
+        self._s = self._factor * (dz * self._x).sum(axis=0)
+        return dz * self._theta
+
+
 class AtInit(Shift):
     def backward(self, params, x, dy):
         return 2 * x * dy * (1 + params["b"]), self.param_grads(params, x, dy)
@@ -659,6 +675,7 @@ SPARSE = np.maximum(rng.standard_normal((6, 4)), 0)
     Member("batches", "more than 16", (lambda x, w: x @ w, above_sixteen), {"inputs": (X, W)}),
     Member("batches", "the first one is kept", FirstBatch()),
     Member("parameters", "right at b = 0 only", AtInit()),
+    Member("parameters", "a gradient kept under another name, doubled", KeptElsewhere(2.0)),
     Member("parameters", "right for positive slopes only", PositiveSlope()),
     Member("the layer that trains", "its gradient × 1.5", Trains()),
     Member("linear in dy", "clipped", (lambda x: x * 3.0, lambda a, dy: (3 * np.clip(dy, -8, 8),))),
@@ -820,6 +837,7 @@ def single(x, w):
         np.where(np.arange(4) < a[1][:, None], dy[:, None], 0.0), None)), {
         "inputs": (WIDE, np.array([4.0, 1.0, 2.0]))}),
     Member("attributes", "of any name", AnyName()),
+    Member("attributes", "of a name that does not tell", KeptElsewhere(1.0)),
     Member("labels", "integers", (cross_entropy, cross_entropy_back), {"inputs": (X, LABELS)}),
     Member("large inputs", "a bound, kept", (lambda x: np.minimum(x, 50.0), lambda a, dy: (dy * (a[0] < 50),))),
     Member("large inputs", "log-sum-exp", (logsumexp, lambda a, dy: (

@@ -326,11 +326,11 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
             chosen[name] = best
             if name not in subject.inputs or len(subject.inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
-        elif name not in chosen and _tail(name).isdigit():  # of `biases.1`, what else is 1 in a list: `db.1`
+        elif name not in chosen:  # the one that nearly points along it: it may be wrong
             like = [
                 p
                 for p, a in pools[0].items()
-                if all(p in c for c in changed) and _tail(p) == _tail(name) and p not in chosen.values()
+                if all(p in c for c in changed) and p not in chosen.values()
                 if np.shape(a) == subject.args[name].shape
                 if all(_is_parallel(p, pool, e.grads[name]) for pool, (_, _, e) in zip(pools, draws, strict=True))
             ]
