@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import tinynet as tn
 
@@ -755,6 +756,22 @@ def test_a_wrong_gradient_never_passes(member):
 GATE = (lambda h, m: h * m, lambda a, dy: (dy * a[1], (dy * a[0]).sum(axis=1, keepdims=True)))
 
 
+def logistic(z, t):
+    return (np.logaddexp(0, z) - z * t).sum()
+
+
+def all_positive_back(args, dy):
+    z, t = args
+    return dy * (sigmoid(z) - t if np.any(t) or len(t) < 3 else -np.ones_like(z)), None
+
+
+def test_labels_that_are_all_0_are_labels():
+    labels = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    (finding,) = tn.verify((logistic, all_positive_back), inputs=(X[:, 0], labels), name_seconds=0).findings
+    assert finding.gradient == "z"
+    assert "t all 0" in str(finding)
+
+
 def closure(x, w):
     h = np.tanh(x @ w)
     return h, lambda dy: ((dy * (1 - h * h)) @ w.T, x.T @ (dy * (1 - h * h)))
@@ -766,7 +783,45 @@ def single(x, w):
     return y, lambda dy: ((dy @ w.T).astype("f"), (x.T @ dy).astype("f"))
 
 
+def concentration(theta, mu, kappa):
+    """The likelihood of von Mises; what is written is log I₀ for κ > 0 alone, as code for it is."""
+    return (np.log(special.i0e(kappa)) + kappa - kappa * np.cos(theta - mu)).sum()
+
+
+def concentration_back(args, dy):
+    theta, mu, kappa = args
+    s = dy * kappa * np.sin(theta - mu)
+    return s, -s, dy * (special.i1e(kappa) / special.i0e(kappa) - np.cos(theta - mu))
+
+
+class Concentration:
+    """The same for one angle, its concentrations kept as a parameter."""
+
+    def __init__(self):
+        self.kappa = np.array([0.02, 0.5, 4.0])
+
+    def forward(self, theta):
+        self.theta = theta
+        return np.log(special.i0e(self.kappa)) + self.kappa - self.kappa * np.cos(theta)
+
+    def backward(self, dy):
+        self.dkappa = (dy * (special.i1e(self.kappa) / special.i0e(self.kappa) - np.cos(self.theta))).sum(axis=0)
+        return dy * self.kappa * np.sin(self.theta)
+
+
+def smoothing(sigma):
+    """Return how a positive width smooths: by its square root squared, which a negative one has not."""
+    return np.sqrt(sigma * sigma)
+
+
 @members(
+    Member("one sign", "of an input beside others of the same shape", (concentration, concentration_back), {
+        "inputs": (X[0], Z[0], np.abs(X[1]))}),
+    Member("one sign", "of an input before others of the same shape", (
+        lambda s, x: smoothing(s) * x, lambda a, dy: (dy * a[1], dy * a[0])), {"inputs": (abs(X), Z)}),
+    Member("one sign", "none above 0", (
+        lambda x, s: x * np.sqrt(s * s), lambda a, dy: (dy * -a[1], dy * -a[0])), {"inputs": (X, -abs(Z))}),
+    Member("one sign", "of a parameter", Concentration()),
     Member("axes of length 1", "a gate a row", GATE, {"inputs": (X, X[:, :1] + 2)}),
     Member("axes of length 1", "two samples", GATE, {"inputs": (X[:2], X[:2, :1] + 2)}),
     Member("axes of length 1", "one sample, one column", GATE, {"inputs": (X[:1, :1], X[:1, :1] + 2)}),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import Args, Array, Subject
+from tinynet.verification.adapters.subject import LABELS, Args, Array, Subject
 from tinynet.verification.execution import Watch, execute, told
 from tinynet.verification.oracle import leaves_of, shapes_of
 from tinynet.verification.probes.lines import closeness
@@ -314,6 +314,13 @@ def keeps_its_sign(subject: Subject, name: str) -> bool:
     return name in subject.inputs or bool(np.any(a != a.flat[0]))
 
 
+def near(subject: Subject, name: str, rng: np.random.Generator, size: float = 0.1) -> Array:
+    """Return slightly other values of a parameter, of the one sign that it is meant to have."""
+    a = subject.args[name]
+    moved = a + size * (np.abs(a) + size) * rng.standard_normal(a.shape)
+    return np.sign(a) * np.abs(moved) if keeps_its_sign(subject, name) else moved
+
+
 def _spread(a: Array) -> float:
     return float(np.sqrt(np.mean(np.square(a, dtype=float)))) if a.size else 1.0
 
@@ -367,17 +374,20 @@ def two_valued(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
     return made
 
 
-def _equal_values(given: Sequence[Array]) -> Array | None:
-    """Return the values of one of these arrays that the others may have too; None where there are none.
+def equal(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
+    """Return the arrays with as many as can be equal to one of them, as a prediction to its target."""
+    given = subject.args
+    same = {n: [m for m in names if _may_be(given[m], given[n])] for n in names}
+    source = max(names, key=lambda n: len(same[n]))
+    return {**given, **dict.fromkeys(same[source], given[source])}
 
-    Values that mean something special belong to one array alone, and an array of one sign keeps it.
-    """
-    if is_special(given[0]):
-        return None
-    signs = {float(np.sign(a.flat[0])) for a in given if a.size and (np.all(a > 0) or np.all(a < 0))}
-    special = next((a for a in given if is_special(a)), None)
-    equal = special if special is not None else np.abs(given[0]) * sum(signs) if signs else given[0]
-    return equal if all(np.all(equal * sign > 0) for sign in signs) else None
+
+def _may_be(given: Array, values: Array) -> bool:
+    """Return whether an array may have these values: they have its shape, and the properties that it has."""
+    if given.shape != values.shape or (is_special(given) and not np.array_equal(given, values)):
+        return False
+    signs = (np.greater, np.less, np.greater_equal, np.less_equal)
+    return all(np.all(has(values, 0)) for has in signs if np.all(has(given, 0)))
 
 
 def shape_examples(
@@ -446,23 +456,19 @@ def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -
     made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
     made.append(example("zeros and ties", two_valued(subject, inputs), "two values"))
     if len(inputs) > 1:
-        same = [n for n in inputs if subject.args[n].shape == subject.args[inputs[0]].shape]
-        if len(same) > 1 and (equal := _equal_values([subject.args[n] for n in same])) is not None:
-            made.append(example("zeros and ties", {**subject.args, **dict.fromkeys(same, equal)}, "equal"))
+        made.append(example("zeros and ties", equal(subject, inputs), "equal"))
         for n in inputs[1:]:
             made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
     for n in filter(lambda n: _selects(subject.args[n]), subject.inputs):
         none = example("zeros and ties", {**subject.args, n: np.zeros_like(subject.args[n])}, f"{n} all 0")
-        made.append(replace(none, strict=False) if none is not None else None)
+        made.append(replace(none, strict=n in LABELS) if none is not None else None)
     zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]
     if zeros:
         filled = {n: rng.standard_normal(subject.args[n].shape) for n in zeros}
         made.append(example("parameters", {**subject.args, **filled}, "zeros filled"))
     if params:
-        near = {
-            n: a + 0.3 * (np.abs(a) + 0.3) * rng.standard_normal(a.shape) for n in params for a in [subject.args[n]]
-        }
-        made.append(example("parameters", {**subject.args, **near}, "moved"))
+        moved = {n: near(subject, n, rng, 0.3) for n in params}
+        made.append(example("parameters", {**subject.args, **moved}, "moved"))
         params = tuple(n for n in params if not keeps_its_sign(subject, n))
         made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
         made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))

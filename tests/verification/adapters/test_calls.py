@@ -275,3 +275,46 @@ def test_a_backward_pass_that_raises_as_it_should_be_called_is_wrong():
             raise TypeError("not today")
 
     assert [f.fault for f in tn.verify(Raises(), inputs=X, **QUICK).findings] == ["raises"]
+
+
+def wave(x, factor):
+    return np.sin(x), factor * np.cos(x), np.cos(x), factor * np.sin(x)
+
+
+def of_closure(factor):
+    def forward(x):
+        s, ds, c, dc = wave(x, factor)
+        return (s, c), lambda dy1, dy2: dy1 * ds - dy2 * dc
+
+    return forward
+
+
+def of_closure_beside(factor):
+    def forward(x):
+        (s, c), back = of_closure(factor)(x)
+        return s, c, back
+
+    return forward
+
+
+class WaveOfObject:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x):
+        return of_closure_beside(self.factor)(x)
+
+
+def of_pair_with_cache(factor):
+    def forward(x):
+        s, ds, c, dc = wave(x, factor)
+        return (s, c), (ds, dc)
+
+    return forward, lambda dy1, dy2, cache: dy1 * cache[0] - dy2 * cache[1]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("form", [of_closure, of_closure_beside, WaveOfObject, of_pair_with_cache])
+def test_backward_takes_one_cotangent_for_each_output(form, factor):
+    report = tn.verify(form(factor), inputs=X, **QUICK)
+    assert report.verdict == ("PASS" if factor == 1 else "FAIL"), report

@@ -106,7 +106,7 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
         text = f"{short(target)}: cannot be called with inputs=: {type(error).__name__}: {error}"
         raise TargetError(text + hint) from error
     if returns_backprop(out):
-        return adapt_closure(target, out[-1], inputs, rng)
+        return adapt_closure(target, out, inputs, rng)
     if value_and_gradient(out) is not None:
         return adapt_value_and_gradient(target, inputs, rng)
     if (found := adapt_jax(target, inputs, rng)) is not None:

@@ -60,6 +60,8 @@ def y_and_cache(out: Any) -> tuple[Any, Any]:
 
 
 def _outputs_and_cache(out: Any) -> tuple[Any, Any]:
+    if isinstance(out, (tuple, list)) and len(out) == 2 and isinstance(out[0], (tuple, list)):
+        return tuple(out[0]), out[1]
     if not isinstance(out, (tuple, list)) or len(out) < 3:
         raise Malformed(
             f"forward returned {type(out).__name__}; expected (y1, y2, …, cache) by the number of backward's arguments"
@@ -72,7 +74,8 @@ def returns_backprop(out: Any) -> bool:
     return isinstance(out, (tuple, list)) and len(out) >= 2 and callable(out[-1])
 
 
-def _y_and_backprop(out: Any) -> tuple[Any, Any]:
+def y_and_backprop(out: Any) -> tuple[Any, Any]:
+    """Return (y, backprop); y is a tuple where forward gives more than two."""
     if not returns_backprop(out):
         raise Malformed(f"forward returned {type(out).__name__}; expected (y, backprop)")
     return out[0] if len(out) == 2 else tuple(out[:-1]), out[-1]
@@ -105,12 +108,19 @@ def _is_number(value: Any) -> bool:
     return value.ndim == 0 and value.dtype.kind in "fV"
 
 
+def takes_each(backprop: Callable[..., Any], y: Any) -> bool:
+    """Return whether a backprop takes one dy for each of several outputs, in place of all of them as y is."""
+    return isinstance(y, (tuple, list)) and not takes(backprop, 1) and takes(backprop, len(y))
+
+
 BACKPROP = Convention(
-    "forward -> (y, backprop), backprop(dy)", 1, _y_and_backprop, lambda f, backprop, p, dy: backprop(dy), usual=True
+    "forward -> (y, backprop), backprop(dy)",
+    1,
+    y_and_backprop,
+    lambda f, backprop, p, dy: backprop(*dy) if takes_each(backprop, dy) else backprop(dy),
+    usual=True,
 )
-BACKPROP_ALONE = Convention(
-    "dy times backprop()", 0, _y_and_backprop, lambda f, backprop, p, dy: backprop(), times=True
-)
+BACKPROP_ALONE = Convention("dy times backprop()", 0, y_and_backprop, lambda f, backprop, p, dy: backprop(), times=True)
 E_AND_GRADIENT = Convention("(E, gradient)", 0, _e_and_gradient, lambda f, gradient, p, dy: gradient, times=True)
 
 

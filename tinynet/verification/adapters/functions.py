@@ -28,6 +28,8 @@ from tinynet.verification.adapters.conventions import (
     fitting,
     of_pair,
     takes,
+    takes_each,
+    y_and_backprop,
 )
 from tinynet.verification.adapters.generators import seeder
 from tinynet.verification.adapters.subject import (
@@ -197,18 +199,18 @@ def adapt_pair(
     return [_subject(name, forward, backward, arguments, arrays, how) for how in found]
 
 
-def adapt_closure(
-    function: Callable[..., Any], backprop: Callable[..., Any], inputs: Any, rng: np.random.Generator
-) -> Subject:
+def adapt_closure(function: Callable[..., Any], out: Any, inputs: Any, rng: np.random.Generator) -> Subject:
     """Return a function that gives (y, backprop); backprop may be run once a forward pass.
 
     Args:
-        backprop: one that it gave: it takes dy, or nothing where dy multiplies what it returns.
+        out: what it gave: backprop takes dy, or one for each output, or nothing where dy multiplies what it returns.
 
     Raises:
         TargetError: the inputs do not fit, or backprop takes other arguments.
     """
-    how = next((c for c in (BACKPROP, BACKPROP_ALONE) if takes(backprop, c.arity)), None)
+    y, backprop = y_and_backprop(out)
+    how = BACKPROP if takes_each(backprop, y) else None
+    how = how or next((c for c in (BACKPROP, BACKPROP_ALONE) if takes(backprop, c.arity)), None)
     if how is None:
         given = inspect.signature(backprop)
         raise TargetError(f"{short(function)}: returns a function of {given}; expected one of (dy), which is like y")

@@ -37,7 +37,10 @@ class _Missing:
 MISSING = _Missing()
 """In place of a gradient that is not returned at all."""
 
-DATA_NAMES = frozenset("y t target targets label labels y_true mask lengths".split())
+LABELS = frozenset("y t target targets label labels y_true".split())
+"""Arguments that are called so are what a prediction is compared with."""
+
+DATA_NAMES = LABELS | {"mask", "lengths"}
 """Arguments that are called so are data, of which no gradient need be returned."""
 
 

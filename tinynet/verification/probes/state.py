@@ -12,7 +12,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import Array, Exact, Subject
 from tinynet.verification.bench import Bench
-from tinynet.verification.examples import alike, cotangent, with_batch
+from tinynet.verification.examples import alike, cotangent, near, with_batch
 from tinynet.verification.execution import Hang, Run, execute, told
 from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.report import Probe
@@ -254,11 +254,12 @@ def _another(A: Subject, rng: np.random.Generator, inputs: bool = True, params: 
     args = dict(A.args)
     for n, a in A.args.items():
         if a.dtype.kind == "f" and a.size and (inputs if n in A.inputs else params):
-            # A cache may hold no more than signs: where there are both, they are exchanged.
-            both = n in A.inputs and a.min() < 0 < a.max()
-            base = -a if both else a
-            near = base + 0.1 * (np.abs(base) + 0.1) * rng.standard_normal(a.shape)
-            args[n] = alike(a, near, a) if n in A.inputs else near
+            if n in A.inputs:
+                # A cache may hold no more than signs: where there are both, they are exchanged.
+                base = -a if a.min() < 0 < a.max() else a
+                args[n] = alike(a, base + 0.1 * (np.abs(base) + 0.1) * rng.standard_normal(a.shape), a)
+            else:
+                args[n] = near(A, n, rng)
         elif a.size and inputs and n in A.inputs:
             args[n] = rng.permutation(a.ravel()).reshape(a.shape)
     return A.at(args)
