@@ -266,7 +266,7 @@ def _by_the_operation_itself(p: Passing) -> Array:
 
 
 def _of_one_step(kept: int) -> Change:
-    return lambda p, c: p.right if p.step == kept % p.site.steps else None
+    return lambda p, c: p.right if p.step == p.site.at[kept] else None
 
 
 def _slope_of(slopes: Callable[[Array, Array], tuple[Any, ...]], get: Get) -> Change:
@@ -437,8 +437,7 @@ def _slope_of_step(step: Callable[[int, int], int]) -> Change:
     """What passes with the slope that an activation has at another step of its loop."""
 
     def change(p: Passing, _: float) -> Array:
-        at = step(p.step, p.site.steps)
-        z, a = next(edge for edge, i in zip(p.site.edges, p.site.at, strict=True) if i == at)
+        z, a = dict(zip(p.site.at, p.site.edges, strict=True))[step(p.step, p.site.steps)]
         return _from_above(p) * p.tape.slope(z, a)
 
     return change

@@ -6,7 +6,7 @@ What passes an edge is b ⊗ f ⊗ g, or b ⊗ (1 − f ⊗ g), times a number, 
 
     ⟨m, b ⊗ f ⊗ g⟩ = Σ (m ⊗ b) f g,
 
-for all pairs one product of matrices, F · diag(m ⊗ b) · Fᵀ.
+for all pairs one product of matrices, F · diag(m ⊗ b) · Gᵀ, G the simplest ones of F.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class _Place:
 
 
 _ONE = _Factor("", lambda p: np.ones(()), 0)
+_SIMPLE = 113
+"""How many factors, the simplest, are multiplied with each of them: 1 and sixteen values in seven forms."""
 
 
 def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12) -> Iterator[tuple[Rank, Mistake]]:
@@ -80,19 +82,19 @@ def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12
         factors = [_ONE, *_factors(passings[0], pool, place.shape)]
         stacks = [np.stack([np.broadcast_to(f.of(p), place.shape).ravel() for f in factors]) for p in passings]
         pairs = [
-            sum((s * place.weights(p, m).ravel()) @ s.T for s, p, m in zip(stacks, passings, move, strict=True))
-            for move in look.along(passings)
+            sum((s * place.weights(p, m).ravel()) @ s[:_SIMPLE].T for s, p, m in zip(stacks, passings, ms, strict=True))
+            for ms in look.along(passings)
         ]
         found = [
             (rest, abs(c - 1) > 1e-6, factors[i].rank + factors[j].rank, i, j)
             for rest in (False, True)
             for i, j, c in look.multiples([p[0, 0] - p if rest else p for p in pairs], passings, only_one=rest)
-            if j >= i and (i or not rest) and (j or place.alone)
+            if i >= j and (j or not rest) and (i or place.alone)
         ]
         for rest, times, rank, i, j in sorted(found)[:most]:
-            text = " · ".join(f.words for f in (factors[i], factors[j]) if f.words)
+            text = " · ".join(f.words for f in (factors[j], factors[i]) if f.words)
             told = place.words.replace("{f}", f"1 − {text}" if rest else text).replace(" times  stands", " stands")
-            fault = factors[j].fault if place.beside and not i and not rest else "another value"
+            fault = factors[i].fault if place.beside and not j and not rest else "another value"
             mistake = Mistake(fault, told, _product(place, factors[i], factors[j], rest), "factor")
             yield (times, rank), mistake
 
@@ -139,13 +141,12 @@ def _passed_by_other(p: Passing, f: Array) -> Array | None:
     return p.by_rule(operands=operands)
 
 
-def _factors(p: Passing, pool: Pool, shape: tuple[int, ...], most: int = 16) -> Iterator[_Factor]:
+def _factors(p: Passing, pool: Pool, shape: tuple[int, ...]) -> Iterator[_Factor]:
     rank = 0
     known = [one for one in pool.factors(p.site, shape) if np.size(one[1](p)) == 1 or np.ptp(one[1](p)) > 0]
-    named = sum("`" not in name for name, _, _ in known)
     roots = [(name, get, False) for name, get in pool.without_epsilon(p.site, shape)]
     with np.errstate(all="ignore"):
-        for name, get, inverted in [*roots, *known[: max(named, most)]]:
+        for name, get, inverted in [*roots, *known]:
             for form, of in _FORMS:
                 rank += 1
                 divides = (form == "1/{}") != inverted

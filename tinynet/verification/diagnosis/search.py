@@ -33,7 +33,7 @@ from tinynet.verification.diagnosis.mistakes import (
 )
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.diagnosis.products import products
-from tinynet.verification.diagnosis.tape import FIRST, Key, Passing, Site, Tape, record, settle
+from tinynet.verification.diagnosis.tape import FIRST, STEP, Key, Passing, Site, Tape, record, settle
 
 Gradients = dict[str, Array]
 
@@ -70,7 +70,7 @@ class Scene:
         if key in self.sites or key[-1:] not in ((FIRST,), (-1,)):
             return self.sites.get(key)
         whole = self.sites.get(key[:-2])
-        return whole if whole and whole.steps == 1 else None
+        return whole if whole and len({*whole.at}) == 1 else None
 
     def check_time(self) -> None:
         """Raise OutOfTime if naming has taken too long."""
@@ -143,7 +143,7 @@ class Scene:
             return None
         if (look := self._look(off)).apart(site):
             return look
-        last = self.sites.get((*site.key, "step", -1))
+        last = self.sites.get((*site.key, STEP, -1))
         if last is None or not look.apart(last):
             return None
         one, every = self.predict([last], CUT), self.predict([site], CUT)
@@ -162,12 +162,18 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Spot:
-    """A site where the mistake may be, what passes there, and how the wrong gradients look from there."""
+    """A site where the mistake may be, what passes there, and how the wrong gradients look from there.
+
+    Attributes:
+        seen: what a look is had at; of a loop whose steps pass on to one another what the last of them passes.
+        simple: whether only the simplest mistakes are made there.
+    """
 
     site: Site
     passings: Sequence[Passing]
     look: Look | None
     seen: Sequence[Passing]
+    simple: bool
 
 
 @dataclass
@@ -218,15 +224,15 @@ class Search:
                     beside.append(site)
         return alone, beside
 
-    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str]) -> list[_Spot]:
-        """Look at these sites."""
+    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str], partial: bool) -> list[_Spot]:
+        """Look at these sites; where there is nothing to see, a mistake that explains but a part is made simply."""
         found = []
         for site in sites:
             scene.check_time()
             passings, look = scene.passings(site), scene.look(site, names)
-            # Of a loop whose steps pass on to one another what the last step adds is seen.
             seen = passings if look is None or look.apart(site) else [p for p in passings if p.step == passings[0].step]
-            found += [_Spot(site, passings, look, seen)]
+            inner = site.carried or not (site.whole or site.key[-1] in (FIRST, -1))
+            found += [_Spot(site, passings, look, seen, inner or (partial and look is None))]
         return found
 
     def explain(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
@@ -235,12 +241,12 @@ class Search:
             return None
         pool = Pool(scene.tape)
         for only, sites in enumerate(self._through(scene, names, free)):
-            spots, numbered = self._spots(scene, sites, names), []
+            spots, numbered = self._spots(scene, sites, names, bool(only) or bool(free)), []
             for number, stage in enumerate(_STAGES):
                 if number == _OTHER_ARRAYS and not only and (d := self._several(scene, names, free)):
                     return d
                 for spot in spots:
-                    if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and _simple(spot.site):
+                    if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and spot.simple:
                         continue
                     for mistake in stage(spot.passings[0], pool):
                         c = self._multiple(spot, mistake)
@@ -432,11 +438,6 @@ def _sets(steps: Array, off: Array) -> Iterator[Sequence[int]]:
         chosen.append(i)
         left = left + steps[i]
         yield chosen
-
-
-def _simple(site: Site) -> bool:
-    """Return whether only the simplest mistakes are made there: in a step of a loop that is no end of it."""
-    return site.carried or not (site.whole or site.key[-1] in (FIRST, -1))
 
 
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
