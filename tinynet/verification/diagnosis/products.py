@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class _Factor:
     fault: str = "another value"
 
 
+Known = dict[tuple[Any, ...], tuple[list[_Factor], list[Array]]]
+"""By shape and step of a loop the factors that there are, and for each passing their entries, one row a factor."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a product may stand.
@@ -73,18 +78,25 @@ _SIMPLE = 113
 """How many factors, the simplest, are multiplied with each of them: 1 and sixteen values in seven forms."""
 
 
-def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12) -> Iterator[tuple[Rank, Mistake]]:
-    """Yield the products of two values that look like what the target returned, the simplest first, and their ranks."""
+def products(
+    passings: Sequence[Passing], pool: Pool, look: Look, known: Known, most: int = 12
+) -> Iterator[tuple[Rank, Mistake]]:
+    """Yield the products of two values that look like what the target returned, the simplest first, and their ranks.
+
+    Args:
+        known: the factors that there are, kept from one site to the next.
+        most: at most so many of each place where a product may stand.
+    """
     shapes = {(p.right.shape, np.shape(np.asarray(p.ct[0]))) for p in passings}
     if look.entries < 2 or len(shapes) > 1 or sum(p.right.size for p in passings) > 4096:
         return
     for place in _places(passings[0], pool):
-        factors = [_ONE, *_factors(passings[0], pool, place.shape)]
-        stacks = [np.stack([np.broadcast_to(f.of(p), place.shape).ravel() for f in factors]) for p in passings]
-        pairs = [
-            sum((s * place.weights(p, m).ravel()) @ s[:_SIMPLE].T for s, p, m in zip(stacks, passings, ms, strict=True))
-            for ms in look.along(passings)
-        ]
+        key = (place.shape, passings[0].site.steps, *(p.step for p in passings))
+        if key not in known:
+            made = [_ONE, *_factors(passings[0], pool, place.shape)]
+            known[key] = made, [_entries(made, p, place.shape) for p in passings]
+        factors, entries = known[key]
+        pairs = [_pairs(place, entries, passings, move) for move in look.along(passings)]
         found = [
             (rest, abs(c - 1) > 1e-6, factors[i].rank + factors[j].rank, i, j)
             for rest in (False, True)
@@ -97,6 +109,16 @@ def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12
             fault = factors[i].fault if place.beside and not j and not rest else "another value"
             mistake = Mistake(fault, told, _product(place, factors[i], factors[j], rest), "factor")
             yield (times, rank), mistake
+
+
+def _entries(factors: Sequence[_Factor], p: Passing, shape: tuple[int, ...]) -> Array:
+    return np.stack([np.broadcast_to(f.of(p), shape).ravel() for f in factors])
+
+
+def _pairs(place: _Place, entries: Sequence[Array], passings: Sequence[Passing], move: Sequence[Array]) -> Array:
+    """Return F · diag(m ⊗ b) · Gᵀ, summed over the steps."""
+    steps = zip(entries, passings, move, strict=True)
+    return np.asarray(sum((f * place.weights(p, m).ravel()) @ f[:_SIMPLE].T for f, p, m in steps))
 
 
 def _places(p: Passing, pool: Pool) -> Iterator[_Place]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from tinynet.verification.diagnosis.mistakes import (
     rule_mistakes,
 )
 from tinynet.verification.diagnosis.primitives import Array
-from tinynet.verification.diagnosis.products import products
+from tinynet.verification.diagnosis.products import Known, products
 from tinynet.verification.diagnosis.tape import FIRST, STEP, Key, Passing, Site, Tape, record, settle
 
 Gradients = dict[str, Array]
@@ -166,14 +166,14 @@ class _Spot:
 
     Attributes:
         seen: what a look is had at; of a loop whose steps pass on to one another what the last of them passes.
-        simple: whether only the simplest mistakes are made there.
+        stages: which mistakes are made there, by the numbers of `_STAGES`.
     """
 
     site: Site
     passings: Sequence[Passing]
     look: Look | None
     seen: Sequence[Passing]
-    simple: bool
+    stages: Collection[int]
 
 
 @dataclass
@@ -224,15 +224,25 @@ class Search:
                     beside.append(site)
         return alone, beside
 
-    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str], partial: bool) -> list[_Spot]:
-        """Look at these sites; where there is nothing to see, a mistake that explains but a part is made simply."""
+    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str], in_part: bool) -> list[_Spot]:
+        """Look at these sites.
+
+        Args:
+            in_part: whether something else is wrong, too: then a site where there is nothing to see is not worth much.
+        """
         found = []
         for site in sites:
             scene.check_time()
             passings, look = scene.passings(site), scene.look(site, names)
             seen = passings if look is None or look.apart(site) else [p for p in passings if p.step == passings[0].step]
-            inner = site.carried or not (site.whole or site.key[-1] in (FIRST, -1))
-            found += [_Spot(site, passings, look, seen, inner or (partial and look is None))]
+            stages: Collection[int] = range(len(_STAGES))
+            if site.key[1] == "input":
+                stages = [_OTHER_ARRAYS]
+            elif look is None and in_part:
+                stages = range(2)
+            elif site.carried or not (site.whole or site.key[-1] in (FIRST, -1)):
+                stages = range(3)
+            found.append(_Spot(site, passings, look, seen, stages))
         return found
 
     def explain(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
@@ -241,24 +251,25 @@ class Search:
             return None
         pool = Pool(scene.tape)
         for only, sites in enumerate(self._through(scene, names, free)):
-            spots, numbered = self._spots(scene, sites, names, bool(only) or bool(free)), []
+            spots = self._spots(scene, sites, names, bool(only) or bool(free))
+            numbered, somehow = [], []
             for number, stage in enumerate(_STAGES):
                 if number == _OTHER_ARRAYS and not only and (d := self._several(scene, names, free)):
                     return d
                 for spot in spots:
-                    if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and spot.simple:
-                        continue
-                    for mistake in stage(spot.passings[0], pool):
+                    for mistake in stage(spot.passings[0], pool) if number in spot.stages else ():
                         c = self._multiple(spot, mistake)
                         if c is None:
                             continue
-                        if spot.look is not None and c != 1.0 and not mistake.fitted:
+                        if mistake is SCALED:
+                            somehow.append((spot.site, SCALED_SOMEHOW))
+                        elif spot.look is not None and c != 1.0 and not mistake.fitted:
                             numbered.append((spot.site, multiplied(mistake)))
                         if (mistake.fitted or c == 1.0 or math.isnan(c)) and (
                             d := self._tried(spot.site, mistake, names, free, bool(only))
                         ):
                             return d
-            for site, mistake in [*numbered, *((spot.site, SCALED_SOMEHOW) for spot in spots)]:
+            for site, mistake in [*numbered, *somehow]:
                 if d := self._tried(site, mistake, names, free, bool(only)):
                     return d
             if d := self._product(spots, pool, names, free, bool(only)):
@@ -270,12 +281,13 @@ class Search:
     ) -> Diagnosis | None:
         """Return a product of two values at one site that explains these gradients, the simplest there is."""
         ranked: list[tuple[Any, Site, Mistake]] = []
+        known: Known = {}
         for spot in spots:
             if spot.look is None or not spot.site.whole or spot.site.carried:
                 continue
             self.scenes[0].check_time()
             try:
-                made = list(products(spot.seen, pool, spot.look))
+                made = list(products(spot.seen, pool, spot.look, known))
             except _NOT_THERE:  # a value that one step has and another has not
                 continue
             ranked += [((rank, len(ranked) + i), spot.site, mistake) for i, (rank, mistake) in enumerate(made)]
