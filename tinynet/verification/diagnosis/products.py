@@ -175,7 +175,8 @@ def _factors(p: Passing, pool: Pool, shape: tuple[int, ...]) -> Iterator[_Factor
                 fault = "factor left out" if divides else "factor taken twice"
                 fault = fault if form in ("{}", "1/{}", "{}²") else "another value"
                 if np.isfinite(of(get(p))).all():
-                    yield _Factor(form.replace("{}", "{0}").format(name), partial(_formed, of, get), rank, fault)
+                    words = form.replace("{}", "{0}").format(f"({name})" if " " in name and form != "{}" else name)
+                    yield _Factor(words, partial(_formed, of, get), rank, fault)
 
 
 def _formed(of: Callable[[Array], Array], get: Get, p: Passing) -> Array:

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -146,12 +146,17 @@ class Scene:
         last = self.sites.get((*site.key, STEP, -1))
         if last is None or not look.apart(last):
             return None
-        one, every = self.predict([last], CUT), self.predict([site], CUT)
-        if one is None or every is None:
-            return None
-        size = {n: 1e-12 * float(np.max(np.abs(self.exact[n]))) for n in off}
-        seen = {n: (np.abs(one[n] - every[n]) <= size[n]) & (np.abs(one[n] - self.exact[n]) > size[n]) for n in off}
+        before = [(edge, at) for edge, at in zip(site.edges, site.at, strict=True) if edge not in last.edges]
+        others = replace(site, edges=tuple(edge for edge, _ in before), at=tuple(at for _, at in before))
+        by_last, by_others = (self._depends_on(one, off) for one in (last, others))
+        seen = {n: by_last[n] & ~by_others[n] for n in off}
         return self._look(off, seen) if any(a.any() for a in seen.values()) else None
+
+    def _depends_on(self, site: Site, names: Iterable[str]) -> Gradients:
+        """Return which entries of these gradients are others if nothing passes a site."""
+        self.check_time()
+        cut = self.tape.gradients({site: lambda p: None})
+        return {n: np.abs(cut[n] - self.exact[n]) > 1e-12 * np.max(np.abs(self.exact[n])) for n in names}
 
     def _look(self, off: Gradients, seen: Mapping[str, Array] | None = None) -> Look:
         key = (*off, *(a.tobytes() for a in (seen or {}).values()))
