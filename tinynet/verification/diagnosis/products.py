@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.diagnosis.look import Look
-from tinynet.verification.diagnosis.mistakes import Get, Mistake, Pool
+from tinynet.verification.diagnosis.mistakes import Mistake
+from tinynet.verification.diagnosis.pool import Get, Pool
 from tinynet.verification.diagnosis.primitives import Array, shaped
 from tinynet.verification.diagnosis.tape import Passing
 

@@ -24,16 +24,17 @@ from tinynet.verification.diagnosis.mistakes import (
     SCALED_SOMEHOW,
     SIGN,
     Mistake,
-    Pool,
     activation_mistakes,
     array_mistakes,
     multiplied,
     other_arrays,
     rule_mistakes,
 )
+from tinynet.verification.diagnosis.pool import Pool
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.diagnosis.products import Known, products
-from tinynet.verification.diagnosis.tape import FIRST, STEP, Key, Passing, Site, Tape, record, settle
+from tinynet.verification.diagnosis.recording import record, settle
+from tinynet.verification.diagnosis.tape import FIRST, STEP, Key, Passing, Site, Tape
 
 Gradients = dict[str, Array]
 

@@ -1,13 +1,12 @@
 """One run of a forward as a tape of operations, and the sweep back along it, in which mistakes can be put.
 
-Calls, scans, loops and branches are followed as they ran, so the tape is flat. Each use of a value by an operation is
+The tape is flat: of loops, branches and calls it holds the operations that ran. Each use of a value by an operation is
 an edge; edges that one place in the source made (the steps of a loop) form a `Site`, since the mistake of a loop is
-made in every step. Rules that the user gave JAX for a function of his own are not heeded: its body is differentiated.
+made in every step.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -18,10 +17,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.primitives import (
     ELEMENTWISE,
     Array,
@@ -32,15 +29,15 @@ from tinynet.verification.diagnosis.primitives import (
     rule,
     shaped,
 )
-from tinynet.verification.diagnosis.source import HERE, Line
-from tinynet.verification.execution import is_targets_file
-from tinynet.verification.jaxpr import called, interpret, is_users_rule, opened
+from tinynet.verification.diagnosis.source import Line
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
 """(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation. (−1, j): dy[j]."""
+Place = tuple[Any, ...]
+"""Of an array in the forward: an input, what a statement or an operation makes, or what an operation is given."""
 Use = tuple[Key, int]
 """A use by the key of the operation, the same in every run and in every step of a loop."""
 
@@ -115,6 +112,11 @@ class Passing:
     right: Array
     ct: Sequence[Array | None]
     cotangents: Callable[[int], Array | None]
+
+    @property
+    def above(self) -> Array:
+        """What came from above where there is one output."""
+        return np.asarray(self.ct[0])
 
     @property
     def operation(self) -> Operation | None:
@@ -201,7 +203,6 @@ class Tape:
     """∂E/∂(slot) of the exact sweep."""
     rules: dict[Edge, Rule] = field(default_factory=dict)
     slopes: dict[Edge, Array] = field(default_factory=dict)
-    places: dict[Any, tuple[tuple[int, ...], str]] | None = None
 
     def rule(self, i: int, k: int) -> Rule:
         """The chain rule of one edge, made once."""
@@ -335,6 +336,29 @@ class Tape:
         return found
 
     @cached_property
+    def places(self) -> Mapping[Place, tuple[tuple[int, ...], str]]:
+        """For each place that an array has in the forward its slots, in the order of the steps, and its name."""
+        found: dict[Place, list[int]] = {("input", name): [slot] for name, slot in self.inputs.items()}
+        names: dict[Place, str] = {("input", name): name for name in self.inputs}
+        every = [*self.operations, *self.beside]
+        # Of a statement, and of those that call it, the operation that makes what it assigns.
+        last = {line: op.key for op in every for line in (op.line, *(line for line, _ in op.frames))}
+        for op in every:
+            text = op.line.text()
+            made = (line.target() for line, _ in op.frames[::-1] if last[line] == op.key)
+            whole = next(filter(None, made), "") or f"the value of `{text}`"
+            for j, slot in enumerate(op.outs):
+                # What a statement assigns may come from another operation where an axis has length 1.
+                place = (op.line, "out", j) if last[op.line] == op.key else (op.key, "out", j)
+                found.setdefault(place, []).append(slot)
+                names.setdefault(place, whole if last[op.line] == op.key else f"a part of `{text}`")
+            for k, slot in enumerate(op.operands):
+                found.setdefault((op.key, "in", k), []).append(slot)
+                names.setdefault((op.key, "in", k), f"an operand of `{text}`")
+        named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
+        return {place: (tuple(found[place]), names[place]) for place in named}
+
+    @cached_property
     def _depends(self) -> list[int]:
         """For each slot those that it is computed from, and itself, as the bits of a number."""
         found = [1 << s for s in range(len(self.values))]
@@ -441,6 +465,10 @@ class Tape:
         return roots
 
 
+_PUTS = ("reshape", "concatenate", "stack", "broadcast_in_dim", "expand_dims", "squeeze", "scatter")
+"""Operations that do no more with a value than put it into the output."""
+
+
 class _Made(NamedTuple):
     """An edge, its line and its place on the tape, and in which step of how many it is."""
 
@@ -469,176 +497,3 @@ def _steps(kind: str, key: Key, made: Sequence[_Made], nothing: set[Edge]) -> li
             ends = (step - n, FIRST) if step == at[0] else (step - n,)
             sites += [site((*key, STEP, end), alone, alone[0]) for end in ends]
     return sites
-
-
-def record(run: Wrong) -> Tape | None:
-    """Trace the forward of a run and run it once, in NumPy; None where it cannot be traced."""
-    if run.forward is None:
-        return None
-    forward, args = run.forward, run.args
-    try:
-        with jax.enable_x64(True):
-            closed = jax.make_jaxpr(lambda given: forward(given))(dict(args))  # JAX would print what `forward` is
-        return _played(closed, run)
-    except Exception:
-        return None
-
-
-def _played(closed: Any, run: Wrong) -> Tape:
-    tape = Tape(dy=tuple(np.asarray(d) for d in run.dy))
-    names = sorted(run.args)  # JAX flattens a dict in this order
-    slots = [tape.new(run.args[name], name in run.wrt) for name in names]
-    tape.inputs = dict(zip(names, slots, strict=True))
-    tape.outputs = tuple(_follow(tape, closed.jaxpr, closed.consts, slots, (), ()))
-    every, used = tape.operations, _used(tape.operations, tape.outputs)
-    tape.operations = _with_lines(used)
-    known = {op.outs for op in used}
-    tape.beside = _with_lines([op for op in every if op.outs not in known])
-    tape.cotangents = tape.sweep()
-    settle([tape])
-    return tape
-
-
-def settle(tapes: Sequence[Tape]) -> None:
-    """Find the edges through which nothing passes in any run of a forward, from each run's exact sweep.
-
-    What passes nothing in one step of a loop alone, h = 0 at the first, or in one run, is no such edge.
-    """
-    uses = [tape.uses() for tape in tapes]
-    nothing = {use for _, idle in uses for use in idle} - {use for passing, _ in uses for use in passing}
-    for tape in tapes:
-        edges = [(i, k) for i, op in enumerate(tape.operations) for k in range(len(op.operands))]
-        tape.nothing = {(i, k) for i, k in edges if (tape.operations[i].key, k) in nothing}
-
-
-def _used(operations: Sequence[Operation], outputs: Sequence[int]) -> list[Operation]:
-    """Return the operations that the outputs depend on."""
-    needed, used = set(outputs), []
-    for op in reversed(operations):
-        if needed & set(op.outs):
-            used.append(op)
-            needed |= set(op.operands)
-    return used[::-1]
-
-
-def _with_lines(operations: Sequence[Operation]) -> list[Operation]:
-    """Give each operation its line: the innermost one that tells it from others.
-
-    The line inside a helper that several lines call does not say which of them; then theirs does.
-    """
-    callers: dict[Any, set[Any]] = defaultdict(set)
-    for op in operations:
-        for (_, function), caller in itertools.pairwise(op.frames):
-            callers[function].add(caller)
-    lines = []
-    for op in operations:
-        telling = [i for i, (_, function) in enumerate(op.frames) if len(callers[function]) < 2]
-        i = telling[0] if telling else len(op.frames) - 1
-        lines.append(dataclasses.replace(op, line=op.frames[i][0] if op.frames else Line()))
-    return lines
-
-
-def _follow(
-    tape: Tape, jaxpr: Any, consts: Sequence[Any], slots: Sequence[int], caller: Key, frames: Frames
-) -> list[int]:
-    """Run the operations of `jaxpr`, and return the slots of its outputs."""
-
-    def step(eqn: Any, operands: list[int]) -> list[int]:
-        own, inner = _origin(eqn)
-        key, here = (*caller, *own), (*inner, *frames)
-        outs = _into(tape, eqn, operands, key, here)
-        return _append(tape, eqn.primitive, eqn.params, operands, key, here) if outs is None else outs
-
-    return interpret(jaxpr, [tape.new(c, False) for c in consts], slots, step, lambda value: tape.new(value, False))
-
-
-def _append(tape: Tape, primitive: Any, params: Any, operands: Sequence[int], key: Key, frames: Frames) -> list[int]:
-    """Run one operation, and return the slots of its outputs."""
-    moving = any(tape.moving[s] for s in operands) and primitive.name != "stop_gradient"
-    results = evaluate(primitive, params, [tape.values[s] for s in operands])
-    outs = [tape.new(value, moving) for value in results]
-    if any(tape.moving[s] for s in outs):
-        tape.operations.append(Operation(primitive, params, tuple(operands), tuple(outs), key, frames))
-    return outs
-
-
-def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -> list[int] | None:
-    """Follow a call, a branch or a loop as it runs; None for a plain operation."""
-    name, p = eqn.primitive.name, eqn.params
-
-    def run(body: Any, slots: Sequence[int]) -> list[int]:
-        return _follow(tape, *opened(body), slots, key, frames)
-
-    if name == "scan":
-        fixed, carried = p["num_consts"], p["num_carry"]
-        consts, carry, xs = operands[:fixed], operands[fixed : fixed + carried], operands[fixed + carried :]
-        ys: list[list[int]] = []
-        order = range(p["length"])
-        for t in reversed(order) if p["reverse"] else order:
-            taken = [_part(tape, x, t, frames, (*key, "x", j)) for j, x in enumerate(xs)]
-            outs = run(p["jaxpr"], [*consts, *carry, *taken])
-            carry = outs[:carried]
-            ys.append(outs[carried:])
-        steps = ys[::-1] if p["reverse"] else ys
-        return [
-            *carry,
-            *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True))),
-        ]
-    if name == "while":
-        a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
-        carry = operands[b:]
-        while tape.values[run(p["cond_jaxpr"], [*operands[:a], *carry])[0]]:
-            carry = run(p["body_jaxpr"], [*operands[a:b], *carry])
-        return carry
-    if name == "cond":
-        return run(p["branches"][int(tape.values[operands[0]])], operands[1:])
-    inner = called(eqn)
-    if inner is None or (name.startswith("custom_") and not is_users_rule(eqn)):
-        return None
-    return _follow(tape, *inner, operands[: len(inner[0].invars)], key, frames)
-
-
-_PUTS = ("reshape", "concatenate", "stack", "broadcast_in_dim", "expand_dims", "squeeze", "scatter")
-"""Operations that do no more with a value than put it into the output."""
-
-
-class _Numpy:
-    """Stands for a primitive of JAX's where a loop takes its inputs apart and puts its outputs together."""
-
-    multiple_results = False
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-_TAKE, _RESHAPE, _STACK = _Numpy("slice"), _Numpy("reshape"), _Numpy("concatenate")
-
-
-def _part(tape: Tape, x: int, t: int, frames: Frames, key: Key) -> int:
-    shape = tape.values[x].shape
-    starts, limits = (t, *[0] * (len(shape) - 1)), (t + 1, *shape[1:])
-    cut = {"start_indices": starts, "limit_indices": limits, "strides": None}
-    taken = _append(tape, _TAKE, cut, [x], key, frames)
-    return _append(tape, _RESHAPE, {"new_sizes": shape[1:]}, taken, (*key, 1), frames)[0]
-
-
-def _stacked(tape: Tape, ys: list[int], frames: Frames, key: Key) -> int:
-    rows = [_append(tape, _RESHAPE, {"new_sizes": (1, *tape.values[y].shape)}, [y], key, frames)[0] for y in ys]
-    return _append(tape, _STACK, {"dimension": 0}, rows, (*key, 1), frames)[0]
-
-
-def _origin(eqn: Any) -> tuple[Key, Frames]:
-    """Return what identifies the place in the source where an operation was traced, and the user's lines of it."""
-    traceback = eqn.source_info.traceback
-    if traceback is None:
-        return (eqn.primitive.name,), ()
-    codes, offsets = traceback.raw_frames()
-    key: list[Any] = [eqn.primitive.name]
-    frames = []
-    for code, offset in itertools.islice(zip(codes, offsets, strict=True), 4, None):
-        if code.co_filename.startswith(HERE):
-            continue
-        key.append((code.co_filename, code.co_firstlineno, offset))
-        if is_targets_file(code.co_filename):
-            frames.append((Line.of(code, offset), (code.co_filename, code.co_firstlineno, code.co_name)))
-    return tuple(key), tuple(frames)
