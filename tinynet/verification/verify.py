@@ -201,10 +201,8 @@ def _with_claims(j: Judgement, target: Any, loss: Loss | None, settings: Setting
     trains = target.sample(np.random.default_rng(settings.seed))
     if trains is target or _equal(trains, target):
         return j
-    subject = dataclasses.replace(layer_subject(trains, x, params, given=True), variants=lambda rng: [])
-    return dataclasses.replace(
-        j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None))))
-    )
+    judged = judge(layer_subject(trains, x, params), dataclasses.replace(settings, reference=None))
+    return dataclasses.replace(j, inside=(*j.inside, ("in training", judged)))
 
 
 def _equal(one: Any, other: Any) -> bool:
