@@ -12,13 +12,11 @@ import copy
 import functools
 import sys
 import types
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import fresh
-from tinynet.verification.numpy_as_jax import MODULES, Traced, counterpart, raw
+from tinynet.verification.numpy_as_jax import MODULES, Traced, counterpart
 
 
 def rebound(target: Any, instead: dict[int, Any] | None = None) -> Any:
@@ -34,17 +32,6 @@ def rebound(target: Any, instead: dict[int, Any] | None = None) -> Any:
     if instead and not set(instead) <= rebinding.met:
         raise TypeError("the target keeps an array where a copy of it cannot have another")
     return copied
-
-
-def followed(target: Any, forward: Callable[[Any, Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any], bool], Any]:
-    """Return (arrays, numpy_manners) -> forward(a copy of the target, arrays): what `Subject.pure` is."""
-
-    def pure(arrays: Mapping[str, Any], numpy_manners: bool) -> Any:
-        if not numpy_manners:
-            return raw(forward(fresh(target), arrays))
-        return raw(forward(rebound(target), {name: Traced(a) for name, a in arrays.items()}))
-
-    return pure
 
 
 class _Rebinding:

@@ -22,12 +22,12 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
+    followed,
     fresh,
     short,
     shortened,
     shorter,
 )
-from tinynet.verification.copies import followed
 
 _PATTERNS: tuple[tuple[int | None, ...], ...] = ((5, None), (3, None, 7, 6), (3, None, 7), (5, 4, None))
 

@@ -31,7 +31,7 @@ from tinynet.verification.adapters.conventions import (
     takes_each,
     y_and_backprop,
 )
-from tinynet.verification.adapters.generators import seeder
+from tinynet.verification.adapters.generators import seed_own, seeder
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -40,11 +40,10 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
+    followed,
     fresh,
     short,
 )
-from tinynet.verification.copies import rebound
-from tinynet.verification.numpy_as_jax import Traced, raw
 
 
 @dataclass
@@ -156,11 +155,9 @@ def _subject(
 ) -> Subject:
     seed = seeder(forward)
 
-    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        function = rebound(forward) if numpy_manners else forward
-        filled = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
-        seed()
-        return raw(how.unpack(arguments.call(function, filled))[0])
+    def y_of(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
+        seed_own(function)
+        return how.unpack(arguments.call(function, args))[0]
 
     def start() -> _FunctionSession:
         copied = fresh(forward)  # a plain function is no copy
@@ -175,7 +172,7 @@ def _subject(
         modes=lambda: [
             (flag, _subject(name, forward, backward, mode, arrays, how)) for flag, mode in turned(forward, arguments)
         ],
-        pure=pure,
+        pure=followed(forward, y_of),
         reference=lambda f, args: arguments.call(f, args),
         code=(forward, backward) if backward is not forward else (forward,),
         notes=how.notes,
