@@ -277,13 +277,13 @@ def execute(
             if dy is None:
                 return Run(y=y, context=context, mutated=mutated)
             stage = "backward"
-            cotangent = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
+            cotangent = like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
             handed_out = watch.call(lambda: _at_rest(session.backward(context, cotangent)))
             grads = _copied(handed_out, subject)
             param_grads = getattr(session, "param_grads", None)
             if param_grads is not None:
                 stage = "param_grads"
-                again = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
+                again = like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
                 found = watch.call(lambda: _at_rest(param_grads(context, again)))
                 short = _copied(found, subject)
     except (Exception, Hang, SystemExit) as error:
@@ -318,13 +318,11 @@ def seed_generators(library: str) -> None:
         sys.modules["torch"].manual_seed(0)
 
 
-def _like(y: Any, dy: tuple[Array, ...]) -> Any:
+def like(y: Any, dy: tuple[Array, ...]) -> Any:
     """Return copies of dy in the structure and the number types of y."""
     leaves, structure = jax.tree.flatten(y)
-    casts = [
-        copy_of(np.asarray(d, leaf.dtype)) if leaf.dtype.kind == "f" else copy_of(d)
-        for d, leaf in zip(dy, leaves, strict=True)
-    ]
+    types = [np.asarray(leaf).dtype for leaf in leaves]
+    casts = [copy_of(np.asarray(d, t) if t.kind == "f" else d) for d, t in zip(dy, types, strict=True)]
     return jax.tree.unflatten(structure, casts)
 
 
