@@ -73,7 +73,7 @@ def compared(
         seen: what the examples before it showed.
     """
     try:
-        oracle = b.oracles.of(subject)
+        oracle = b.oracle_of(subject)
         exact = oracle(subject.args, dy)
     except Hang:
         late = Probe(e.probe, dtype, skipped="the oracle takes too long")
