@@ -29,9 +29,10 @@ from tinynet.verification.adapters.conventions import (
     of_pair,
     takes,
     takes_each,
+    times,
     y_and_backprop,
 )
-from tinynet.verification.adapters.generators import seed_own, seeder
+from tinynet.verification.adapters.generators import seeder
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -63,7 +64,7 @@ class _FunctionSession:
     def backward(self, context: Any, dy: Any) -> Gradients:
         rest, values = context
         result = self.how.pull(self.backward_of, rest, values, dy)
-        return named(_scaled(result, dy) if self.how.times else result, self.arguments)
+        return named(times(result, dy) if self.how.times else result, self.arguments)
 
 
 def named(result: Any, arguments: Arguments) -> Gradients:
@@ -130,9 +131,8 @@ def _read(
         copied = fresh(forward)
         session = _FunctionSession(copied, backward, arguments, how, seeder(copied))
         try:
-            with np.errstate(all="ignore"):
-                y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-                grads = session.backward(context, jax.tree.map(np.ones_like, y))
+            y, context = session.forward({n: a.copy() for n, a in arrays.items()})
+            grads = session.backward(context, jax.tree.map(np.ones_like, y))
         except Exception:
             continue
         if judged := {n for n in numbers if _is_nonzero(grads.get(n))}:
@@ -155,9 +155,11 @@ def _subject(
 ) -> Subject:
     seed = seeder(forward)
 
-    def y_of(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
-        seed_own(function)
-        return how.unpack(arguments.call(function, args))[0]
+    follow = followed(forward, lambda f, args: how.unpack(arguments.call(f, args))[0])
+
+    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
+        seed()
+        return follow(args, numpy_manners)
 
     def start() -> _FunctionSession:
         copied = fresh(forward)  # a plain function is no copy
@@ -172,7 +174,7 @@ def _subject(
         modes=lambda: [
             (flag, _subject(name, forward, backward, mode, arrays, how)) for flag, mode in turned(forward, arguments)
         ],
-        pure=followed(forward, y_of),
+        pure=pure,
         reference=lambda f, args: arguments.call(f, args),
         code=(forward, backward) if backward is not forward else (forward,),
         notes=how.notes,
@@ -225,11 +227,3 @@ def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.
     grads = named(gradient, arguments)
     judged = tuple(n for n in subject.wrt if grads.get(n, MISSING) is not MISSING and grads[n] is not None)
     return replace(subject, wrt=judged, may_lack=frozenset(arrays) - set(judged))
-
-
-def _scaled(gradient: Any, dE: Any) -> Any:
-    if isinstance(gradient, Mapping):
-        return {key: _scaled(part, dE) for key, part in gradient.items()}
-    if isinstance(gradient, (tuple, list)):
-        return [_scaled(part, dE) for part in gradient]
-    return gradient if gradient is None else gradient * np.asarray(dE, np.asarray(gradient).dtype)

@@ -26,7 +26,7 @@ from tinynet.verification.adapters.arguments import (
     spellings,
     turned,
 )
-from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
+from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
@@ -189,7 +189,7 @@ class _ObjectSession:
         pool = self.pool(how.pull(backward, rest, arguments, dy), before)
         if how.rate:
             pool |= self.steps(before)
-        return {path: _times(a, dy) for path, a in pool.items()} if how.times else pool
+        return dict(times(pool, dy)) if how.times else pool
 
     def steps(self, before: Mapping[str, Array]) -> dict[str, Array]:
         """Return how far backward moved each parameter that it moved, divided by the learning rate."""
@@ -503,14 +503,6 @@ def _arguments(
         else:
             return arguments, arrays
     raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
-
-
-def _times(value: Any, dy: Any) -> Any:
-    """Return a gradient times dy, where that has its shape or one entry for each of its rows; the others are none."""
-    shape = np.shape(dy)
-    if not hasattr(value, "dtype") or np.shape(value)[: len(shape)] != shape:
-        return value
-    return value * np.asarray(dy, value.dtype).reshape(shape + (1,) * (np.ndim(value) - len(shape)))
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
