@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tinynet.verification.adapters.subject import Array, Oracle, Subject
-from tinynet.verification.examples import Batch, Shapes, cotangent
+from tinynet.verification.examples import Batch, Shapes, cotangent, find_batches
 from tinynet.verification.execution import Watch
 from tinynet.verification.jaxpr import is_long
 from tinynet.verification.numerical import NumericalOracle
@@ -37,28 +38,6 @@ class Settings:
     watch: Watch
 
 
-class Oracles:
-    """The oracles of a subject and of the same target in other widths; each is made once."""
-
-    def __init__(self, subject: Subject, oracle: Oracle, shapes: Shapes, watch: Watch) -> None:
-        self._subject, self._oracle, self._shapes, self._watch = subject, oracle, shapes, watch
-        self._known: dict[int, Oracle] = {}
-
-    def of(self, subject: Subject) -> Oracle:
-        """Return the oracle of a subject: the given one where only the arrays differ.
-
-        Raises:
-            Exception: whatever the target raises.
-        """
-        if subject.start is self._subject.start or subject.pure is self._subject.pure:
-            return self._oracle
-        key = id(subject.pure)
-        if key not in self._known:
-            dy = cotangent(self._shapes.of(subject, subject.args), np.random.default_rng(0))
-            self._known[key] = find_oracle(subject, self._watch, dy)
-        return self._known[key]
-
-
 @dataclass(frozen=True)
 class Bench:
     """What a judgement works with, and nothing of what it has seen.
@@ -66,26 +45,51 @@ class Bench:
     Attributes:
         subject: the target with the arrays that are given, dy: a cotangent there.
         settings: what was asked for.
-        oracle: of the subject, oracles: of it and its variants.
-        shapes: the outputs by the shapes of the arrays.
-        batches: where the samples are, the likeliest first; none where their number is not free.
-        variants: the target in other widths, by label.
+        oracle: of the subject.
         lines: the lines of the target's code that ran.
         rng: of every random number.
         size_of_y: the largest entry of y at the given arrays.
+        shapes: the outputs by the shapes of the arrays.
     """
 
     subject: Subject
     dy: tuple[Array, ...]
     settings: Settings
     oracle: Oracle
-    oracles: Oracles
-    shapes: Shapes
-    batches: tuple[Batch, ...]
-    variants: tuple[tuple[str, Subject], ...]
     lines: Lines
     rng: np.random.Generator
     size_of_y: float
+    shapes: Shapes
+    _oracles: dict[int, Oracle] = field(default_factory=dict)
+
+    def oracle_of(self, subject: Subject) -> Oracle:
+        """Return the oracle of the same target, be it in other widths; each is made once.
+
+        Raises:
+            Exception: whatever the target raises.
+        """
+        if subject.start is self.subject.start or subject.pure is self.subject.pure:
+            return self.oracle
+        if id(subject.pure) not in self._oracles:
+            dy = cotangent(self.shapes.of(subject, subject.args), np.random.default_rng(0))
+            self._oracles[id(subject.pure)] = find_oracle(subject, self.watch, dy)
+        return self._oracles[id(subject.pure)]
+
+    @cached_property
+    def batches(self) -> Sequence[Batch]:
+        """Where the samples are, the likeliest first; none where their number is not free."""
+        try:
+            return find_batches(self.subject, self.shapes)
+        except Exception:
+            return ()
+
+    @cached_property
+    def variants(self) -> Sequence[tuple[str, Subject]]:
+        """The target in other widths, by label."""
+        try:
+            return () if self.numerical else self.subject.variants(self.rng)
+        except Exception:
+            return ()
 
     @property
     def watch(self) -> Watch:

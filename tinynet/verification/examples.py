@@ -8,8 +8,8 @@ numbers, rows that sum to 1, one sign.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ from tinynet.verification.adapters.subject import LABELS, Args, Array, Subject
 from tinynet.verification.execution import Watch, execute, told
 from tinynet.verification.oracle import leaves_of, shapes_of
 from tinynet.verification.probes.lines import closeness
+from tinynet.verification.report import Probe
 
 TRIED: Mapping[str, str] = MappingProxyType(
     {
@@ -74,14 +75,6 @@ class Example:
     label: str = ""
     ours: bool = False
     strict: bool = True
-
-
-@dataclass(frozen=True)
-class Refused:
-    """An example that the forward pass does not take, and why."""
-
-    probe: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -303,13 +296,17 @@ def _selects(a: Array) -> bool:
     return not _is_permutation(a) and not (a.ndim > 1 and np.all(a.sum(axis=-1) == 1))
 
 
+def _has_one_sign(a: Array) -> bool:
+    return bool(np.all(a > 0) or np.all(a < 0))
+
+
 def keeps_its_sign(subject: Subject, name: str) -> bool:
     """Return whether an array is meant to have the one sign that it has.
 
     Not so a parameter whose entries are all equal: that is an initial value, which training moves.
     """
     a = subject.args[name]
-    if subject.contract or not a.size or not (np.all(a > 0) or np.all(a < 0)):
+    if subject.contract or not a.size or not _has_one_sign(a):
         return False
     return name in subject.inputs or bool(np.any(a != a.flat[0]))
 
@@ -330,48 +327,32 @@ def _step(a: Array) -> float:
     return float(2.0 ** np.rint(np.log2(_spread(a) or 1.0)))
 
 
-def scaled(subject: Subject, names: tuple[str, ...], factor: float) -> dict[str, Array]:
-    """Return the arrays with those of `names` times a factor, where their values mean nothing special."""
-    made = dict(subject.args)
-    for name in names:
-        if not is_special(made[name]):
-            made[name] = made[name] * factor
-    return made
+def _with(subject: Subject, names: Collection[str], change: Callable[[Array], Array]) -> dict[str, Array]:
+    """Return the arrays with those of `names` changed whose values mean nothing special."""
+    special = {n for n in names if is_special(subject.args[n])}
+    return {n: change(a) if n in names and n not in special else a for n, a in subject.args.items()}
 
 
 def of_one_sign(subject: Subject, names: tuple[str, ...], sign: float) -> dict[str, Array]:
-    """Return the arrays with all entries of one sign, where they have both and their values mean nothing special."""
-    made = dict(subject.args)
-    for name in names:
-        a = made[name]
-        if not is_special(a) and np.any(a > 0) and np.any(a < 0):
-            made[name] = sign * np.abs(a)
-    return made
+    """Return the arrays with all entries of one sign, where they have both."""
+    return _with(subject, names, lambda a: sign * np.abs(a) if np.any(a > 0) and np.any(a < 0) else a)
 
 
 def tied(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
     """Return the arrays rounded to few values, zeros among them, equal ones within and between arrays."""
-    made = dict(subject.args)
-    for name in names:
-        a = made[name]
-        if is_special(a) or not a.size:
-            continue
+
+    def rounded(a: Array) -> Array:
         step = _step(a)
-        if np.all(a > 0) or np.all(a < 0):
-            made[name] = np.sign(a) * np.maximum(np.rint(np.abs(a) / step), 1) * step
-        else:
-            made[name] = np.rint(a / step) * step + 0.0
-    return made
+        if _has_one_sign(a):
+            return np.asarray(np.sign(a) * np.maximum(np.rint(np.abs(a) / step), 1) * step)
+        return np.rint(a / step) * step + 0.0
+
+    return _with(subject, names, rounded)
 
 
 def two_valued(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
     """Return the arrays with one value for what is positive and 0 for the rest: most maxima are then tied."""
-    made = dict(subject.args)
-    for name in names:
-        a = made[name]
-        if not is_special(a) and not (np.all(a > 0) or np.all(a < 0)):
-            made[name] = np.where(a > 0, _step(a), 0.0)
-    return made
+    return _with(subject, names, lambda a: a if _has_one_sign(a) else np.where(a > 0, _step(a), 0.0))
 
 
 def equal(subject: Subject, names: tuple[str, ...]) -> dict[str, Array]:
@@ -398,7 +379,7 @@ def shape_examples(
     rng: np.random.Generator,
     *,
     grow: bool,
-) -> Iterator[Example | Refused]:
+) -> Iterator[Example | Probe]:
     """Yield the target as given, at other batches, and in other widths where these are ours to choose.
 
     Larger ones only where they may `grow`.
@@ -406,10 +387,7 @@ def shape_examples(
     yield Example("rectangular", subject, cotangent(shapes.of(subject, subject.args), rng))
     for batch in batches:
         for m in (1, 2, 33) if grow or batch.size >= 33 else (1, 2)[: batch.size]:
-            smaller = subject.at(with_batch(subject.args, batch, m, rng))
-            dy = _predicted(smaller, batch, m, shapes, subject, rng)
-            name = f"batch {m}"
-            yield Refused(name, dy) if isinstance(dy, str) else Example(name, smaller, dy, ours=True)
+            yield _at_batch(subject, batch, m, shapes, rng)
     for label, variant in variants:
         try:
             yield Example(label, variant, cotangent(shapes.of(variant, variant.args), rng), ours=True)
@@ -417,65 +395,65 @@ def shape_examples(
             continue
 
 
-def _predicted(
-    smaller: Subject, batch: Batch, m: int, shapes: Shapes, subject: Subject, rng: np.random.Generator
-) -> tuple[Array, ...] | str:
-    """Return a cotangent where the forward pass takes a batch of m and gives the shapes that follow; else why not."""
+def _at_batch(subject: Subject, batch: Batch, m: int, shapes: Shapes, rng: np.random.Generator) -> Example | Probe:
+    """Return m samples, where the forward pass takes as many and gives the shapes that follow."""
+    name, other = f"batch {m}", subject.at(with_batch(subject.args, batch, m, rng))
     try:
-        outputs = shapes.of(smaller, smaller.args)
+        outputs = shapes.of(other, other.args)
     except Exception as error:
-        return f"the forward pass raises {told(error)}"
+        return Probe(name, skipped=f"the forward pass raises {told(error)}")
     for y, axis, z in zip(shapes.of(subject, subject.args), batch.outputs, outputs, strict=True):
-        expected = list(y.shape)
-        if axis is not None:
-            expected[axis] = m
-        if list(z.shape) != expected or not np.isfinite(z).all():
-            return f"the forward pass gives shape {z.shape} where {tuple(expected)} follows, or no finite value"
-    return cotangent(outputs, rng)
+        expected = tuple(m if k == axis else length for k, length in enumerate(y.shape))
+        if z.shape != expected or not np.isfinite(z).all():
+            why = f"the forward pass gives shape {z.shape} where {expected} follows, or no finite value"
+            return Probe(name, skipped=why)
+    return Example(name, other, cotangent(outputs, rng), ours=True)
 
 
-def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example | Refused]:
+def value_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example | Probe]:
     """Yield other values at the shape given: large, small and tied inputs, other parameters.
 
     None far from the ones given where a loop ends when it is close enough: there it need not end.
     """
-    inputs = tuple(n for n in subject.inputs if subject.args[n].dtype.kind == "f")
-    params = tuple(n for n in subject.wrt if n not in subject.inputs)
-    dy = cotangent(shapes.of(subject, subject.args), rng)
-
-    def example(probe: str, args: Mapping[str, Array], label: str = "") -> Example | None:
-        changed = any(args[n] is not subject.args[n] and not np.array_equal(args[n], subject.args[n]) for n in args)
-        return Example(probe, subject.at(args), dy, label) if changed else None
-
-    made: list[Example | None] = []
-    for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
-        made.append(example(probe, scaled(subject, inputs, factor), f"{factor:g} ×"))
-    for sign, label in ((1.0, "all positive"), (-1.0, "all negative")):
-        made.append(example("one sign", of_one_sign(subject, inputs, sign), label))
-    made.append(example("zeros and ties", tied(subject, inputs), "tied"))
-    made.append(example("zeros and ties", tied(subject, (*inputs, *params)), "tied, parameters too"))
-    made.append(example("zeros and ties", two_valued(subject, inputs), "two values"))
-    if len(inputs) > 1:
-        made.append(example("zeros and ties", equal(subject, inputs), "equal"))
-        for n in inputs[1:]:
-            made.append(example("saturated", scaled(subject, (n,), 20.0), f"{n} 20 ×"))
-    for n in filter(lambda n: _selects(subject.args[n]), subject.inputs):
-        none = example("zeros and ties", {**subject.args, n: np.zeros_like(subject.args[n])}, f"{n} all 0")
-        made.append(replace(none, strict=n in LABELS) if none is not None else None)
-    zeros = [n for n in subject.wrt if subject.args[n].size and not np.any(subject.args[n])]
-    if zeros:
-        filled = {n: rng.standard_normal(subject.args[n].shape) for n in zeros}
-        made.append(example("parameters", {**subject.args, **filled}, "zeros filled"))
-    if params:
-        moved = {n: near(subject, n, rng, 0.3) for n in params}
-        made.append(example("parameters", {**subject.args, **moved}, "moved"))
-        params = tuple(n for n in params if not keeps_its_sign(subject, n))
-        made.append(example("parameters", {**subject.args, **{n: -subject.args[n] for n in params}}, "negative"))
-        made.append(example("parameters", scaled(subject, params, 20.0), "20 ×"))
-        made.append(example("parameters", {**subject.args, **{n: 0 * subject.args[n] for n in params}}, "zero"))
     far = ("saturated", "huge", "one sign") if closeness(subject) else ()
-    yield from (e for e in made if e is not None and e.probe not in far)
-    yield from (Refused(probe, "a loop ends when it is close enough: far out it need not end") for probe in far)
+    for e in list(_values(subject, cotangent(shapes.of(subject, subject.args), rng), rng)):
+        if e.probe not in far and not all(np.array_equal(a, subject.args[n]) for n, a in e.subject.args.items()):
+            yield e
+    yield from (Probe(name, skipped="a loop ends when it is close enough: far out it need not end") for name in far)
+
+
+def _values(subject: Subject, dy: tuple[Array, ...], rng: np.random.Generator) -> Iterator[Example]:
+    """Yield every value that is tried, some of them as they are given."""
+    args = subject.args
+    inputs = tuple(n for n in subject.inputs if args[n].dtype.kind == "f")
+    params = tuple(n for n in subject.wrt if n not in subject.inputs)
+
+    def at(probe: str, label: str, changed: Mapping[str, Array], strict: bool = True) -> Example:
+        return Example(probe, subject.at({**args, **changed}), dy, label, strict=strict)
+
+    def scaled(names: Collection[str], factor: float) -> dict[str, Array]:
+        return _with(subject, names, lambda a: a * factor)
+
+    for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
+        yield at(probe, f"{factor:g} ×", scaled(inputs, factor))
+    yield at("one sign", "all positive", of_one_sign(subject, inputs, 1.0))
+    yield at("one sign", "all negative", of_one_sign(subject, inputs, -1.0))
+    yield at("zeros and ties", "tied", tied(subject, inputs))
+    yield at("zeros and ties", "tied, parameters too", tied(subject, (*inputs, *params)))
+    yield at("zeros and ties", "two values", two_valued(subject, inputs))
+    if len(inputs) > 1:
+        yield at("zeros and ties", "equal", equal(subject, inputs))
+        yield from (at("saturated", f"{n} 20 ×", scaled((n,), 20.0)) for n in inputs[1:])
+    for n in subject.inputs:
+        if _selects(args[n]):
+            yield at("zeros and ties", f"{n} all 0", {n: np.zeros_like(args[n])}, strict=n in LABELS)
+    zeros = [n for n in subject.wrt if args[n].size and not np.any(args[n])]
+    yield at("parameters", "zeros filled", {n: rng.standard_normal(args[n].shape) for n in zeros})
+    yield at("parameters", "moved", {n: near(subject, n, rng, 0.3) for n in params})
+    params = tuple(n for n in params if not keeps_its_sign(subject, n))
+    yield at("parameters", "negative", {n: -args[n] for n in params})
+    yield at("parameters", "20 ×", scaled(params, 20.0))
+    yield at("parameters", "zero", {n: 0 * args[n] for n in params})
 
 
 def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generator) -> Iterator[Example]:

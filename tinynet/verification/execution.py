@@ -31,15 +31,7 @@ class Hang(BaseException):
 
 
 class Abandoned(Exception):
-    """A call did not come back and could not be ended: its thread still runs.
-
-    Attributes:
-        where: the line at which it was when time was up.
-    """
-
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        self.where = where
+    """A call did not come back and could not be ended: its thread still runs; the text is the line at which it was."""
 
 
 @dataclass
@@ -272,36 +264,36 @@ def execute(
         with full_precision() if subject.library == "jax" else contextlib.nullcontext():
             if after is None:
                 seed_generators(subject.library)
-                y, handed_y, context = watch.call(lambda: _with_snapshot(*session.forward(given)))
-            mutated = _changed(given, args)
+                handed_y, context = watch.call(lambda: session.forward(given))
+                y = watch.call(lambda: _snapshot(handed_y))
             if dy is None:
-                return Run(y=y, context=context, mutated=mutated)
+                return Run(y=y, context=context, mutated=_changed(given, args))
             stage = "backward"
-            cotangent = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
+            cotangent = like(y, dy)
             handed_out = watch.call(lambda: _at_rest(session.backward(context, cotangent)))
             grads = _copied(handed_out, subject)
             param_grads = getattr(session, "param_grads", None)
             if param_grads is not None:
                 stage = "param_grads"
-                again = _like(y, dy) if y is not None else dy[0] if len(dy) == 1 else dy
-                found = watch.call(lambda: _at_rest(param_grads(context, again)))
-                short = _copied(found, subject)
+                short = _copied(watch.call(lambda: _at_rest(param_grads(context, like(y, dy)))), subject)
     except (Exception, Hang, SystemExit) as error:
         return Run(y=y, error=error, stage=stage, context=context, mutated=_changed(given, args))
     if hasattr(session, "params_now"):  # an object's own, which no one handed in
         given |= session.params_now()
     everything = given | {f"dy{i or ''}": c for i, c in enumerate(jax.tree.leaves(cotangent))}
     pristine = {**args, **{f"dy{i or ''}": d for i, d in enumerate(dy)}}
-    shared = {}
-    for name, grad in handed_out.items():
-        if isinstance(grad, np.ndarray) and grad.size:
-            others = [
-                n for n, a in everything.items() if isinstance(a, np.ndarray) and a.size and np.shares_memory(grad, a)
-            ]
-            if others:
-                shared[name] = others[0]
+    shared = {n: other for n, g in handed_out.items() if (other := _shares_with(g, everything))}
     mutated = _changed(everything, pristine)
     return Run(y, grads, short, handed_out, handed_y, mutated=mutated, shared=shared, context=context)
+
+
+def _shares_with(grad: Any, arrays: Mapping[str, Any]) -> str:
+    """Return the name of the first array that a gradient shares memory with; "" for none."""
+
+    def is_array(a: Any) -> bool:
+        return isinstance(a, np.ndarray) and a.size > 0
+
+    return next((n for n, a in arrays.items() if is_array(grad) and is_array(a) and np.shares_memory(grad, a)), "")
 
 
 def _copied(grads: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
@@ -318,23 +310,17 @@ def seed_generators(library: str) -> None:
         sys.modules["torch"].manual_seed(0)
 
 
-def _like(y: Any, dy: tuple[Array, ...]) -> Any:
+def like(y: Any, dy: tuple[Array, ...]) -> Any:
     """Return copies of dy in the structure and the number types of y."""
     leaves, structure = jax.tree.flatten(y)
-    casts = [
-        copy_of(np.asarray(d, leaf.dtype)) if leaf.dtype.kind == "f" else copy_of(d)
-        for d, leaf in zip(dy, leaves, strict=True)
-    ]
+    types = [np.asarray(leaf).dtype for leaf in leaves]
+    casts = [copy_of(np.asarray(d, t) if t.kind == "f" else d) for d, t in zip(dy, types, strict=True)]
     return jax.tree.unflatten(structure, casts)
 
 
 def _at_rest(grads: Mapping[str, Any]) -> dict[str, Any]:
     """Wait for arrays of JAX's, which are handed out before they are computed, and return them as NumPy's."""
     return {n: np.asarray(g) if isinstance(g, jax.Array) else g for n, g in grads.items()}
-
-
-def _with_snapshot(y: Any, context: Any) -> tuple[Any, Any, Any]:
-    return _snapshot(y), y, context
 
 
 def _snapshot(y: Any) -> Any:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject, TargetError
-from tinynet.verification.copies import rebound
+from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject, TargetError, followed
 from tinynet.verification.execution import Watch, told
 from tinynet.verification.numerical import NumericalOracle
-from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.oracle import find_oracle, leaves_of
 
 
@@ -57,17 +55,12 @@ def as_intended(subject: Subject, intended: Callable[..., Any], watch: Watch) ->
     def meant_outputs(args: Args) -> tuple[Array, ...]:
         return leaves_of(called(intended, {n: np.array(a) for n, a in args.items()}))
 
-    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        function = rebound(intended) if numpy_manners else intended
-        values: Mapping[str, Any] = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
-        return raw(called(function, values))
-
     def make(s: Subject) -> Oracle:
         y = outputs(s, s.args)
         _check(s, y, meant_outputs)
         meant: Oracle = NumericalOracle(meant_outputs, s.wrt)
         if s.library != "torch":
-            other = dataclasses.replace(s, pure=pure, make_oracle=None, library="numpy")
+            other = dataclasses.replace(s, pure=followed(intended, called), make_oracle=None, library="numpy")
             found = find_oracle(other, watch, tuple(np.ones_like(leaf) for leaf in y))
             meant = meant if isinstance(found, NumericalOracle) else found
         return _Intended(meant, lambda args: outputs(s, args))

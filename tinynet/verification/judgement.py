@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import DATA_NAMES, MISSING, Array, Malformed, Oracle, Subject, TargetError
-from tinynet.verification.bench import Bench, Oracles, Settings
+from tinynet.verification.adapters.subject import DATA_NAMES, MISSING, Malformed, Oracle, Subject, TargetError
+from tinynet.verification.bench import Bench, Settings
 from tinynet.verification.comparison import compare, tells
 from tinynet.verification.examples import (
     SHAPES,
@@ -18,14 +18,12 @@ from tinynet.verification.examples import (
     Shapes,
     cotangent,
     cotangent_examples,
-    find_batches,
     is_special,
     shape_examples,
     value_examples,
     with_batch,
 )
 from tinynet.verification.execution import Hang, Run, Watch, execute, told
-from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of
 from tinynet.verification.probes.branches import probe_branches
@@ -65,8 +63,13 @@ class Judgement(Observed):
 def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> Judgement:
     """Run a subject on every example and compare; `lines` has the steps of its code that other examples took."""
     first = execute(subject, subject.args, None, settings.watch)
-    if (refusal := _refused(first, subject)) is not None:
-        return _without_oracle(subject, first, refusal)
+    if isinstance(first.error, Hang):
+        fault = Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward")
+        return Judgement(subject=subject, faults=(fault,))
+    if isinstance(first.error, SystemExit):
+        return Judgement(subject=subject, faults=(exit_of(subject, first, "forward"),))
+    if reason := _why_not(first, subject):
+        return Judgement(subject=subject, reason=reason)
     if not subject.contract and other_y(first, execute(subject, subject.args, None, settings.watch)):
         return Judgement(subject=subject, reason=DRAWS)
     rng = np.random.default_rng([settings.seed, 1])
@@ -82,7 +85,8 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         raise
     except Exception as error:
         return Judgement(subject=subject, reason=f"no oracle for the forward pass: {told(error)}")
-    b = _bench(subject, settings, oracle, outputs, dy, rng, lines or Lines(subject))
+    size = max(float(np.max(np.abs(y), initial=0.0)) for y in outputs)
+    b = Bench(subject, dy, settings, oracle, lines or Lines(subject), rng, size, Shapes(settings.watch))
     seen = _tried(_AS_GIVEN, b, Observed())
     twin = _twin(b, seen)
     seen += _tried(_MORE, b, seen) if twin is None else _of_twin(b, twin, seen)
@@ -99,34 +103,8 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
     return Judgement(subject=subject, oracle=oracle, inside=tuple(inside), watch=settings.watch, **vars(seen))
 
 
-def _bench(
-    subject: Subject,
-    settings: Settings,
-    oracle: Oracle,
-    outputs: tuple[Array, ...],
-    dy: tuple[Array, ...],
-    rng: np.random.Generator,
-    lines: Lines,
-) -> Bench:
-    shapes = Shapes(settings.watch)
-    variants = [] if isinstance(oracle, NumericalOracle) else _or_none(lambda: subject.variants(rng)) or []
-    return Bench(
-        subject=subject,
-        dy=dy,
-        settings=settings,
-        oracle=oracle,
-        oracles=Oracles(subject, oracle, shapes, settings.watch),
-        shapes=shapes,
-        batches=tuple(_or_none(lambda: find_batches(subject, shapes)) or ()),
-        variants=tuple(variants),
-        lines=lines,
-        rng=rng,
-        size_of_y=max(float(np.max(np.abs(y), initial=0.0)) for y in outputs),
-    )
-
-
-def _refused(run: Run, subject: Subject) -> str | None:
-    """Return why a first forward pass leaves nothing to judge; None if it does not."""
+def _why_not(run: Run, subject: Subject) -> str:
+    """Return why a first forward pass leaves nothing to judge; "" if it does not."""
     if isinstance(run.error, Malformed):
         return str(run.error)
     if run.error is not None:
@@ -142,16 +120,7 @@ def _refused(run: Run, subject: Subject) -> str | None:
         return "the output has no entries for these inputs: nothing can be compared; give others as inputs="
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         return "the forward pass gives an infinity or a NaN for these inputs; give others as inputs="
-    return None
-
-
-def _without_oracle(subject: Subject, run: Run, refusal: str) -> Judgement:
-    if isinstance(run.error, Hang):
-        fault = Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward")
-        return Judgement(subject=subject, faults=(fault,))
-    if isinstance(run.error, SystemExit):
-        return Judgement(subject=subject, faults=(exit_of(subject, run, "forward"),))
-    return Judgement(subject=subject, reason=refusal)
+    return ""
 
 
 def _or_none(f: Callable[[], T]) -> T | None:
@@ -348,20 +317,19 @@ def _float32(b: Bench, seen: Observed) -> Observed:
         return Observed(coverage=(Probe("float32", skipped=why),), notes=(f"not in float32: {why}",))
     if any(c.wrong and c.probe in SHAPES for c in seen.comparisons):
         return Observed()
-    extreme = ("saturated", "huge", "tiny", "zeros and ties")
-    new = Observed()
-    for e in (*_plain(b), *value_examples(b.subject, b.shapes, b.rng)):
-        if isinstance(e, Example) and e.probe in (*SHAPES, *extreme) and not new.stopped:
-            new += run(b, e, seen + new, "float32")
-    return new
-
-
-def _plain(b: Bench) -> Iterator[Example]:
-    yield Example("rectangular", b.subject, cotangent(b.shapes.of(b.subject, b.subject.args), b.rng))
+    examples = [Example("rectangular", b.subject, cotangent(b.dy, b.rng))]
     if b.batch is not None:
         one = b.subject.at(with_batch(b.subject.args, b.batch, 1, b.rng))
         if (dy := b.draw(one)) is not None:
-            yield Example("batch 1", one, dy, ours=True)
+            examples.append(Example("batch 1", one, dy, ours=True))
+    extreme = ("saturated", "huge", "tiny", "zeros and ties")
+    others = value_examples(b.subject, b.shapes, b.rng)
+    examples += [e for e in others if isinstance(e, Example) and e.probe in extreme]
+    new = Observed()
+    for e in examples:
+        if not new.stopped:
+            new += run(b, e, seen + new, "float32")
+    return new
 
 
 Stage: TypeAlias = Callable[[Bench, Observed], Observed]

@@ -16,16 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tinynet.arrays import Params
-from tinynet.layers import Layer
-from tinynet.losses import Loss
-from tinynet.trees import map_leaves
 from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject
-from tinynet.verification.copies import rebound
 from tinynet.verification.execution import Hang, Watch, execute, full_precision, seed_generators
 from tinynet.verification.jaxpr import Program, compiled_vjp, is_long, trace
 from tinynet.verification.numerical import ENTRIES, NumericalOracle
-from tinynet.verification.numpy_as_jax import Traced, explain, raw, recorded, replayed
+from tinynet.verification.numpy_as_jax import explain, recorded, replayed
 from tinynet.verification.probes.lines import closeness
 from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS
 
@@ -309,34 +304,6 @@ def nudged(args: Args, unit: float, rng: np.random.Generator) -> dict[str, Array
 def as_float64(args: Args) -> dict[str, Array]:
     """Return the arrays with the floating-point ones in float64."""
     return {n: a.astype(np.float64, copy=False) if a.dtype.kind == "f" else a for n, a in args.items()}
-
-
-def loss_grads(net: Layer, loss: Loss, params: Params, x: Any, y: Any) -> tuple[Params, Any]:
-    """Return ∂E/∂params and ∂E/∂x of E = loss(net(params, x), y) as NumPy arrays, by `jax.grad` in float64.
-
-    64-bit mode is on for the length of the call only. The code of `net` is read as JAX's where it is NumPy's.
-
-    Raises:
-        Exception: whatever JAX raises where it cannot trace the forward pass either way.
-    """
-
-    def grads(manners: bool) -> tuple[Params, Any]:
-        layer, function = (rebound(net), rebound(loss)) if manners else (net, loss)
-
-        def E(params: Params, x: Any) -> Any:
-            box = Traced if manners else (lambda a: a)
-            y_hat = layer.forward(map_leaves(box, params), box(x))[0]
-            return raw(function.forward(y_hat, y64)[0])
-
-        dparams, dx = jax.jit(jax.grad(E, argnums=(0, 1)))(params64, x64)
-        return map_leaves(np.asarray, dparams), np.asarray(dx)
-
-    with jax.enable_x64(True):
-        params64, x64, y64 = jax.tree.map(lambda a: jnp.asarray(a, "float64"), (params, x, y))
-        try:
-            return grads(False)
-        except Exception:
-            return grads(True)
 
 
 def _signs(shape: tuple[int, ...], rng: np.random.Generator) -> Array:

@@ -7,19 +7,19 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
-import jax
 import numpy as np
 
 from tinynet.arrays import Array, Params
 from tinynet.layers import Layer, Sequential
 from tinynet.losses import SquaredError
 from tinynet.testing.strategies import Network, networks
-from tinynet.trees import leaves, map_leaves
-from tinynet.verification.copies import rebound
-from tinynet.verification.numpy_as_jax import Traced, raw
-from tinynet.verification.oracle import loss_grads
+from tinynet.trees import map_leaves
+from tinynet.verification.adapters.contract import layer_subject
+from tinynet.verification.adapters.subject import Oracle, Subject
+from tinynet.verification.execution import Watch
+from tinynet.verification.oracle import JaxOracle, find_oracle
 from tinynet.verification.report import Probe, Report
-from tinynet.verification.tolerance import bound, distance
+from tinynet.verification.tolerance import HANG_SECONDS, bound, distance
 from tinynet.verification.verify import verify
 
 __all__ = ["activations_among", "verify_networks"]
@@ -114,18 +114,21 @@ def _arrays(network: Network, seed: int) -> tuple[Params, Array, Array]:
 
 def _ratios(net: Sequential, params: Params, x: Array, y: Array) -> dict[str, float]:
     """Return the largest error of ∂E/∂x and of ∂E/∂params, in units of the tolerance."""
-    y_hat, caches = net.forward(params, x)
-    _, residual = LOSS.forward(y_hat, y)
-    dx, dparams = net.backward(params, caches, LOSS.backward(residual))
-    exact_dparams, exact_dx = loss_grads(net, LOSS, params, x, y)
-    depth = len(net.layers) + 1
-    pairs = zip(leaves(dparams), leaves(exact_dparams), strict=True)
-    return {"x": _ratio(dx, exact_dx, depth), "params": max(_ratio(got, exact, depth) for got, exact in pairs)}
+    subject, dE = layer_subject(net, x, params, loss=LOSS, y=y), np.ones(())
+    form = subject.start()
+    grads = form.backward(form.forward(subject.args)[1], dE)
+    ratios = {"x": 0.0, "params": 0.0}
+    for name, exact in _oracle(subject, dE)(subject.args, (dE,)).grads.items():
+        of, got = name.partition(".")[0], grads[name]
+        ratios[of] = max(ratios[of], _ratio(got, exact, subject.depth) if np.shape(got) == exact.shape else math.inf)
+    return ratios
+
+
+def _oracle(subject: Subject, dy: Array) -> Oracle:
+    return find_oracle(subject, Watch(HANG_SECONDS), (dy,))
 
 
 def _ratio(got: Array, exact: Array, depth: int) -> float:
-    if np.shape(got) != exact.shape:
-        return math.inf
     off, allowed = distance(got, exact), bound(exact, depth=depth)
     return off / allowed if allowed else math.inf if off else 0.0
 
@@ -171,11 +174,5 @@ def _keeps_shape(layer: Layer) -> bool:
 
 
 def _can_be_traced(layer: Layer) -> bool:
-    with contextlib.suppress(Exception):
-        jax.eval_shape(lambda x: layer.forward({}, x)[0], np.ones((2, 3)))
-        return True
-    with contextlib.suppress(Exception):
-        copied = rebound(layer)
-        jax.eval_shape(lambda x: raw(copied.forward({}, Traced(x))[0]), np.ones((2, 3)))
-        return True
-    return False
+    x = np.ones((2, 3))
+    return isinstance(_oracle(layer_subject(layer, x, {}), x), JaxOracle)

@@ -113,13 +113,13 @@ def verify(
 
         try:
             report = watched(work, HANG_SECONDS)
-        except Abandoned as hang:
-            report = _hung(target, hang.where, "; its thread still runs", seed)
-        except Hang as hang:
-            report = _hung(target, str(hang), "", seed)
+        except (Abandoned, Hang) as hang:
+            runs = "; its thread still runs" if isinstance(hang, Abandoned) else ""
+            text = f"a call does not come back within {HANG_SECONDS:g} s{runs}"
+            report = _of_fault(target, Fault((), "hangs", text, "forward", where=str(hang)), seed)
         except SystemExit as error:
             fault = Fault((), "exits", f"the target calls {told(error)}", "forward", where=line_of_error(error))
-            report = _of_faults(target, [fault], seed)
+            report = _of_fault(target, fault, seed)
         if report.findings and params is None and loss is None and reference is None and intended is None:
             options = {"seed": [str(seed)], "wrt": wrt or (), "probe": probes or ()}
             line = command(target, inputs, options | ({"dtype": dtypes} if len(dtypes) == 1 else {}))
@@ -201,10 +201,8 @@ def _with_claims(j: Judgement, target: Any, loss: Loss | None, settings: Setting
     trains = target.sample(np.random.default_rng(settings.seed))
     if trains is target or _equal(trains, target):
         return j
-    subject = dataclasses.replace(layer_subject(trains, x, params, given=True), variants=lambda rng: [])
-    return dataclasses.replace(
-        j, inside=(*j.inside, ("in training", judge(subject, dataclasses.replace(settings, reference=None))))
-    )
+    judged = judge(layer_subject(trains, x, params), dataclasses.replace(settings, reference=None))
+    return dataclasses.replace(j, inside=(*j.inside, ("in training", judged)))
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -257,12 +255,7 @@ def _oracle_text(j: Judgement, settings: Settings) -> str:
     )
 
 
-def _hung(target: Any, where: str, more: str, seed: int) -> Report:
-    sentence = f"a call does not come back within {HANG_SECONDS:g} s{more}"
-    return _of_faults(target, [Fault((), "hangs", sentence, "forward", where=where)], seed)
-
-
-def _of_faults(target: Any, faults: list[Fault], seed: int) -> Report:
+def _of_fault(target: Any, fault: Fault, seed: int) -> Report:
     nothing = Subject(name=short(target), args={}, wrt=(), inputs=(), start=lambda: None)  # type: ignore[arg-type, return-value]
     settings = Settings(None, (), frozenset(), seed, Watch(HANG_SECONDS))
-    return _report(Judgement(subject=nothing, faults=tuple(faults)), settings, 0.0, seed)
+    return _report(Judgement(subject=nothing, faults=(fault,)), settings, 0.0, seed)

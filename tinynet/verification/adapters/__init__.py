@@ -80,8 +80,7 @@ def _returning_backprop(target: Any, inputs: Any, params: Any, rng: np.random.Ge
         return None
     try:
         arguments, arrays = read_arguments(getattr(owner, name), inputs, rng, name=short(target), integers=True)
-        with np.errstate(all="ignore"):
-            out = arguments.call(getattr(fresh(owner), name), {n: a.copy() for n, a in arrays.items()})
+        out = arguments.call(getattr(fresh(owner), name), {n: a.copy() for n, a in arrays.items()})
     except Exception:
         return None
     return adapt_object(owner, (name, name), inputs, params, rng) if returns_backprop(out) else None
@@ -93,10 +92,8 @@ def _function(target: Callable[..., Any], inputs: Any, rng: np.random.Generator)
         assert found is not None
         return found
     arguments, arrays = read_arguments(target, inputs, rng, name=short(target))
-    positional, keywords = arguments.filled({n: a.copy() for n, a in arrays.items()})
     try:
-        with np.errstate(all="ignore"):
-            out = fresh(target)(*positional, **keywords)
+        out = arguments.call(fresh(target), {n: a.copy() for n, a in arrays.items()})
     except Exception as error:
         if (found := adapt_jax(target, inputs, rng)) is not None:
             return found

@@ -37,7 +37,10 @@ class Arguments:
 
     def filled(self, args: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with the arrays of `args` in their places."""
-        return tuple(_fill(p, args) for p in self.positional), {k: _fill(v, args) for k, v in self.keywords.items()}
+        positional, keywords = mapped(
+            lambda leaf: args[leaf.name] if isinstance(leaf, Slot) else leaf, (self.positional, self.keywords)
+        )
+        return positional, keywords
 
     def call(self, function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
         """Return what a function gives for the arguments with these arrays."""
@@ -83,6 +86,15 @@ class Slot:
     name: str
 
 
+def mapped(f: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a structure with f(leaf) in place of each leaf."""
+    if isinstance(tree, Mapping):
+        return {key: mapped(f, part) for key, part in tree.items()}
+    if type(tree) in (tuple, list):
+        return type(tree)(mapped(f, part) for part in tree)
+    return type(tree)(*(mapped(f, part) for part in tree)) if hasattr(tree, "_fields") else f(tree)
+
+
 def slots(tree: Any) -> Iterator[str]:
     """Yield the names of the slots in a structure."""
     if isinstance(tree, Slot):
@@ -116,23 +128,35 @@ def read_arguments(
     parameters = signature_of(forward)
     if inputs is None:
         inputs = _guess(parameters, rng, name)
-    arrays: dict[str, Array] = {}
     given = ", ".join(map(str, inputs)) if isinstance(inputs, Mapping) else ""
     if isinstance(inputs, Mapping):
-        single = not (set(inputs) <= {p.name for p in parameters} or _takes_any(parameters))
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        single = not (set(inputs) <= {p.name for p in parameters} or takes_any)
     else:
         single = not isinstance(inputs, (tuple, list)) or is_shape(inputs) or is_numbers(inputs)
     inputs = (inputs,) if single else inputs
     _check_number(forward, inputs, given, name)
+    arrays: dict[str, Array] = {}
     if isinstance(inputs, Mapping):
         order = [p.name for p in parameters if p.name in inputs]  # gradients come in the forward's order
         ordered = dict.fromkeys(order) | dict(inputs)
         keywords = {key: _slotted(value, key, arrays, rng, numbers) for key, value in ordered.items()}
-        return _checked(Arguments((), keywords, ()), arrays, name, numbers, integers)
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    names = [*names, *(f"arg{i}" for i in range(len(names), len(inputs)))][: len(inputs)]
-    positional = tuple(_slotted(v, n, arrays, rng, numbers) for n, v in zip(names, inputs, strict=True))
-    return _checked(Arguments(positional, {}, tuple(names)), arrays, name, numbers, integers)
+        arguments = Arguments((), keywords, ())
+    else:
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        names = [*names, *(f"arg{i}" for i in range(len(names), len(inputs)))][: len(inputs)]
+        positional = tuple(_slotted(v, n, arrays, rng, numbers) for n, v in zip(names, inputs, strict=True))
+        arguments = Arguments(positional, {}, tuple(names))
+    floating = {n: a for n, a in arrays.items() if a.dtype.kind == "f"}
+    if not (floating.keys() - (numbers or ()) or (integers and arrays)):
+        seen = ", ".join(f"{n} {a.dtype}" for n, a in arrays.items()) or "no array"
+        raise TargetError(
+            f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers, or a shape, as (5, 3)"
+        )
+    for n, a in floating.items():
+        if a.size == 0:
+            raise TargetError(f"{name}: {n} has shape {a.shape}, which holds no number; give a sample")
+    return arguments, arrays
 
 
 def _check_number(forward: Callable[..., Any], inputs: Any, given: str, name: str) -> None:
@@ -287,38 +311,6 @@ def is_numbers(value: Any) -> bool:
     if not isinstance(value, list) or not value:
         return False
     return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or is_numbers(v) for v in value)
-
-
-def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
-    if isinstance(tree, Slot):
-        return args[tree.name]
-    if isinstance(tree, Mapping):
-        return {key: _fill(part, args) for key, part in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        parts = [_fill(part, args) for part in tree]
-        return type(tree)(parts) if type(tree) in (tuple, list) else type(tree)(*parts)
-    return tree
-
-
-def _checked(
-    arguments: Arguments, arrays: dict[str, Array], name: str, numbers: set[str] | None, integers: bool
-) -> tuple[Arguments, dict[str, Array]]:
-    floating = [n for n, a in arrays.items() if a.dtype.kind == "f" and n not in (numbers or ())]
-    if not (floating or (integers and arrays)):
-        seen = ", ".join(f"{n} {a.dtype}" for n, a in arrays.items()) or "no array"
-        raise TargetError(
-            f"{name}: inputs= has {seen}; expected at least one array of floating-point numbers, or a shape, as (5, 3)"
-        )
-    empty = [n for n, a in arrays.items() if a.dtype.kind == "f" and a.size == 0]
-    if empty:
-        raise TargetError(
-            f"{name}: {empty[0]} has shape {arrays[empty[0]].shape}, which holds no number; give a sample"
-        )
-    return arguments, arrays
-
-
-def _takes_any(parameters: list[inspect.Parameter]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _guess(parameters: list[inspect.Parameter], rng: np.random.Generator, name: str) -> tuple[Any, ...]:

@@ -69,8 +69,7 @@ def as_one_tuple(target: Any, inputs: Any) -> Any:
         return inputs
     arrays = _one_by_one(inputs)
     try:
-        with np.errstate(all="ignore"):
-            out = fresh(target).forward(tuple(np.ones(a) if is_shape(a) else np.array(a) for a in arrays))
+        out = fresh(target).forward(tuple(np.ones(a) if is_shape(a) else np.array(a) for a in arrays))
     except Exception:
         return inputs
     return (arrays,) if isinstance(out, tuple) and all(isinstance(y, np.ndarray) for y in out) else inputs

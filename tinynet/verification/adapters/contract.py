@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tinynet.layers import Layer, Sequential
-from tinynet.layers.stand_in import StandIn
+from tinynet.layers.layer import forward_with_state
+from tinynet.layers.stand_in import StandIn, with_watched_children
 from tinynet.losses import Loss
-from tinynet.trees import leaves_with_paths, map_leaves
+from tinynet.trees import leaves, leaves_with_paths, map_leaves
 from tinynet.verification.adapters.arguments import as_array, dotted, floats, is_shape
 from tinynet.verification.adapters.subject import (
     MISSING,
@@ -21,13 +22,12 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
+    followed,
     fresh,
     short,
     shortened,
     shorter,
 )
-from tinynet.verification.copies import rebound
-from tinynet.verification.numpy_as_jax import Traced, raw
 
 _PATTERNS: tuple[tuple[int | None, ...], ...] = ((5, None), (3, None, 7, 6), (3, None, 7), (5, 4, None))
 
@@ -90,8 +90,8 @@ class _Form:
 
     def forward(self, args: Mapping[str, Any]) -> tuple[Any, Any]:
         params, x = rebuilt(self.params, "params", args), rebuilt(self.x, "x", args)
-        options = {"state": rebuilt(self.state, "state", args)} if list(leaves_with_paths(self.state)) else {}
-        y, cache = pair(self.layer.forward(params, x, **options), "forward", "(y, cache)")
+        state = rebuilt(self.state, "state", args)
+        y, cache = pair(forward_with_state(self.layer, params, x, state), "forward", "(y, cache)")
         if self.loss is None:
             return y, (params, cache, None)
         E, residual = pair(self.loss.forward(y, rebuilt(self.y, "y", args)), "forward", "(E, cache)")
@@ -110,38 +110,25 @@ class _Form:
         return named_gradients(self.layer.param_grads(params, cache, dy), self.params, "params")
 
 
-def layer_subject(
-    layer: Layer,
-    x: Any,
-    params: Any,
-    *,
-    loss: Loss | None = None,
-    y: Any = None,
-    given: bool = True,
-    inside: bool = False,
-) -> Subject:
+def layer_subject(layer: Layer, x: Any, params: Any, *, loss: Loss | None = None, y: Any = None) -> Subject:
     """Return a layer at x and its parameters, with a loss and its target y if it is a network to be trained."""
-    state = layer.init_state(np.float64) if hasattr(layer, "init_state") else {}
-    form = _Form(layer, x, params, state, loss, y)
-    inputs = named_leaves(x, "x")
-    own = named_leaves(params, "params")
-    targets = named_leaves(y, "y")
-    every = inputs | own | named_leaves(state, "state") | targets
-    args: dict[str, Array] = {n: np.asarray(a) for n, a in every.items() if isinstance(a, np.ndarray)}
+    form = _Form(layer, x, params, layer.init_state(np.float64), loss, y)
+    inputs, own, targets = named_leaves(x, "x"), named_leaves(params, "params"), named_leaves(y, "y")
+    every = inputs | own | named_leaves(form.state, "state") | targets
+    args: dict[str, Array] = {n: a for n, a in every.items() if isinstance(a, np.ndarray)}
 
-    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        copied = rebound(form) if numpy_manners else fresh(form)
-        made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
-        return raw(copied.forward(made)[0])
+    def narrower(divisor: int) -> Subject:
+        small_x, small_params, small_y = (map_leaves(lambda a: shortened(a, divisor), t) for t in (x, params, y))
+        lengths = {k for a in args.values() for k in a.shape}
+        return layer_subject(_with_sizes(layer, lengths, divisor), small_x, small_params, loss=loss, y=small_y)
 
-    judged = tuple(n for n in floats(args) if n in inputs or n in own)
-    subject = Subject(
+    return Subject(
         name=short(layer) if loss is None else f"{short(layer)} with {short(loss)}",
         args=args,
-        wrt=judged,
+        wrt=tuple(n for n in floats(args) if n in inputs or n in own),
         inputs=(*inputs, *(n for n in targets if n in args)),
         start=lambda: fresh(form),
-        pure=pure,
+        pure=followed(form, lambda form, args: form.forward(args)[0]),
         contract=True,
         depth=_depth(layer) + (loss is not None),
         code=tuple(
@@ -153,16 +140,9 @@ def layer_subject(
         constants=numbers(layer),
         configuration=_configuration(layer),
         reference=lambda f, args: f(rebuilt(params, "params", args), rebuilt(x, "x", args)),
+        parts=lambda: _parts(form, args),
+        narrower=narrower,
     )
-    if loss is None and not inside:
-        subject = replace(subject, variants=lambda rng: _in_other_widths(layer, x, rng, given))
-
-    def narrower(divisor: int) -> Subject:
-        small_x, small_params, small_y = (map_leaves(lambda a: shortened(a, divisor), t) for t in (x, params, y))
-        lengths = {k for a in subject.args.values() for k in a.shape}
-        return layer_subject(_with_sizes(layer, lengths, divisor), small_x, small_params, loss=loss, y=small_y)
-
-    return replace(subject, parts=lambda: _parts(form, subject.args), narrower=narrower)
 
 
 def _configuration(layer: Any) -> frozenset[str]:
@@ -188,19 +168,18 @@ def _with_sizes(layer: Layer, lengths: Collection[int], divisor: int) -> Any:
 def _parts(form: _Form, args: Args) -> list[tuple[str, Subject]]:
     """Return the layers inside a composite with the parameters and the input that reach them."""
     met: list[tuple[str, Layer, Any, Any]] = []
-    children = _children(form.layer)
-    if not children:
+    if not form.layer.children():
         return []
     try:
-        watched = fresh(form.layer).with_children({path: _Recorder(c, path, met) for path, c in children.items()})
+        watched = with_watched_children(fresh(form.layer), "", lambda child, path: _Recorder(child, path, met))
         replace(form, layer=watched).forward({n: a.copy() for n, a in args.items()})
     except Exception:
         return []
-    found = []
-    for path, child, params, x in met:
-        if all(isinstance(a, np.ndarray) for _, a in leaves_with_paths((params, x))):
-            found.append((path, layer_subject(child, x, params, inside=True)))
-    return found
+    return [
+        (path, layer_subject(child, x, params))
+        for path, child, params, x in met
+        if all(isinstance(a, np.ndarray) for a in leaves((params, x)))
+    ]
 
 
 class _Recorder(StandIn):
@@ -213,10 +192,6 @@ class _Recorder(StandIn):
     def forward(self, params: Any, x: Any, **options: Any) -> tuple[Any, Any]:
         self._met.append((self._path, self._layer, map_leaves(np.array, params), map_leaves(np.array, x)))
         return super().forward(params, x, **options)
-
-
-def _children(layer: Any) -> dict[str, Layer]:
-    return layer.children() if isinstance(layer, Layer) else {}
 
 
 @dataclass(frozen=True)
@@ -241,34 +216,19 @@ class _LossForm:
         return named_gradients(grads, self.y_hat, "y_hat")
 
 
-def loss_subject(loss: Loss, y_hat: Any, y: Any, *, given: bool = True) -> Subject:
+def loss_subject(loss: Loss, y_hat: Any, y: Any) -> Subject:
     """Return a loss at ŷ and y, arrays or tuples and dicts of them; y is None where it takes none."""
     form = _LossForm(loss, y_hat, y)
     outputs, targets = named_leaves(y_hat, "y_hat"), named_leaves(y, "y")
-    args: dict[str, Array] = {n: np.asarray(a) for n, a in (outputs | targets).items() if a is not None}
-
-    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        copied = rebound(form) if numpy_manners else fresh(form)
-        made = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
-        return raw(copied.forward(made)[0])
-
-    def widened(rng: np.random.Generator) -> list[tuple[str, Subject]]:
-        if given:
-            return []
-        return [
-            (label, loss_subject(loss, rng.standard_normal(s), distributions(s, rng), given=False))
-            for label, s in (("square", (4, 4)), ("width 1", (5, 1)), ("larger", (16, 9)))
-        ]
-
+    args: dict[str, Array] = {n: a for n, a in (outputs | targets).items() if a is not None}
     return Subject(
         name=short(loss),
         args=args,
         wrt=tuple(n for n in floats(args) if n in outputs),
         inputs=tuple(args),
         start=lambda: fresh(form),
-        pure=pure,
+        pure=followed(form, lambda form, args: form.forward(args)[0]),
         contract=True,
-        variants=widened,
         may_lack=frozenset(targets),
         code=(type(loss).forward, type(loss).backward),
         constants=numbers(loss),
@@ -282,9 +242,7 @@ def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: 
     Raises:
         TargetError: no input that it accepts was found, or the one given is refused.
     """
-    if params is None:
-        params = map_leaves(lambda p: perturbed(np.asarray(p), rng), layer.init(rng, np.float64))
-    params = map_leaves(lambda p: as_array(p, "params"), params)
+    params = map_leaves(lambda p: as_array(p, "params"), _drawn_params(layer, rng) if params is None else params)
     given = _given(inputs, rng)
     if len(given) > (1 if loss is None else 2):
         expected = "(x,)" if loss is None else "(x, y)"
@@ -294,17 +252,16 @@ def adapt_layer(layer: Layer, inputs: Any, params: Any, loss: Loss | None, rng: 
         )
     try:
         x = given[0] if given else _guess_input(layer, params, rng)
-        _try_forward(layer, params, x, raising=True)
+        y_hat = _output(layer, params, x)
     except TargetError as error:
         made, own = (_shapes_of(p) for p in (layer.init(rng, np.float64), params))
         if made == own:
             raise
         raise TargetError(f"{error}; params= has {own}, where init makes {made}") from error
-    if loss is None:
-        return layer_subject(layer, x, params, given=inputs is not None)
-    if len(given) > 1:
-        return layer_subject(layer, x, params, loss=loss, y=given[1])
-    y_hat = _forward_on_copies(layer, params, x)
+    if loss is None and not given:
+        return replace(layer_subject(layer, x, params), variants=lambda rng: _in_other_widths(layer, x, rng))
+    if loss is None or len(given) > 1:
+        return layer_subject(layer, x, params, loss=loss, y=given[1] if len(given) > 1 else None)
     if isinstance(y_hat, (tuple, list, dict)):
         raise TargetError(
             f"{short(layer)}: y_hat is a {type(y_hat).__name__}, so that y cannot be guessed; give inputs=(x, y), with "
@@ -336,16 +293,26 @@ def adapt_loss(loss: Loss, inputs: Any, rng: np.random.Generator) -> Subject:
             f"{short(loss)}: forward does not accept y_hat of shape {y_hat.shape} and y of the same ({error}); give "
             "inputs=(y_hat, y), with None for y where the loss takes none"
         ) from error
-    return loss_subject(loss, y_hat, y, given=bool(given))
+    subject = loss_subject(loss, y_hat, y)
+    return subject if given else replace(subject, variants=lambda rng: _losses_in_other_widths(loss, rng))
+
+
+def _losses_in_other_widths(loss: Loss, rng: np.random.Generator) -> list[tuple[str, Subject]]:
+    shapes = {"square": (4, 4), "width 1": (5, 1), "larger": (16, 9)}
+    return [(label, loss_subject(loss, rng.standard_normal(s), distributions(s, rng))) for label, s in shapes.items()]
 
 
 def _shapes_of(params: Any) -> str:
     return ", ".join(f"{n} {np.shape(a)}" for n, a in named_leaves(params, "params").items()) or "nothing"
 
 
-def perturbed(p: Array, rng: np.random.Generator) -> Array:
-    """Return a parameter near its initial value, no entry of which is special: b = 0 and γ = 1 hide mistakes."""
-    return np.asarray(p + 0.3 * rng.standard_normal(p.shape)) if p.dtype.kind == "f" else p
+def _drawn_params(layer: Layer, rng: np.random.Generator) -> Any:
+    """Return parameters near their initial values, no entry of which is special: b = 0 and γ = 1 hide mistakes."""
+
+    def moved(p: Array) -> Array:
+        return np.asarray(p + 0.3 * rng.standard_normal(p.shape)) if p.dtype.kind == "f" else p
+
+    return map_leaves(lambda p: moved(np.asarray(p)), layer.init(rng, np.float64))
 
 
 def distributions(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -363,7 +330,7 @@ def numbers(layer: Any) -> dict[str, float]:
     for name, value in held.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             found[name] = float(value)
-    for path, child in _children(layer).items():
+    for path, child in layer.children().items() if isinstance(layer, Layer) else ():
         found |= {f"{path}.{n}": v for n, v in numbers(child).items()}
     return found
 
@@ -386,25 +353,31 @@ def _given(inputs: Any, rng: np.random.Generator) -> tuple[Any, ...]:
         return None if value is None else as_array(value, "inputs")
 
     given = tuple(map(arrays, inputs))
-    for _, a in leaves_with_paths(given):
+    for a in leaves(given):
         if a is not None and a.size == 0:
             raise TargetError(f"inputs= has shape {a.shape}, which holds no number; give at least one sample")
     return given
 
 
-def _forward_on_copies(layer: Layer, params: Any, x: Any) -> Any:
-    return pair(fresh(layer).forward(map_leaves(np.copy, params), map_leaves(np.copy, x)), "forward", "(y, cache)")[0]
+def _output(layer: Layer, params: Any, x: Any) -> Any:
+    """Return y; None where forward takes the input, and what it returns is for the verdict.
 
-
-def _try_forward(layer: Layer, params: Any, x: Any, raising: bool = False) -> bool:
+    Raises:
+        TargetError: it does not take it.
+    """
     try:
-        arrays = {**named_leaves(x, "x"), **named_leaves(params, "params")}
-        layer_subject(layer, x, params).start().forward({n: np.array(a) for n, a in arrays.items()})
+        subject = layer_subject(layer, x, params)
+        return subject.start().forward({n: a.copy() for n, a in subject.args.items()})[0]
     except Malformed:
-        return True  # it takes the input, and what it returns is for the verdict
+        return None
     except Exception as error:
-        if raising:
-            raise TargetError(f"{short(layer)}: forward does not accept inputs= ({error})") from error
+        raise TargetError(f"{short(layer)}: forward does not accept inputs= ({error})") from error
+
+
+def _accepts(layer: Layer, params: Any, x: Any) -> bool:
+    try:
+        _output(layer, params, x)
+    except TargetError:
         return False
     return True
 
@@ -414,33 +387,30 @@ def _guess_input(layer: Layer, params: Any, rng: np.random.Generator) -> Any:
 
     In this order: features (m, n), images (m, n, h, w), series (m, n, t), sequences (m, t, n), indices.
     """
-    sizes = [p.shape for _, p in leaves_with_paths(params)] + [(n,) for n in _ints(layer)]
+    whole = [int(v) for v in numbers(layer).values() if v == int(v) and 0 < v <= 4096]
+    sizes = [p.shape for p in leaves(params)] + [(n,) for n in whole]
     widths = [*(s[-1] for s in sizes if s), *(s[1] for s in sizes if len(s) > 1), *(s[0] for s in sizes if s), 4]
     for n in dict.fromkeys(widths):
         for pattern in _PATTERNS:
             x = rng.standard_normal([k if isinstance(k, int) else n for k in pattern])
-            if _try_forward(layer, params, x):
+            if _accepts(layer, params, x):
                 return x
     indices = rng.integers(0, max([2, *(s[0] for s in sizes if s)]), (5, 3))
-    if _try_forward(layer, params, indices):
+    if _accepts(layer, params, indices):
         return indices
     raise TargetError(f"{short(layer)}: no input shape that its forward accepts was found; give inputs=x")
-
-
-def _ints(layer: Any) -> list[int]:
-    return [int(v) for v in numbers(layer).values() if v == int(v) and 0 < v <= 4096]
 
 
 def _depth(layer: Any) -> int:
     return sum(map(_depth, layer.layers)) or 1 if isinstance(layer, Sequential) else 1
 
 
-def _in_other_widths(layer: Layer, x: Any, rng: np.random.Generator, given: bool) -> list[tuple[str, Subject]]:
+def _in_other_widths(layer: Layer, x: Array, rng: np.random.Generator) -> list[tuple[str, Subject]]:
     """Return the layer with other widths on inputs that fit it, where its fields say what its widths are."""
-    if not isinstance(x, np.ndarray) or x.ndim < 2 or x.dtype.kind != "f" or given or isinstance(layer, Sequential):
+    if x.dtype.kind != "f" or isinstance(layer, Sequential):
         return []
     found: list[tuple[str, Subject]] = []
-    has_params = bool(list(leaves_with_paths(layer.init(rng, np.float64))))
+    has_params = bool(leaves(layer.init(rng, np.float64)))
     widths = _width_fields(layer)
     for label, sizes in {"square": (3, 3), "width 1": (1, 1), "larger": (13, 9)}.items():
         wider = layer
@@ -453,10 +423,9 @@ def _in_other_widths(layer: Layer, x: Any, rng: np.random.Generator, given: bool
                 continue
         elif has_params:
             return []
-        params = map_leaves(lambda p: perturbed(np.asarray(p), rng), wider.init(rng, np.float64))
-        shape = (*x.shape[:-1], sizes[0])
-        if _try_forward(wider, params, x0 := rng.standard_normal(shape)):
-            found.append((label, layer_subject(wider, x0, params, given=True)))
+        params, wider_x = _drawn_params(wider, rng), rng.standard_normal((*x.shape[:-1], sizes[0]))
+        if _accepts(wider, params, wider_x):
+            found.append((label, layer_subject(wider, wider_x, params)))
     return found
 
 

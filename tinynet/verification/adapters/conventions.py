@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.arguments import COTANGENT, LEARNING_RATE, Arguments, signature_of, slots
+from tinynet.verification.adapters.arguments import COTANGENT, LEARNING_RATE, Arguments, mapped, signature_of, slots
 from tinynet.verification.adapters.subject import Malformed, TargetError, short
 
 
@@ -88,6 +88,20 @@ def value_and_gradient(out: Any) -> tuple[Any, Any] | None:
     if _is_number(out[0]):
         return out[0], out[1] if len(out) == 2 else tuple(out[1:])
     return (out[1], out[0]) if len(out) == 2 and _is_number(out[1]) else None
+
+
+def times(grads: Any, dy: Any) -> Any:
+    """Return gradients times dy, where that has the shape of one or an entry for each of its rows."""
+
+    def scaled(grad: Any) -> Any:
+        if not isinstance(grad, float) and not hasattr(grad, "dtype"):
+            return grad
+        array, shape = np.asarray(grad), np.shape(dy)
+        if array.shape[: len(shape)] != shape:
+            return grad
+        return array * np.asarray(dy, array.dtype).reshape(shape + (1,) * (array.ndim - len(shape)))
+
+    return mapped(scaled, grads)
 
 
 def _e_and_gradient(out: Any) -> tuple[Any, Any]:

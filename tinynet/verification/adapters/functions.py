@@ -29,6 +29,7 @@ from tinynet.verification.adapters.conventions import (
     of_pair,
     takes,
     takes_each,
+    times,
     y_and_backprop,
 )
 from tinynet.verification.adapters.generators import seeder
@@ -40,11 +41,10 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
+    followed,
     fresh,
     short,
 )
-from tinynet.verification.copies import rebound
-from tinynet.verification.numpy_as_jax import Traced, raw
 
 
 @dataclass
@@ -64,7 +64,7 @@ class _FunctionSession:
     def backward(self, context: Any, dy: Any) -> Gradients:
         rest, values = context
         result = self.how.pull(self.backward_of, rest, values, dy)
-        return named(_scaled(result, dy) if self.how.times else result, self.arguments)
+        return named(times(result, dy) if self.how.times else result, self.arguments)
 
 
 def named(result: Any, arguments: Arguments) -> Gradients:
@@ -131,9 +131,8 @@ def _read(
         copied = fresh(forward)
         session = _FunctionSession(copied, backward, arguments, how, seeder(copied))
         try:
-            with np.errstate(all="ignore"):
-                y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-                grads = session.backward(context, jax.tree.map(np.ones_like, y))
+            y, context = session.forward({n: a.copy() for n, a in arrays.items()})
+            grads = session.backward(context, jax.tree.map(np.ones_like, y))
         except Exception:
             continue
         if judged := {n for n in numbers if _is_nonzero(grads.get(n))}:
@@ -156,11 +155,11 @@ def _subject(
 ) -> Subject:
     seed = seeder(forward)
 
+    follow = followed(forward, lambda f, args: how.unpack(arguments.call(f, args))[0])
+
     def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        function = rebound(forward) if numpy_manners else forward
-        filled = {n: Traced(a) for n, a in args.items()} if numpy_manners else args
         seed()
-        return raw(how.unpack(arguments.call(function, filled))[0])
+        return follow(args, numpy_manners)
 
     def start() -> _FunctionSession:
         copied = fresh(forward)  # a plain function is no copy
@@ -228,11 +227,3 @@ def adapt_value_and_gradient(function: Callable[..., Any], inputs: Any, rng: np.
     grads = named(gradient, arguments)
     judged = tuple(n for n in subject.wrt if grads.get(n, MISSING) is not MISSING and grads[n] is not None)
     return replace(subject, wrt=judged, may_lack=frozenset(arrays) - set(judged))
-
-
-def _scaled(gradient: Any, dE: Any) -> Any:
-    if isinstance(gradient, Mapping):
-        return {key: _scaled(part, dE) for key, part in gradient.items()}
-    if isinstance(gradient, (tuple, list)):
-        return [_scaled(part, dE) for part in gradient]
-    return gradient if gradient is None else gradient * np.asarray(dE, np.asarray(gradient).dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from tinynet.verification.adapters.arguments import (
     spellings,
     turned,
 )
-from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
+from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
 from tinynet.verification.adapters.subject import (
@@ -44,34 +44,21 @@ from tinynet.verification.adapters.subject import (
     short,
 )
 from tinynet.verification.copies import rebound
-from tinynet.verification.execution import seed_generators, told
+from tinynet.verification.execution import like, seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import CHOICE
 
-METHODS = (
-    ("forward", "backward"),
-    ("__call__", "backward"),
-    ("__call__", "backprop"),
-    ("forward", "backprop"),
-    ("fprop", "bprop"),
-    ("forward_pass", "backward_pass"),
-    ("forward_prop", "backward_prop"),
-    ("forward_propagation", "backward_propagation"),
-    ("feed_forward", "back_propagate"),
-    ("feedforward", "backpropagate"),
-    ("forward", "grad"),
-    ("forward", "gradient"),
-    ("__call__", "grad"),
-    ("__call__", "gradient"),
-    ("loss", "gradient"),
-    ("loss", "backward"),
-)
-"""The names that people give to the two passes."""
+_NAMES = """
+    forward/backward __call__/backward __call__/backprop forward/backprop fprop/bprop forward_pass/backward_pass
+    forward_prop/backward_prop forward_propagation/backward_propagation feed_forward/back_propagate
+    feedforward/backpropagate forward/grad forward/gradient __call__/grad __call__/gradient loss/gradient loss/backward
+"""
+METHODS = tuple((forward, backward) for forward, backward in (pair.split("/") for pair in _NAMES.split()))
+"""The names that people give to the two passes, the likeliest first."""
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
 _LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
 _RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
-
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients")
 _OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delta_{} g{}".split())
@@ -118,10 +105,10 @@ def adapt_object(
                 f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
             )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
-    return [_subject(replace(r, owner=owner, params=paths), arrays, values, label) for r in readings]
+    return [_subject(replace(r, owner=owner, params=paths), arrays | values) for r in readings]
 
 
-def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array], label: str) -> Subject:
+def _subject(places: _Places, args: Args) -> Subject:
     owner, arguments, forward = places.owner, places.arguments, places.methods[0]
     unpack, held = places.convention.unpack, dict(reachable(owner))
 
@@ -132,17 +119,16 @@ def _subject(places: _Places, arrays: dict[str, Array], values: dict[str, Array]
         copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
         return raw(unpack(arguments.call(getattr(copied, forward), made))[0])
 
-    cls = type(owner)
     subject = Subject(
-        name=label,
-        args=arrays | values,
-        wrt=floats(arrays | values),
-        inputs=tuple(arrays),
+        name=type(owner).__name__,
+        args=args,
+        wrt=floats(args),
+        inputs=tuple(n for n in args if n not in places.params),
         start=lambda: _ObjectSession(places),
-        modes=lambda: [(flag, _subject(mode, arrays, values, label)) for flag, mode in _modes(places)],
+        modes=lambda: [(flag, _subject(mode, args)) for flag, mode in _modes(places)],
         pure=pure,
         one_cache=True,
-        code=tuple(f for n in places.methods if (f := getattr(cls, n, None)) is not None),
+        code=tuple(f for n in places.methods if (f := getattr(type(owner), n, None)) is not None),
         reference=lambda f, args: arguments.call(f, args),
         notes=places.convention.notes,
     )
@@ -203,7 +189,7 @@ class _ObjectSession:
         pool = self.pool(how.pull(backward, rest, arguments, dy), before)
         if how.rate:
             pool |= self.steps(before)
-        return {path: _times(a, dy) for path, a in pool.items()} if how.times else pool
+        return dict(times(pool, dy)) if how.times else pool
 
     def steps(self, before: Mapping[str, Array]) -> dict[str, Array]:
         """Return how far backward moved each parameter that it moved, divided by the learning rate."""
@@ -287,68 +273,47 @@ def _candidates(path: str) -> Iterator[str]:
         yield ".".join([*containers[:-1], s])
 
 
-def _is_parallel(path: str, pool: Mapping[str, Any], exact: Array) -> bool:
-    """Return whether the array at a path is nearly a multiple of a gradient."""
-    got, g = np.asarray(pool[path], np.float64).ravel(), exact.ravel()
-    return bool(abs(np.vdot(got, g)) >= 0.9 * np.linalg.norm(got) * np.linalg.norm(g) > 0)
+def _is_parallel(got: Any, exact: Array) -> bool:
+    """Return whether an array is nearly a multiple of a gradient."""
+    if np.shape(got) != exact.shape:
+        return False
+    a, g = np.asarray(got, np.float64).ravel(), exact.ravel()
+    return bool(abs(np.vdot(a, g)) >= 0.9 * np.linalg.norm(a) * np.linalg.norm(g) > 0)
 
 
 def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subject:
     """Choose where each gradient is: the likeliest place, or another of the same shape where the values are right."""
-    pools, changed = [], []
-    for args, dy, _ in draws:
-        session = _ObjectSession(places)
-        y, context = session.forward({n: a.copy() for n, a in args.items()})
-        cotangent = dy[0].copy() if not isinstance(y, (tuple, list)) else type(y)(d.copy() for d in dy)
-        pools.append(session.pulled(context, cotangent))
-        changed.append(session.changed)
-    chosen = {n: p for n, p in first_places(places, pools[0]).items() if n in subject.wrt}
-    notes = []
+    tried = [_after_one_call(places, args, dy) for args, dy, _ in draws]
+    pools, first = [pool for pool, _ in tried], tried[0][0]
+    changed = set.intersection(*(changed for _, changed in tried))
+    exact = [e.grads for _, _, e in draws]
+
+    def holds(test: Callable[[Any, Array], bool], path: str, name: str) -> bool:
+        return all(test(pool.get(path, MISSING), grads[name]) for pool, grads in zip(pools, exact, strict=True))
+
+    chosen = {n: p for n, p in first_places(places, first).items() if n in subject.wrt}
     data = [n for n in subject.inputs if n in DATA_NAMES and n not in chosen]
+    notes = []
     for name in (n for n in subject.wrt if n not in data):
-        if all(
-            _fits(p.get(chosen.get(name, ""), MISSING), exact.grads[name])
-            for p, (_, _, exact) in zip(pools, draws, strict=True)
-        ):
+        if holds(_fits, chosen.get(name, ""), name):
             continue
-        others = [
-            path
-            for path in pools[0]
-            if all(
-                path in c and _fits(p.get(path, MISSING), e.grads[name])
-                for p, c, (_, _, e) in zip(pools, changed, draws, strict=True)
-            )
-            and np.any(draws[0][2].grads[name])
-        ]
-        taken = [p for n, p in chosen.items() if n != name and _fits(pools[0].get(p, MISSING), draws[0][2].grads[n])]
-        best = next((p for p in others if p not in taken), None)
+        right = [p for p in first if p in changed and holds(_fits, p, name)] if np.any(exact[0][name]) else []
+        taken = [p for n, p in chosen.items() if n != name and _fits(first.get(p, MISSING), exact[0][n])]
+        best = next((p for p in right if p not in taken), None)
+        if best is None and name not in chosen:  # the one that nearly points along it: it may be wrong
+            free = [p for p in first if p in changed and p not in chosen.values()]
+            like = [p for p in free if holds(_is_parallel, p, name)]
+            best = like[0] if len(like) == 1 else None
         if best is not None:
             chosen[name] = best
             if name not in subject.inputs or len(subject.inputs) > 1 or best != "return":
                 notes.append(f"the gradient of {name} is read from {_told(best)}")
-        elif name not in chosen:  # the one that nearly points along it: it may be wrong
-            like = [
-                p
-                for p, a in pools[0].items()
-                if all(p in c for c in changed) and p not in chosen.values()
-                if np.shape(a) == subject.args[name].shape
-                if all(_is_parallel(p, pool, e.grads[name]) for pool, (_, _, e) in zip(pools, draws, strict=True))
-            ]
-            if len(like) == 1:
-                chosen[name] = like[0]
-                notes.append(f"the gradient of {name} is read from {_told(like[0])}")
     if notes:
-        chosen = _each_its_own(chosen, subject, pools[0], draws[0][2])
+        chosen = _each_its_own(chosen, subject, first, draws[0][2])
     settled = replace(places, grads=chosen)
-    again = _subject(settled, *_parted(subject, places), subject.name)
+    again = _subject(settled, subject.args)
     subject = replace(subject, start=again.start, modes=again.modes, settle=None, notes=(*subject.notes, *notes))
     return _without_state(subject, settled)
-
-
-def _parted(subject: Subject, places: _Places) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the arrays that forward is given, and the parameters that the object holds."""
-    arrays = {n: a for n, a in subject.args.items() if n in subject.inputs}
-    return arrays, {n: subject.args[n] for n in places.params}
 
 
 def _without_state(subject: Subject, places: _Places) -> Subject:
@@ -361,7 +326,7 @@ def _without_state(subject: Subject, places: _Places) -> Subject:
     if not state:
         return subject
     places = replace(places, params={n: p for n, p in places.params.items() if n not in state})
-    again = _subject(places, *_parted(subject, places), subject.name)
+    again = _subject(places, {n: a for n, a in subject.args.items() if n not in state})
     note = f"{', '.join(state)}: state, which the forward pass writes, and no parameter"
     wrt = tuple(n for n in subject.wrt if n not in state)
     return replace(again, wrt=wrt, settle=None, notes=(*subject.notes, note))
@@ -374,8 +339,7 @@ def _written(places: _Places, arrays: Args) -> set[str]:
         target = fresh(mode.owner)
         before = {path: np.array(a) for path, a in reachable(target)}
         try:
-            with np.errstate(all="ignore"):
-                _call(target, mode.methods[0], mode.arguments, arrays)
+            _call(target, mode.methods[0], mode.arguments, arrays)
         except Exception:
             continue
         now = dict(reachable(target))
@@ -424,10 +388,10 @@ def _with_numbers(owner: Any, readings: Sequence[_Places], arrays: Args) -> Any:
     numbers = dict(reachable(owner, numbers=True))
     for reading in readings if numbers else ():
         try:
-            session = _after_one_call(reading, arrays)
+            _, changed = _after_one_call(reading, arrays)
         except Exception:
             continue
-        moved = [path for path in numbers if any(c in session.changed for c in _candidates(path))]
+        moved = [path for path in numbers if changed.intersection(_candidates(path))]
         if moved:
             owner = fresh(owner)
         for path in moved:
@@ -436,13 +400,14 @@ def _with_numbers(owner: Any, readings: Sequence[_Places], arrays: Args) -> Any:
     return owner
 
 
-def _after_one_call(places: _Places, arrays: Args) -> _ObjectSession:
-    """Return a session in which forward and backward were called once."""
+def _after_one_call(
+    places: _Places, args: Args, dy: tuple[Array, ...] | None = None
+) -> tuple[dict[str, Any], set[str]]:
+    """Return what may be a gradient after forward and backward, with ones for dy if None; and what backward changed."""
     session = _ObjectSession(places)
-    with np.errstate(all="ignore"):
-        y, context = session.forward({n: a.copy() for n, a in arrays.items()})
-        session.pulled(context, jax.tree.map(np.ones_like, y))
-    return session
+    y, context = session.forward({n: a.copy() for n, a in args.items()})
+    pool = session.pulled(context, jax.tree.map(np.ones_like, y) if dy is None else like(y, dy))
+    return pool, session.changed
 
 
 def _check_that_one_runs(readings: Sequence[_Places], arrays: Args) -> None:
@@ -538,14 +503,6 @@ def _arguments(
         else:
             return arguments, arrays
     raise TargetError(f"{label}: no input shape that its {method} accepts was found ({last}); give inputs=x")
-
-
-def _times(value: Any, dy: Any) -> Any:
-    """Return a gradient times dy, where that has its shape or one entry for each of its rows; the others are none."""
-    shape = np.shape(dy)
-    if not hasattr(value, "dtype") or np.shape(value)[: len(shape)] != shape:
-        return value
-    return value * np.asarray(dy, value.dtype).reshape(shape + (1,) * (np.ndim(value) - len(shape)))
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tinynet.verification.copies import rebound
+from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import LARGE
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -201,6 +203,17 @@ def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:
         if instead:
             raise
         return copy.copy(target)
+
+
+def followed(target: Any, forward: Callable[[Any, Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any], bool], Any]:
+    """Return (arrays, numpy_manners) -> forward(a copy of the target, arrays): what `Subject.pure` is."""
+
+    def pure(arrays: Mapping[str, Any], numpy_manners: bool) -> Any:
+        if not numpy_manners:
+            return raw(forward(fresh(target), arrays))
+        return raw(forward(rebound(target), {name: Traced(a) for name, a in arrays.items()}))
+
+    return pure
 
 
 def short(target: Any) -> str:

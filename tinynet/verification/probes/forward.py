@@ -86,7 +86,7 @@ def _reference(b: Bench, e: Example, subject: Subject) -> tuple[list[_Other], Ob
 
 def _movement(b: Bench, subject: Subject, dy: tuple[Array, ...], exact: Exact, unit: float) -> list[float]:
     """Return how far rounding moves each output."""
-    oracle = b.oracles.of(subject)
+    oracle = b.oracle_of(subject)
     rounded = rounding(oracle, subject.args, dy, exact, unit, b.rng)
     shifted = spread(oracle, subject.args, dy, exact, unit, b.rng)
     return [max(float(np.max(m, initial=0)) for m in pair) for pair in zip(shifted.y, rounded.y, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Malformed, Oracle, Subject
 from tinynet.verification.bench import Bench
 from tinynet.verification.comparison import Comparison, compare, slim
-from tinynet.verification.examples import SHAPES, Example, Refused
+from tinynet.verification.examples import SHAPES, Example
 from tinynet.verification.excuses import (
     Reader,
     at_kinks,
@@ -29,14 +29,14 @@ from tinynet.verification.probes.state import mutation
 from tinynet.verification.report import Probe
 
 
-def run_all(b: Bench, examples: Iterable[Example | Refused], seen: Observed) -> Observed:
+def run_all(b: Bench, examples: Iterable[Example | Probe], seen: Observed) -> Observed:
     """Run examples until one stops the target, and return what they showed beside what was `seen` before."""
     new = Observed()
     for e in examples:
         if new.stopped:
             break
-        if isinstance(e, Refused):
-            new += Observed(coverage=(Probe(e.probe, skipped=e.reason),))
+        if isinstance(e, Probe):  # that the target does not take
+            new += Observed(coverage=(e,))
         elif b.numerical and e.probe in ("zeros and ties", "huge"):
             new += Observed(coverage=(Probe(e.probe, skipped="differences say nothing at a kink or far out"),))
         elif e.probe in b.settings.wanted:
@@ -73,7 +73,7 @@ def compared(
         seen: what the examples before it showed.
     """
     try:
-        oracle = b.oracles.of(subject)
+        oracle = b.oracle_of(subject)
         exact = oracle(subject.args, dy)
     except Hang:
         late = Probe(e.probe, dtype, skipped="the oracle takes too long")

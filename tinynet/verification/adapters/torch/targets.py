@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import torch
 
-from tinynet.verification.adapters.arguments import Arguments, Slot, floats, read_arguments, signature_of
+from tinynet.verification.adapters.arguments import Arguments, Slot, floats, mapped, read_arguments, signature_of
 from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, fresh, short
 from tinynet.verification.adapters.torch.oracle import TorchOracle, choose_oracle
 from tinynet.verification.adapters.torch.plain import attached
@@ -66,26 +66,10 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
     Raises:
         TargetError: the inputs or params do not fit, or the forward pass does not run at them.
     """
-    return _adapted(target, inputs, params, rng, twice=False)
-
-
-def adapt_double_backward(
-    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator
-) -> Subject | None:
-    """Return the backward pass of a PyTorch target as a subject itself, a function of its arguments and of dy.
-
-    None where it offers no derivative of its own: it is marked `once_differentiable`, or raises.
-    """
-    return _adapted(target, inputs, params, rng, twice=True)
-
-
-def _adapted(
-    target: Any, inputs: Any, params: Mapping[str, Any] | None, rng: np.random.Generator, *, twice: bool
-) -> Subject | None:
     bound = getattr(target, "__self__", None)
     if _is_function(bound) and getattr(target, "__name__", "") == "apply":
         target = bound
-    given = list(_tensors(inputs))
+    given = list(tensors_of(inputs))
     if _is_function(target):
         form = _function(target)
     elif isinstance(target, torch.nn.Module):
@@ -119,10 +103,10 @@ def _adapted(
     arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name, integers=bool(form.params))
     device = devices.pop()
     subject, reading = _subject(form, arguments, {**arrays, **form.params}, device, rng)
-    if not (twice or form.rule):
+    if not form.rule:
         return subject
-    double = None if reading is None else _double_backward(form, arguments, subject, reading, device, rng)
-    return double if twice else replace(subject, notes=(*subject.notes, *_of_second_derivatives(double, rng)))
+    notes = _of_second_derivatives(form, arguments, subject, reading, device, rng)
+    return replace(subject, notes=(*subject.notes, *notes))
 
 
 def _subject(
@@ -168,7 +152,8 @@ def _subject(
 
     def parts() -> list[tuple[str, Subject]]:
         inner = {f: a for f, a in (choice.functions or {}).items() if f is not form.rule}
-        found = ((adapt_torch(f, _as_inputs(a), None, rng), a) for f, a in inner.items())
+        given = {f: tuple(v.detach() if isinstance(v, torch.Tensor) else v for v in a) for f, a in inner.items()}
+        found = ((adapt_torch(f, given[f], None, rng), a) for f, a in inner.items())
         return [(s.name, _where_needed(s, a)) for s, a in found if s is not None]
 
     return replace(whole, variants=alone, parts=parts), choice.reading
@@ -189,14 +174,26 @@ def _where_needed(subject: Subject, args: tuple[Any, ...]) -> Subject:
     return subject.judged_for(needed)
 
 
-def _double_backward(
-    form: _Form, arguments: Arguments, subject: Subject, reading: float, device: torch.device, rng: np.random.Generator
-) -> Subject | None:
+def _of_second_derivatives(
+    form: _Form,
+    arguments: Arguments,
+    subject: Subject,
+    reading: float | None,
+    device: torch.device,
+    rng: np.random.Generator,
+) -> list[str]:
+    """Return what is to be said of a backward pass under `create_graph=True`: nothing where it is right at one draw."""
+    uncompared = "second derivatives (create_graph=True) were not compared"
+    none = [f"{uncompared}: its backward pass has none"]
+    if reading is None:
+        return none
     try:
         outputs = jax.tree.leaves(subject.start().forward(dict(subject.args))[0])
     except RuntimeError:  # it takes float32 alone
-        return None
-    dy = {"dy" if len(outputs) == 1 else f"dy.{i}": rng.standard_normal(y.shape) for i, y in enumerate(outputs)}
+        return none
+    names = ["dy"] if len(outputs) == 1 else [f"dy.{i}" for i in range(len(outputs))]
+    dy = {n: rng.standard_normal(y.shape) for n, y in zip(names, outputs, strict=True)}
+    args, wrt = {**subject.args, **dy}, (*subject.wrt, *dy)
 
     def start(plain: bool) -> Call:
         forward = form.start(plain)
@@ -214,40 +211,19 @@ def _double_backward(
 
         return gradients
 
-    args, wrt = {**subject.args, **dy}, (*subject.wrt, *dy)
-    oracle = TorchOracle(lambda: start(True), wrt, device, reading)
+    session = TorchSession(start(False), wrt, device)
     try:
-        session = TorchSession(start(False), wrt, device)
         y, context = session.forward({n: a.copy() for n, a in args.items()})
         session.backward(context, y)
     except RuntimeError:
-        return None
-    return replace(
-        subject,
-        name=f"{form.name}.backward",
-        args=args,
-        wrt=wrt,
-        inputs=(*subject.inputs, *dy),
-        start=lambda: TorchSession(start(False), wrt, device),
-        make_oracle=lambda s: replace(oracle, wrt=s.wrt),
-        variants=lambda rng: [],
-        parts=list,
-    )
-
-
-def _of_second_derivatives(double: Subject | None, rng: np.random.Generator) -> list[str]:
-    """Return what is to be said of a backward pass under `create_graph=True`: nothing where it is right at one draw."""
-    if double is None or double.make_oracle is None:
-        return ["second derivatives (create_graph=True) were not compared: its backward pass has none"]
+        return none
+    leaves, structure = jax.tree.flatten(y)
+    second = [rng.standard_normal(leaf.shape) for leaf in leaves]
     try:
-        session = double.start()
-        y, context = session.forward({n: a.copy() for n, a in double.args.items()})
-        leaves, structure = jax.tree.flatten(y)
-        dy = [rng.standard_normal(leaf.shape) for leaf in leaves]
-        exact = double.make_oracle(double)(double.args, tuple(dy))
-        got = session.backward(context, jax.tree.unflatten(structure, dy))
+        exact = TorchOracle(lambda: start(True), wrt, device, reading)(args, tuple(second))
+        got = session.backward(context, jax.tree.unflatten(structure, second))
     except Exception as error:
-        return [f"second derivatives (create_graph=True) were not compared: {told(error)}"]
+        return [f"{uncompared}: {told(error)}"]
     if not all(map(_near, leaves, exact.y)):
         return []  # the first ones are wrong
     wrong = ", ".join(n for n, g in exact.grads.items() if not _near(np.zeros(()) if got[n] is None else got[n], g))
@@ -322,7 +298,8 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
     if any(isinstance(p, torch.nn.parameter.UninitializedTensorMixin) for p in module.state_dict().values()):
         generator = np.random.default_rng(0)
         arguments, arrays = read_arguments(module.forward, _as_arrays(inputs), generator, name=name, integers=True)
-        positional, keywords = arguments.filled({n: torch.tensor(a, dtype=_default(a)) for n, a in arrays.items()})
+        types = {n: torch.get_default_dtype() if a.dtype.kind == "f" else None for n, a in arrays.items()}
+        positional, keywords = arguments.filled({n: torch.tensor(a, dtype=types[n]) for n, a in arrays.items()})
         with torch.no_grad():
             module(*positional, **keywords)
     own = dict(module.named_parameters())
@@ -364,10 +341,6 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
     )
 
 
-def _default(array: Array) -> torch.dtype | None:
-    return torch.get_default_dtype() if array.dtype.kind == "f" else None
-
-
 def _positional(form: _Form, inputs: Any) -> Any:
     """Return arguments that are given by name in their order, since `apply` takes no names."""
     if not isinstance(inputs, Mapping) or not set(inputs) <= {p.name for p in signature_of(form.signature)}:
@@ -384,24 +357,6 @@ def _is_function(target: Any) -> bool:
     return isinstance(target, type) and issubclass(target, torch.autograd.Function)
 
 
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    parts = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, (tuple, list)) else ()
-    for part in parts:
-        yield from _tensors(part)
-
-
 def _as_arrays(tree: Any) -> Any:
     """Return `inputs` with an array in place of each tensor."""
-    if isinstance(tree, torch.Tensor):
-        return to_array(tree)
-    if isinstance(tree, Mapping):
-        return {key: _as_arrays(part) for key, part in tree.items()}
-    if isinstance(tree, torch.Size) or not isinstance(tree, (tuple, list)):
-        return tree
-    return type(tree)(map(_as_arrays, tree)) if type(tree) in (tuple, list) else type(tree)(*map(_as_arrays, tree))
-
-
-def _as_inputs(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)
+    return mapped(lambda leaf: to_array(leaf) if isinstance(leaf, torch.Tensor) else leaf, tree)
