@@ -267,11 +267,7 @@ def rows_of(tree: Any, rows: slice) -> Any:
 
 
 def cast(name: str, tree: Any, dtype: Any) -> Any:
-    """Round floating-point numbers to `dtype`; integers, which are labels or indices, stay.
-
-    Raises:
-        ValueError: a finite number would be infinite in `dtype`; says that it is in the tree called `name`.
-    """
+    """Round floating-point numbers to `dtype`, which must hold them; integers, which are labels or indices, stay."""
 
     def leaf(x: Array) -> Array:
         if x.dtype.kind != "f" or dtype is None or x.dtype == dtype:

@@ -83,15 +83,10 @@ _KINDS = dict.fromkeys(("settings", "history", "versions", "order", "draws"), di
 
 
 def save_checkpoint(path: StrPath, run: Run) -> None:
-    """Write a checkpoint; the one that was there stays until the new one is whole.
-
-    Raises:
-        TypeError, ValueError: the run holds something that could not be read again; nothing was written.
-        OSError: the file could not be written; names it.
-    """
+    """Write a checkpoint; the one that was there stays until the new one is whole."""
     _check(run)
     value = {name: getattr(run, name) for name in _NAMES}
-    value["state"] = _as_tree(run.state)
+    value["state"] = run.state and vars(run.state)
     value["losses"] = np.array(run.losses, np.float64).reshape(-1, 2)
     value["history"] = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     write(path, value)
@@ -99,15 +94,11 @@ def save_checkpoint(path: StrPath, run: Run) -> None:
 
 def check_savable(run: Run) -> None:
     """Raise TypeError or ValueError now, rather than after the first updates, if the state could not be written."""
-    encode({"params": run.params, "state": _as_tree(run.state)})
+    encode({"params": run.params, "state": run.state and vars(run.state)})
 
 
 def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Run:
-    """Read a checkpoint as `tinynet.load` reads a network; `data` is what the file holds, if that was read.
-
-    Raises:
-        FileError: the file is damaged, foreign or hostile, or holds no checkpoint.
-    """
+    """Read a checkpoint as `tinynet.load` reads a network; `data` is what the file holds, if that was read."""
     value = read(path, data, classes=classes, only=_NAMES)
     if not isinstance(value, dict) or value.keys() != _NAMES or not isinstance(value["net"], Layer):
         raise FileError(path, "holds no checkpoint of this version; tinynet.load reads its network")
@@ -157,9 +148,6 @@ def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
     """Return where the run stood that wrote the file, or `run` where there is no file.
 
     Of several processes the first one reads; only its host needs the file.
-
-    Raises:
-        ValueError: the file was written by another run; names the file and what differs.
     """
     own = own_names({"net": run.net, **run.settings})  # what could not be written is refused before anything is trained
     data = None
@@ -238,10 +226,6 @@ def _check(run: Run) -> None:
         raise ValueError("before is not a pair of parameters and state")
     if len(run.losses) != run.batch:
         raise ValueError(f"there are {len(run.losses)} losses; expected {run.batch}, one per batch")
-
-
-def _as_tree(state: TrainingState | None) -> dict[str, Any] | None:
-    return None if state is None else {"optimizer": state.optimizer, "layers": state.layers}
 
 
 def _numbers(name: str, array: Any, shape: tuple[int, ...]) -> list[Any]:

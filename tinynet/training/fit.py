@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -52,7 +53,7 @@ from tinynet.training.engines.numpy import NumpyEngine
 from tinynet.training.engines.threads import shares, step_work
 from tinynet.training.evaluation import Metrics, measured, metrics_by_name
 from tinynet.training.headway import warn_without_headway
-from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
+from tinynet.training.interruptions import Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.training.settings import chained, fingerprint, monitored, settings_of_optimizer, versions
 from tinynet.trees import leaves, map_leaves
 
@@ -267,7 +268,7 @@ class _Training:
     keeps_before: bool
     every: int | None
     checkpoint: str | os.PathLike[str] | None
-    interrupt: Interrupt
+    interrupt: threading.Event
     began: float
 
     def start(self) -> Carry:
@@ -302,10 +303,11 @@ class _Training:
             return carry, True
         asked: list[bool] = []
         on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
-        for part in _parts(batches, 0 if chain else run.batch, self.every):
+        parts = batches.parts(run.batch, self.every) if isinstance(batches, Batches) else _cut(batches, self.every)
+        for part in parts:
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
             until_asked = (
-                itertools.takewhile(lambda _: not self.interrupt.asked, part) if engine.stops_anywhere else part
+                itertools.takewhile(lambda _: not self.interrupt.is_set(), part) if engine.stops_anywhere else part
             )
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
             self._stand(carry)
@@ -319,7 +321,7 @@ class _Training:
             run.asked = engine.processes.any(any(asked))
             if self.checkpoint is not None and engine.processes.is_first:
                 save_checkpoint(self.checkpoint, run)
-            if engine.processes.any(self.interrupt.asked):
+            if engine.processes.any(self.interrupt.is_set()):
                 raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
             if run.asked:
                 return carry, True
@@ -351,17 +353,10 @@ class _Training:
         return any(asked)
 
 
-def _parts(batches: Any, start: int, every: int | None) -> Iterator[Iterable[Batch]]:
-    """Cut what is left of an epoch from batch `start` on: each part is met in one go."""
-    if isinstance(batches, Batches):
-        yield from batches.parts(start, every)
-        return
-    rest = itertools.islice(batches, start, None)
-    if every is None:
-        yield rest
-        return
-    for first in rest:
-        yield itertools.chain([first], itertools.islice(rest, every - 1))
+def _cut(batches: Iterator[Batch], every: int | None) -> Iterator[Iterable[Batch]]:
+    """Cut the batches into parts of `every`; one part if None."""
+    for first in batches:
+        yield itertools.chain([first], itertools.islice(batches, None if every is None else every - 1))
 
 
 def join(loss: Loss, losses: Losses) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 import tinynet
 from tinynet.arrays import Params
 from tinynet.optimizers import ReduceOnPlateau
-from tinynet.training.batches import Batch, mapping, release
+from tinynet.training.batches import Batch, release
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def versions(engine: str) -> dict[str, str]:
 def fingerprint(*trees: Any) -> str:
     """Return a text that differs where a structure, shape, dtype or byte differs."""
     digest = hashlib.sha256()
-    for path, array in leaves_with_paths(trees):
-        _update(digest, path, array)
+    _update(digest, trees)
     return digest.hexdigest()
 
 
@@ -63,8 +62,7 @@ def chained(batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
     """Yield the batches; append, for each, a text that differs where it or one before it differs."""
     digest = hashlib.sha256()
     for batch in batches:
-        for path, array in leaves_with_paths(batch):
-            _update(digest, path, array)
+        _update(digest, batch)
         chain.append(digest.hexdigest())
         yield batch
 
@@ -74,17 +72,19 @@ def is_optax(optimizer: object) -> bool:
     return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
 
 
-def _update(digest: Any, path: str, array: Any) -> None:
-    digest.update(path.encode())
-    if array is None:
-        digest.update(b"none")
-        return
-    array = array if mapping(array) is not None else np.asarray(array)
-    digest.update(f"{array.dtype} {array.shape};".encode())
-    step = max(1, _AT_ONCE // max(1, array[:1].nbytes)) if array.ndim else 1
-    for i in range(0, len(array) if array.ndim else 1, step):
-        digest.update(np.ascontiguousarray(array[i : i + step] if array.ndim else array).reshape(-1).view(np.uint8))
-        release(array)
+def _update(digest: Any, tree: Any) -> None:
+    for path, leaf in leaves_with_paths(tree):
+        digest.update(path.encode())
+        if leaf is None:
+            digest.update(b"none")
+            continue
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        rows = np.atleast_1d(array)
+        step = max(1, _AT_ONCE // max(1, rows[:1].nbytes))
+        for i in range(0, len(rows), step):
+            digest.update(np.ascontiguousarray(rows[i : i + step]).reshape(-1).view(np.uint8))
+            release(array)
 
 
 def _parts(optimizer: Any) -> Iterator[tuple[str, Any]]:

@@ -248,19 +248,6 @@ class Program:
         self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
     ) -> tuple[Carry, Array]:
         """Make an update for each row of indices in `order`."""
-        return self.rows(carry, data, order, draws, numbers)
-
-    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
-    def scan_rows_of_runs(
-        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
-    ) -> tuple[Carry, Array]:
-        """Do as `scan_rows` for several runs on the same data; all other arrays have the runs as their first axis."""
-        return jax.vmap(self.rows, in_axes=(0, None, 0, 0, 0))(carry, data, order, draws, numbers)
-
-    def rows(
-        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
-    ) -> tuple[Carry, Array]:
-        """Do as `scan_rows`, inside a program that is compiled."""
 
         def step(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
             rows, drawn = inputs
@@ -269,6 +256,14 @@ class Program:
             return carry, E
 
         return jax.lax.scan(step, carry, (order, draws))
+
+    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
+    def scan_rows_of_runs(
+        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
+    ) -> tuple[Carry, Array]:
+        """Do as `scan_rows` for several runs on the same data; all other arrays have the runs as their first axis."""
+        of_runs = jax.vmap(self.scan_rows, in_axes=(0, None, 0, 0, 0))
+        return of_runs(carry, data, order, draws, numbers)  # type: ignore[no-any-return]
 
     @partial(jax.jit, static_argnames=("self", "with_grads"), donate_argnames="carry")
     def scan_batches(
