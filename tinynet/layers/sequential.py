@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, State, describe
+from tinynet.arrays import Array, Cache, Params, State
+from tinynet.checks import check_instance
 from tinynet.layers.layer import Layer, forward_with_state
 
 
@@ -32,9 +33,7 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                given = layer.__name__ if isinstance(layer, type) else describe(layer)
-                raise TypeError(f"Sequential: argument {i} is {given}; expected an instance of tinynet.Layer")
+            check_instance("Sequential", f"argument {i}", layer, Layer)
         object.__setattr__(self, "layers", layers)
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Params, State
-from tinynet.files.container import FileError, check_params, contents, load, printable, read, write
+from tinynet.files.container import FileError, check_params, contents, load, printable, read, unfit, write
 from tinynet.files.encoding import encode, own_names
 from tinynet.layers import Layer
 from tinynet.training.engines import Losses, TrainingState, first_layers_state
@@ -102,7 +102,7 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
     value = read(path, data, classes=classes, only=_NAMES)
     if not isinstance(value, dict) or value.keys() != _NAMES or not isinstance(value["net"], Layer):
         raise FileError(path, "holds no checkpoint of this version; tinynet.load reads its network")
-    try:
+    with unfit(path, "not a checkpoint that tinynet wrote"):
         run = Run(**value)
         _check(run)
         run.state = value["state"] and TrainingState(**value["state"])
@@ -112,8 +112,6 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
         check_params("load_checkpoint", run.net, run.params)
         for kept in (*(run.best or ())[1:2], *(run.before or ())[:1]):
             check_params("load_checkpoint", run.net, kept)
-    except Exception as error:  # whatever a layer's init meets in fields that nobody has checked
-        raise FileError(path, f"not a checkpoint that tinynet wrote: {error!s:.300}") from error
     return run
 
 
@@ -136,11 +134,9 @@ def load_state(path: StrPath, *, classes: Iterable[Any] = ()) -> TrainingState:
     state = read(path, classes=classes, only=("state",)).get("state")
     if state is None:
         raise FileError(path, "holds no state; it was saved without state=")
-    try:
+    with unfit(path, "its state does not fit its network"):
         found = TrainingState(**state)
         first_layers_state(net, np.float32, found)
-    except Exception as error:  # whatever a layer's init_state meets in fields that nobody has checked
-        raise FileError(path, f"its state does not fit its network: {error!s:.300}") from error
     return found
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
-from tinynet.files.container import FileError
+from tinynet.files.container import unfit
 from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -274,12 +274,9 @@ class _Training:
     def start(self) -> Carry:
         """Return the carry to begin with."""
         self.sample_rng.spawn(self.run.epoch)  # those of the epochs that are done
-        try:
+        resumes = self.checkpoint is not None and self.run.order is not None
+        with unfit(self.checkpoint or "", "its state does not fit the run") if resumes else nullcontext():
             carry = self.engine.start(self.run.params, self.run.state)
-        except Exception as error:
-            if self.checkpoint is None or self.run.order is None:
-                raise
-            raise FileError(self.checkpoint, f"its state does not fit the run: {error!s:.300}") from error
         self._stand(carry)
         if self.checkpoint is not None:
             check_savable(self.run)

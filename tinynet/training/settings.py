@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import tinynet
 from tinynet.arrays import Params
 from tinynet.optimizers import ReduceOnPlateau
 from tinynet.training.batches import Batch, release
-from tinynet.trees import leaves, leaves_with_paths, map_leaves
+from tinynet.trees import leaves, leaves_with_paths, map_leaves, parts
 
 if TYPE_CHECKING:
     from tinynet.training.callbacks import EarlyStopping
@@ -40,7 +40,7 @@ def settings_of_optimizer(optimizer: Any, params: Params) -> dict[str, Any]:
 
 def monitored(optimizer: Any, early_stopping: EarlyStopping | None = None) -> set[str]:
     """Return the names of the numbers in the history that training depends on."""
-    watching = [optimizer, *(part for _, part in _parts(optimizer))]
+    watching = [optimizer, *(part for _, part, _ in parts(optimizer))]
     names = {part.monitor for part in watching if isinstance(part, ReduceOnPlateau)}
     return names if early_stopping is None else names | {early_stopping.monitor}
 
@@ -87,18 +87,10 @@ def _update(digest: Any, tree: Any) -> None:
             release(array)
 
 
-def _parts(optimizer: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what stands in the fields of an optimizer, and of optimizers and schedules in these, with its path."""
-    if not is_dataclass(optimizer) or isinstance(optimizer, type):
-        return
-    for path, part in leaves_with_paths({field.name: getattr(optimizer, field.name) for field in fields(optimizer)}):
-        yield path, part
-        yield from ((path + inner, thing) for inner, thing in _parts(part))
-
-
 def _schedules(optimizer: Any) -> dict[str, list[str]]:
     """Return the numbers of each schedule that is a function in the fields of an optimizer, to six digits."""
-    return {path: _numbers(part) for path, part in _parts(optimizer) if callable(part) and not is_dataclass(part)}
+    functions = [(path, part) for path, part, _ in parts(optimizer) if callable(part) and not is_dataclass(part)]
+    return {"".join(f'["{k}"]' if isinstance(k, str) else f"[{k}]" for k in path): _numbers(f) for path, f in functions}
 
 
 def _numbers(schedule: Callable[[Any], Any]) -> list[str]:
