@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tinynet.cli.options import check_writable, seed
@@ -275,20 +276,11 @@ def _exit_code(reports: Sequence[Report]) -> int:
     return 0 if all(report.ok for report in reports) else 2
 
 
-class _NoBar:
-    """Stands in where tqdm is not installed: the lines are printed all the same."""
-
-    write = staticmethod(print)
-
-    def update(self) -> None:
-        pass
-
-
 def _bar(total: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        return contextlib.nullcontext(_NoBar())
+        return contextlib.nullcontext(SimpleNamespace(write=print, update=lambda: None))
     return tqdm(total=total, unit="", disable=None, leave=False)
 
 

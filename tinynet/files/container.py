@@ -160,12 +160,7 @@ def unfit(path: StrPath, reason: str) -> Iterator[None]:
 
 
 def contents(path: StrPath) -> bytes:
-    """Return what stands in a file, once its header agrees with its length.
-
-    Raises:
-        FileError: it does not, or the file is not a regular one.
-        OSError: it cannot be opened.
-    """
+    """Return what stands in a regular file, once its header agrees with its length."""
     with _told_by(path), _opened(path) as file:
         _header(file)
         file.seek(0)

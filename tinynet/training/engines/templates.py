@@ -56,12 +56,7 @@ def traced(tree: Any) -> Iterator[tuple[Path, float]]:
 class SampledNetworks:
     """The networks that `net.sample` has given so far: one template for all that differ in numbers only.
 
-    Args:
-        net: the network.
-        dtype: of the numbers that are not integers.
-
-    Attributes:
-        last: the network that was sampled last.
+    `last` is the one that was sampled last; `dtype` is that of numbers that are not integers.
     """
 
     _MOST = 64
@@ -168,14 +163,7 @@ def _unchecked(config: Any, **changes: Any) -> Any:
 
 
 class Attributes:
-    """The attributes of every object in some configurations, as they were when this was made.
-
-    Args:
-        trees: the configurations.
-
-    Raises:
-        TypeError: one of them has no hash.
-    """
+    """The attributes of every object in some configurations, which have a hash, as they were when this was made."""
 
     def __init__(self, *trees: Any) -> None:
         for tree in trees:
