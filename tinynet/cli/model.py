@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from tinynet.arrays import Params
 from tinynet.cli.tables import Task, scaled
 from tinynet.files.container import FileError, check_params, read, save, unfit
 from tinynet.layers import Layer
-
-AT_ONCE = 4096
-"""How many rows go through the network at a time."""
+from tinynet.training import predict
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,7 @@ class Model:
         """Return the predictions (m,) for features x (m, n) in the units of the table: classes, or numbers."""
         if x.shape[1:] != self.x_mean.shape:
             raise ValueError(f"{x.shape[1]} features; the network was trained on {len(self.x_mean)}")
-        starts = [*range(0, len(x), AT_ONCE), len(x)]
-        parts = [self.features(x[i:j]) for i, j in itertools.pairwise(starts)]
-        y_hat = np.concatenate([self.net.forward(self.params, part)[0] for part in parts])
+        y_hat = predict(self.net, self.params, self.features(x))
         if self.task == "classify":
             return np.asarray(np.asarray(self.classes)[y_hat.argmax(axis=1)])
         return np.asarray(y_hat[:, 0].astype(np.float64) * self.y_scale + self.y_mean)

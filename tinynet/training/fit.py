@@ -225,7 +225,7 @@ def fit(
         )
         carry = training.start()
         while (run.epoch < epochs or run.batch) and stopped == "epochs":  # one that was begun is finished
-            carry, asked = training.epoch(carry)
+            carry = training.epoch(carry)
             row = {"loss": join(loss, run.losses), **measure(run.params, carry.layers), "seconds": training.seconds()}
             carry = runner.observe(carry, row)
             assert run.state is not None  # an epoch is over
@@ -233,7 +233,7 @@ def fit(
             reasons: dict[Stopped, bool] = {
                 "tolerance": tolerance is not None and row["loss"] <= tolerance,
                 "early_stopping": early_stopping is not None and keep_best(early_stopping, run, row),
-                "callback": asked or any(answers),
+                "callback": run.asked or any(answers),
             }
             stopped = next((reason for reason, holds in reasons.items() if runner.processes.any(holds)), "epochs")
             show_progress(row)
@@ -282,8 +282,8 @@ class _Training:
             check_savable(self.run)
         return carry
 
-    def epoch(self, carry: Carry) -> tuple[Carry, bool]:
-        """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop."""
+    def epoch(self, carry: Carry) -> Carry:
+        """Train on what is left of the epoch at hand, until a step callback asks to stop."""
         run, engine = self.run, self.engine
         if run.order is not None:
             restore_rng(self.order_rng, run.order)
@@ -297,9 +297,8 @@ class _Training:
         if self.keeps_before and run.batch == 0:
             run.before = at_hand(run)
         if run.asked:
-            return carry, True
-        asked: list[bool] = []
-        on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
+            return carry
+        on_step = self._tell_step if engine.processes.any(bool(self.steps)) else None
         parts = batches.parts(run.batch, self.every) if isinstance(batches, Batches) else _cut(batches, self.every)
         for part in parts:
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
@@ -315,14 +314,14 @@ class _Training:
             run.batch += len(losses)
             run.draws, run.seconds = rng_state(draws), self.seconds()
             run.seen = chain[run.batch - 1] if chain else ""
-            run.asked = engine.processes.any(any(asked))
+            run.asked = engine.processes.any(run.asked)
             if self.checkpoint is not None and engine.processes.is_first:
                 save_checkpoint(self.checkpoint, run)
             if engine.processes.any(self.interrupt.is_set()):
                 raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
             if run.asked:
-                return carry, True
-        return carry, False
+                break
+        return carry
 
     def _same_batches(self, batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
         """Skip the batches of the epoch that are done; raise ValueError unless they are those of then."""
@@ -344,10 +343,11 @@ class _Training:
         """Return how long the run has taken."""
         return time.perf_counter() - self.began
 
-    def _tell_step(self, asked: list[bool], batch: int, *what: Any) -> bool:
+    def _tell_step(self, batch: int, *what: Any) -> bool:
         step = Step(self.run.epoch, self.run.batch + batch, *what)
-        asked += [bool(callback(step)) for callback in self.steps]
-        return any(asked)
+        answers = [callback(step) for callback in self.steps]
+        self.run.asked = any(answers)
+        return self.run.asked
 
 
 def _cut(batches: Iterator[Batch], every: int | None) -> Iterator[Iterable[Batch]]:
