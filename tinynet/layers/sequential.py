@@ -14,7 +14,7 @@ from tinynet.layers.layer import Layer, forward_with_state
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Sequential(Layer):
+class Sequential(Layer, samplewise=True):
     """The layers one after another: y = f_L(… f_2(f_1(x))).
 
     `params`, `state`, `cache` and `dparams` are tuples with one entry per layer.
@@ -55,9 +55,6 @@ class Sequential(Layer):
 
     def with_children(self, children: Mapping[str, Layer]) -> Layer:
         return Sequential(*children.values())
-
-    def samplewise(self) -> bool:
-        return all(layer.samplewise() for layer in self.layers)
 
     def forward(self, params: Params, x: Array, *, state: State | None = None) -> tuple[Array, Cache]:
         self._check("params", params)
