@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import collections
-import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from tinynet.verification.adapters.subject import Array, fresh
-from tinynet.verification.copies import attributes
-
-_LIBRARIES = ("numpy", "builtins", "types", "functools", "jax", "torch")
+from tinynet.verification.copies import attributes, parts_of
 
 
 def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
@@ -21,47 +19,48 @@ def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
     Each array once, under the first path that leads to it; not through functions, classes or modules. With `numbers`,
     single floating-point numbers instead.
     """
-    return _reached(target, (float, np.floating)) if numbers else _reached(target, ())
+    return _reached(target, _is_number if numbers else _is_of_floats)
 
 
 def flags_in(target: Any) -> list[tuple[str, Any]]:
     """Return every bool and every string that an object reaches, with its path."""
-    return _reached(target, (bool, np.bool_, str))
+    return _reached(target, lambda value: isinstance(value, (bool, np.bool_, str)))
 
 
-def _reached(target: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
-    """Return every value of these types that an object reaches; every float array where there are none."""
+def others_in(target: Any) -> list[tuple[str, Any]]:
+    """Return the arrays that an object reaches which are not of floating-point numbers or of another library."""
+    return _reached(
+        target, lambda value: _is_array(value) and not _is_of_floats(value) and value.dtype not in (bool, object)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (float, np.floating))
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, (type, np.generic))
+
+
+def _is_of_floats(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, jax.Array)) and value.dtype.kind == "f"
+
+
+def _reached(target: Any, wanted: Callable[[Any], bool]) -> list[tuple[str, Any]]:
+    """Return every such value that an object reaches, with its path; arrays and what holds others once."""
     found: list[tuple[str, Any]] = []
     seen: set[int] = set()
 
     def visit(value: Any, path: str) -> None:
         if id(value) in seen:
             return
-        if isinstance(value, kinds):
+        parts = parts_of(value)
+        if parts or _is_array(value):
+            seen.add(id(value))
+        if wanted(value):
             found.append((path, value))
-        elif isinstance(value, np.ndarray):
-            seen.add(id(value))
-            if value.dtype.kind == "f" and not kinds:
-                found.append((path, value))
-            for i, part in enumerate(value.flat) if value.dtype.kind == "O" else ():
-                visit(part, f"{path}.{i}" if path else str(i))
-        elif isinstance(value, Mapping):
-            seen.add(id(value))
-            for key, part in value.items():
-                visit(part, f"{path}.{key}" if path else str(key))
-        elif isinstance(value, (list, tuple, collections.deque)):
-            seen.add(id(value))
-            for i, part in enumerate(value):
-                visit(part, f"{path}.{i}" if path else str(i))
-        elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
-            if isinstance(value, type) or (callable(value) and not attributes(value)):
-                return
-            library = type(value).__module__.partition(".")[0]
-            if library in _LIBRARIES and not isinstance(value, types.SimpleNamespace):
-                return
-            seen.add(id(value))
-            for name in attributes(value):
-                visit(getattr(value, name), f"{path}.{name}" if path else name)
+        for key, part in parts:
+            visit(part, f"{path}.{key}" if path else key)
 
     visit(target, "")
     return found

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.copies import rebound
+from tinynet.verification.copies import parts_of, rebound
 from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import LARGE
 
@@ -116,7 +117,7 @@ class Subject:
         code: the functions that compute y and the gradients, for the lines that ran.
         constants: numbers of the configuration, for names of factors.
         configuration: the attributes of the target that never change.
-        settle: chooses among the places where gradients may be found, by exact values at a few draws.
+        settle: chooses among the places where gradients of a subject may be found, by exact values at a few draws.
         notes: how the target was read.
         library: "numpy", "jax" or "torch": whose arrays the target takes.
     """
@@ -141,7 +142,7 @@ class Subject:
     code: tuple[Callable[..., Any], ...] = ()
     constants: Mapping[str, float] = field(default_factory=dict)
     configuration: frozenset[str] = frozenset()
-    settle: Callable[[Sequence[Draw]], Subject] | None = None
+    settle: Callable[[Subject, Sequence[Draw]], Subject] | None = None
     notes: tuple[str, ...] = ()
     library: str = "numpy"
 
@@ -195,10 +196,15 @@ def shortened(a: Any, divisor: int) -> Any:
 
 
 def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:
-    """Copy a target with all that it remembers, and with other objects `instead` of those of the given ids."""
+    """Copy a target with all that it remembers, and with other objects `instead` of those of the given ids.
+
+    What has no copies, such as a module, a lock or an open file, is shared.
+    """
     memo = dict(instead or {})
+    with contextlib.suppress(Exception):
+        return copy.deepcopy(target, dict(memo))
     try:
-        return copy.deepcopy(target, memo)
+        return copy.deepcopy(target, memo | {id(part): part for part in _without_copies(target, set())})
     except Exception:
         if instead:
             raise
@@ -214,6 +220,18 @@ def followed(target: Any, forward: Callable[[Any, Mapping[str, Any]], Any]) -> C
         return raw(forward(rebound(target), {name: Traced(a) for name, a in arrays.items()}))
 
     return pure
+
+
+def _without_copies(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the innermost parts of a value of which no copy can be made."""
+    for _, part in parts_of(value):
+        if id(part) not in seen:
+            seen.add(id(part))
+            try:
+                copy.deepcopy(part)
+            except Exception:
+                inside = list(_without_copies(part, seen))
+                yield from inside or [part]
 
 
 def short(target: Any) -> str:
