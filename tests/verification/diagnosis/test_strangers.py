@@ -263,6 +263,13 @@ def test_it_is_named_and_placed(fault, at, forward, backward, inputs):
     assert "  # " in line_of(finding.where), finding
 
 
+def test_what_a_loop_carries_bears_its_name():
+    """In the forward's text h stands for the state before the step."""
+    target = (remembered, takes_the_state_for_the_gate)
+    (finding,) = tn.verify(target, inputs=(sequence, w, w), dtype="float64").findings
+    assert finding.explanation == "h of the step before stands where the other factor of `kept = z * h` belongs"
+
+
 def line_of(place):
     with open(sys.modules[__name__].__file__, encoding="utf-8") as file:
         return file.readlines()[int(place.rpartition(":")[2]) - 1]

@@ -355,6 +355,11 @@ class Tape:
             for k, slot in enumerate(op.operands):
                 found.setdefault((op.key, "in", k), []).append(slot)
                 names.setdefault((op.key, "in", k), f"an operand of `{text}`")
+        loops = [place for place in found if len(found[place]) > 1]
+        ahead = {tuple(found[place][:-1]): names[place] for place in loops if "`" not in names[place]}
+        for place in loops:
+            if "`" in names[place] and (name := ahead.get(tuple(found[place][1:]))):
+                names[place] = f"{name} of the step before"
         named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
         return {place: (tuple(found[place]), names[place]) for place in named}
 
