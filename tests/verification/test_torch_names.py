@@ -7,6 +7,7 @@ import pytest
 import tinynet as tn
 
 torch = pytest.importorskip("torch")
+F = torch.nn.functional
 
 from tinynet.verification.adapters.torch.oracle import TorchOracle  # noqa: E402
 from tinynet.verification.adapters.torch.recorded import recorded  # noqa: E402
@@ -114,6 +115,16 @@ def test_a_forward_pass_of_one_line_is_placed_there():
     assert finding.at == f"test_torch_names.py:{Short.forward.__code__.co_firstlineno}"
 
 
+def filled(x):
+    """Return tanh of a running sum, written row by row, and one entry of it once more."""
+    y, h = torch.zeros(4, 3, dtype=x.dtype), x[0]
+    for t in range(4):
+        h = torch.tanh(h + x[t])
+        y[t] = h
+    y[1:, 2] = x[:3, 0]
+    return y
+
+
 FORWARDS = {
     "functions": lambda x, w: torch.exp(x).log().tanh().sin().cos() + torch.sigmoid(x) * torch.relu(x) - x.abs().sqrt(),
     "more functions": lambda x, w: torch.erf(x) + 1 / (2 + x * x).rsqrt() + (x**2).log1p() + torch.expm1(-x) + 3 - x,
@@ -134,6 +145,36 @@ FORWARDS = {
     "added": lambda x, w: x.index_add(0, torch.tensor([1, 1]), x[:2] * 2) + torch.nn.functional.gelu(x),
     "convolved": lambda x, w: torch.nn.functional.conv1d(x.t()[None], w[None], w[0, :1], stride=2, padding=1),
     "in place": lambda x, w: (x * 2).add_(1).mul_(x).tanh_(),
+    "written in parts": lambda x, w: filled(x),
+    "windows": lambda x, w: x.unfold(0, 2, 1).sum(2) + torch.diagonal(x) + x.cumsum(0).cumprod(1)[:3],
+    "norms": lambda x, w: (
+        x / x.norm(dim=1, keepdim=True)
+        + F.layer_norm(x, (3,), w[:, 0], w[:, 1])
+        + F.batch_norm(x, None, None, w[:, 0], training=True)
+        + F.normalize(x, p=3.0)
+    ),
+    "images": lambda x, w: (
+        F.max_pool2d(F.pad(x[None, None], (0, 1, 2, 0)), 2) - F.avg_pool2d(x[None, None], 2, 2).sum()
+    ),
+    "put": lambda x, w: (
+        x.scatter_add(0, torch.tensor([[1, 1, 0]]), x * 2).index_put((torch.tensor([0, 2]),), x[:2] * x[2:])
+        + x.sort(1, descending=True).values
+        + x.min(1, keepdim=True).values
+    ),
+    "attention": lambda x, w: F.scaled_dot_product_attention(x[None, None], x[None, None], x[None, None]),
+    "losses": lambda x, w: (
+        F.cross_entropy(x, torch.tensor([0, 2, 1, 1]))
+        + F.mse_loss(x, x * x)
+        + F.binary_cross_entropy(torch.sigmoid(x), x * x / 9, reduction="sum")
+        + F.huber_loss(x, 2 * x, delta=0.5)
+        + F.smooth_l1_loss(x, 3 * x, beta=0.5)
+        + F.logsigmoid(x).sum()
+    ),
+    "more activations": lambda x, w: (
+        F.elu(x) + F.hardtanh(x) + F.glu(torch.cat([x, x * x], 1)) + torch.lerp(x, x**2, 0.3)
+    ),
+    "solved": lambda x, w: torch.linalg.solve(x.t() @ x, w) + torch.linalg.inv(x.t() @ x) @ w,
+    "factors": lambda x, w: torch.linalg.cholesky(x.t() @ x) * torch.linalg.det(x.t() @ x) + torch.addcmul(x, x, x)[:3],
     "expanded": lambda x, w: w[:, :1].t().expand(4, 3) * x.roll(1, 0).tril(),
 }
 
