@@ -18,7 +18,7 @@ import numpy as np
 
 from tinynet.verification.diagnosis.pool import STEPS, Get, Pool, without_ones
 from tinynet.verification.diagnosis.primitives import UNARY, Array, evaluate, overwritten
-from tinynet.verification.diagnosis.tape import Passing
+from tinynet.verification.diagnosis.tape import BOTH, Passing
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def transforms(shape: tuple[int, ...], all_shifts: bool = False) -> Iterator[Tra
     if sum(n > 1 for n in shape) > 1:
         yield Transform("summed over everything", "summed over everything", partial(_spread, np.sum, axis=None))
         yield Transform("reversed", "reversed along all axes", np.flip)
+    if len(shape) > 2:
+        yield Transform("reversed", "reversed along the last two axes", partial(np.flip, axis=(-2, -1)))
 
 
 def samples(shape: tuple[int, ...]) -> Iterator[Transform]:
@@ -156,7 +158,8 @@ def array_mistakes(p: Passing) -> Iterator[Mistake]:
     """Yield what can be done to what passes, and, before the chain rule of the operation, to what comes from above."""
     above = p.ct[0] if len(p.ct) == 1 else None
     if p.operation is not None and above is not None:
-        for t in (*samples(above.shape), *transforms(above.shape)):
+        moved = p.operation.name in ("pad", "concatenate", "slice")  # by as many places as were put before it
+        for t in (*samples(above.shape), *transforms(above.shape, all_shifts=moved)):
             sentence = f"what comes back to `{{text}}` is {t.words}"
             yield Mistake(t.fault, sentence, _above(partial(_made_of_above, t.of)))
     if p.site.kind != "value" and len(p.ct) == 1:
@@ -192,9 +195,11 @@ def other_arrays(p: Passing, pool: Pool) -> Iterator[Mistake]:
 def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     """Yield the confusions of the chain rule of one operation."""
     op = p.operation
-    if p.ct[0] is None or len(p.ct) != 1 or p.a is not None:
+    if op is None or p.ct[0] is None or len(p.ct) != 1:
         return
-    if op is None:
+    if p.site.key[0] == BOTH:
+        sentence = "the operands of `{text}` are exchanged: each stands where the other one belongs"
+        yield Mistake("operands swapped", sentence, lambda p, c: p.with_factors(p.x))
         return
     if op.name in UNARY and op.name not in ("neg", "copy", "copy_p", "real"):
         f, slopes = UNARY[op.name]
@@ -210,6 +215,12 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     if p.x.shape == np.shape(p.ct[0]) and not p.factors() and p.x.size <= 64:
         sentence = "each output of `{text}` passes what comes back to its own input alone"
         yield Mistake("off-diagonal terms missing", sentence, lambda p, c: _own_input_only(p))
+    if op.name in ("reduce_max", "reduce_min"):
+        sentence = "which entry is taken is left out at `{text}`: every one passes what comes back"
+        yield Mistake("factor left out", sentence, partial(_of_entry, None))
+        for i, which in ((0, "first"), (-1, "last")):
+            sentence = f"the {which} entry passes what comes back to `{{text}}`, whichever was taken"
+            yield Mistake("another value", sentence, partial(_of_entry, i))
     if op.name == "cumsum":
         sentence = "what comes back to `{text}` is added up from the start, where it belongs from the end"
         yield Mistake("reversed", sentence, lambda p, c: _by_the_operation_itself(p))
@@ -219,6 +230,9 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     for words, kept in (("last", -1), ("first", 0)) if len(set(p.site.at)) > 1 else ():
         sentence = f"of what the steps of `{{text}}` pass back only that of the {words} is kept"
         yield Mistake("overwritten", sentence, _of_one_step(kept))
+    for words, later in (("last", 1), ("first", -1)) if op.name in ("slice", "dynamic_slice", "gather") else ():
+        sentence = f"of what the parts of `{{text}}` pass back to one entry only that of the {words} is kept"
+        yield Mistake("overwritten", sentence, partial(_not_overwritten, later))
     for i, j in itertools.combinations(range(len(p.factors())), 2):
         sentence = "two factors of the derivative of `{text}` are left out"
         yield Mistake("factor left out", sentence, _two_left_out(i, j))
@@ -259,6 +273,27 @@ def _by_the_operation_itself(p: Passing) -> Array:
     """Return what a linear operation makes of what comes from above, where what is transposed to it belongs."""
     assert p.operation is not None
     return np.asarray(evaluate(p.operation.primitive, p.operation.params, [p.above])[0])
+
+
+def _not_overwritten(later: int, p: Passing, _: float) -> Array:
+    """Return what passes without the entries that a later part, or with −1 an earlier one, passes something to, too."""
+    kept = np.ones(p.x.shape)
+    for (i, k), step in zip(p.site.edges, p.site.at, strict=True):
+        if (step - p.step) * later > 0:
+            outs = [np.ones(p.tape.values[out].shape) for out in p.tape.operations[i].outs]
+            kept = kept * (p.tape.rule(i, k)(outs) == 0)
+    return np.asarray(p.right * kept)
+
+
+def _of_entry(i: int | None, p: Passing, _: float) -> Array:
+    """Return what comes from above, for each entry along the axes of an extremum, or for one of them alone."""
+    assert p.operation is not None
+    axes = tuple(p.operation.params["axes"])
+    passed = np.broadcast_to(np.expand_dims(p.above, axes), p.x.shape)
+    if i is not None:
+        for axis in axes:
+            passed = _kept(passed, axis=axis, i=i, there=True)
+    return passed
 
 
 def _of_one_step(kept: int) -> Change:
@@ -401,7 +436,7 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
     for words, step in STEPS if len(set(p.site.at)) > 1 else ():
         sentence = f"the derivative of `{{text}}` is taken at the value {words}"
         yield Mistake("another value", sentence, _slope_of_step(step))
-    if np.ptp(slope) > 1e-9 * np.max(np.abs(slope)):
+    if any(not np.array_equal(slope, p.slope(z)) for z in (-p.x, 2 * p.x + 1)):
         yield Mistake("σ′ missing", "the derivative of `{text}` is left out", lambda p, c: p.ct[0])
         sentence = "the derivative of `{text}` is taken twice"
         yield Mistake("factor taken twice", sentence, lambda p, c: p.right * p.slope())

@@ -227,7 +227,9 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
             every = [key for key in tracer.written if key[0] == line]
             if alone or (len(every) > 1 and line not in lines and is_suspect(every)):
                 lines.append(line)
-        for key, values, exact in _gradients_meant(wrong, suspects, known):
+        right = _first_exact(tracer.written, known, wrong.dy)
+        doubtful = {key: turns for key, turns in suspects.items() if key not in right}
+        for key, values, exact in _gradients_meant(wrong, doubtful, known):
             if _is_mended(again({key: values}), wrong, gradients):
                 return Blame(*key, exact)
         mends = []  # of the values of the forward the one of that name, else the last: others may do by chance
@@ -238,6 +240,9 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
                     return mends[-1 if exact else 0]
         if mends:
             return mends[-1]
+        for key, values, exact in _gradients_meant(wrong, {k: suspects[k] for k in suspects if k in right}, known):
+            if _is_mended(again({key: values}), wrong, gradients):
+                return Blame(*key, exact)
     except TimeoutError:
         pass
     if lines and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
@@ -302,6 +307,21 @@ def _gradients_meant(wrong: Wrong, written: Written, known: Known) -> Meant:
         for e, values in known:
             if not e.value and _fit(values, turns) and not _all_close(values, turns):
                 yield key, dict(enumerate(values)), e
+
+
+def _first_exact(written: Written, known: Known, dy: Sequence[Array]) -> set[tuple[Line, str]]:
+    """Return what wrote ∂E/∂ of a value as it is, where nothing had written it, nor dy was it: that may be right.
+
+    What writes it once more, `da = dd`, may have left something out.
+    """
+    found: set[tuple[Line, str]] = set()
+    before: list[Sequence[Array]] = [[np.asarray(d)] for d in dy]
+    for key, turns in written.items():
+        exact = any(not e.value and _all_close(values, turns) for e, values in known)
+        if exact and not any(_all_close(earlier, turns) for earlier in before):
+            found.add(key)
+        before.append(turns)
+    return found
 
 
 def _values_meant(written: Written, known: Known) -> Meant:

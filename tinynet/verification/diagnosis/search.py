@@ -34,7 +34,7 @@ from tinynet.verification.diagnosis.pool import Pool
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.diagnosis.products import Known, products
 from tinynet.verification.diagnosis.recording import record, settle
-from tinynet.verification.diagnosis.tape import FIRST, STEP, Key, Passing, Site, Tape
+from tinynet.verification.diagnosis.tape import BOTH, FIRST, STEP, Key, Passing, Site, Tape
 
 Gradients = dict[str, Array]
 
@@ -244,6 +244,8 @@ class Search:
             stages: Collection[int] = range(len(_STAGES))
             if site.key[1] == "input":
                 stages = [_OTHER_ARRAYS]
+            elif site.key[0] == BOTH:
+                stages = [_RULE]
             elif look is None and in_part:
                 stages = range(2)
             elif site.carried or not (site.whole or site.key[-1] in (FIRST, -1)):
@@ -328,7 +330,7 @@ class Search:
             numbers.append(c)
         if mistake.fitted == "amount":
             alike = all(math.isclose(c, numbers[0], rel_tol=1e-5) for c in numbers) and numbers[0]
-            return _said(names, [site], mistake) if alike else None
+            return _said(self.scenes[0].tape, names, [site], mistake) if alike else None
         factor = ""
         if mistake.fitted:
             runs = [scene.run for scene in self.scenes if scene.run.wrong & {*names}]
@@ -337,7 +339,7 @@ class Search:
             if not factor and not one:
                 return None
             factor = "" if one else factor
-        return _said(names, [site], mistake, factor)
+        return _said(self.scenes[0].tape, names, [site], mistake, factor)
 
     def _fitted(self, scene: Scene, site: Site, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
@@ -371,7 +373,8 @@ class Search:
         sites, steps = [], []
         for site in scene.sites.values():
             reach = scene.reach(site)
-            if reach and reach <= {*names, *free} and site.whole and site.kind in ("use", "output"):
+            path = site.whole and site.kind in ("use", "output") and site.key[0] != BOTH
+            if path and reach and reach <= {*names, *free}:
                 cut = scene.predict([site], CUT)
                 if cut is not None:
                     sites.append(site)
@@ -399,7 +402,7 @@ class Search:
         fit = all(
             scene.fits(scene.predict(sites, mistake, of.get(id(scene), 1.0)), names, free) for scene in self.scenes
         )
-        return _said(names, sites, mistake, factor) if fit else None
+        return _said(self.scenes[0].tape, names, sites, mistake, factor) if fit else None
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return the site nearest to the inputs through which all these gradients and no right one pass."""
@@ -417,7 +420,7 @@ class Search:
         return max(uses, key=lambda s: s.order, default=None)
 
 
-def _said(names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str = "") -> Diagnosis:
+def _said(tape: Tape, names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str = "") -> Diagnosis:
     """Put a mistake at one site, or a simple one at several, into words."""
     first = max(sites, key=lambda s: s.order)
     if len(sites) > 1:
@@ -426,6 +429,9 @@ def _said(names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor:
         sentence = f"what passes back through {through} {_ALIKE[mistake.fault]}"
     else:
         sentence = mistake.sentence.replace("{text}", first.line.text() or "the output")
+        if (operand := tape.operand_of(first)) and operand not in names:
+            sentence = sentence.replace("passes back through `", f"passes back to `{operand}` through `")
+            sentence = sentence.replace("the path through `", f"the path from `{operand}` through `")
         sentence = sentence if factor else sentence.replace(", times {c}", "")
     scaled = mistake.fault == "scaled"
     return Diagnosis(tuple(names), mistake.fault, factor if scaled else "", sentence.replace("{c}", factor), first.line)
@@ -470,8 +476,9 @@ _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (
     lambda p, pool: (m for m in rule_mistakes(p, pool) if m.fault == "another value"),
 )
 """The table in the order in which it is tried: what is simpler first."""
-_OTHER_ARRAYS = 7
-"""The stage that is tried at the gradients that are returned, too, and after what may be done at several sites."""
+_RULE, _OTHER_ARRAYS = 4, 7
+"""Of these stages: what is confused in a chain rule; what is tried at the gradients that are returned, too, and after
+what may be done at several sites."""
 
 
 def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -41,6 +41,8 @@ Place = tuple[Any, ...]
 Use = tuple[Key, int]
 """A use by the key of the operation, the same in every run and in every step of a loop."""
 
+BOTH = "both"
+"""Begins the key of a site that holds both operands of a product."""
 STEP, FIRST = "step", "first"
 """They end the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
 
@@ -363,6 +365,16 @@ class Tape:
         named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
         return {place: (tuple(found[place]), names[place]) for place in named}
 
+    def operand_of(self, site: Site) -> str:
+        """Return the name of the operand, no input, that a site is the use of; "" if there is none, or no other one."""
+        if site.kind != "use" or site.carried or site.key[0] == BOTH:
+            return ""
+        operands = [self.operations[i].operands for i, _ in site.edges]
+        slots = tuple(self.operations[i].operands[k] for i, k in site.edges)
+        if not all(sum(self.moving[s] for s in {*of}) > 1 for of in operands):
+            return ""
+        return next((name for kept, name in self.places.values() if kept == slots and "`" not in name), "")
+
     @cached_property
     def _depends(self) -> list[int]:
         """For each slot those that it is computed from, and itself, as the bits of a number."""
@@ -436,6 +448,8 @@ class Tape:
                     first = op.operands.index(slot)  # x · x: what is confused is confused in both
                     one = _Made((i, k), op.line, i, steps[i], times[op.key])
                     found["use", ("use", *op.key, first)].append(one)
+                    if op.name == "mul" and self._alike(op):
+                        found["use", (BOTH, *op.key)].append(one)
         for i, op, key, slot in made:
             used, out = [u for u, _ in reversed(self.users[slot])], slot in self.outputs
             here = partial(_Made, step=steps[i], steps=times[op.key])
@@ -456,6 +470,11 @@ class Tape:
             if roots[slot] != slot and (branches or len(used) != 1 or out):
                 found["activation", ("activation", *key)].append(here((roots[slot], slot), op.line, i))
         return [site for (kind, key), edges in found.items() for site in _steps(kind, key, edges, self.nothing)]
+
+    def _alike(self, op: Operation) -> bool:
+        """Return whether both operands of a product move, and could stand for one another."""
+        a, b = op.operands
+        return a != b and self.moving[a] and self.moving[b] and self.values[a].shape == self.values[b].shape
 
     def _roots(self) -> list[int]:
         """For each slot the slot z from which alone it is computed, entry by entry; itself where there is none."""
