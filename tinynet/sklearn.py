@@ -151,9 +151,8 @@ class _Network(BaseEstimator):
         )
         self.params_, self._state = result.params, result.state
         self.loss_curve_ = self.loss_curve_ + result.history["loss"].tolist()
-        self.validation_scores_ = (
-            self.validation_scores_ + result.history.get(f"validation_{self.METRIC}", np.empty(0)).tolist()
-        )
+        scores = result.history.get(f"validation_{self.METRIC}", np.empty(0)).tolist()
+        self.validation_scores_ = self.validation_scores_ + scores
         self.n_iter_ = len(self.loss_curve_)
         return self
 
@@ -182,10 +181,8 @@ class _Network(BaseEstimator):
         if not isinstance(optimizer, tn.Optimizer):
             lr = self._either("lr", "learning_rate_init")
             if lr is None:
-                gentle = (
-                    1.0 if isinstance(self.net_.layers[-1], tn.Sigmoid) else 0.05
-                )  # the flat slopes there take more
-                lr = 1e-3 if optimizer in ("adam", "adamw") else gentle
+                flat = isinstance(self.net_.layers[-1], tn.Sigmoid)  # its slopes take larger steps
+                lr = 1e-3 if optimizer in ("adam", "adamw") else 1.0 if flat else 0.05
             optimizer = self._chosen("solver", SOLVERS)(lr, self.momentum)
         if not self.alpha:
             return optimizer
@@ -295,14 +292,12 @@ class Classifier(ClassifierMixin, _Network):
             y_hat = np.exp(y_hat - y_hat.max(axis=1, keepdims=True))
         total = y_hat.sum(axis=1, keepdims=True)
         y_hat[total[:, 0] == 0] = 1  # every unit saturated at 0: nothing is known
-        proba: npt.NDArray[Any] = y_hat / y_hat.sum(axis=1, keepdims=True)
-        return proba
+        return np.asarray(y_hat / y_hat.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return (n_samples,): the class with the largest output."""
         best = self._forward(X).argmax(axis=1)
-        labels: npt.NDArray[Any] = self.classes_[best]
-        return labels
+        return np.asarray(self.classes_[best])
 
     def _layers(self, sizes: list[int]) -> tn.Sequential:
         output = (tn.Sigmoid(),) if self.loss == "squared_error" else ()
@@ -359,8 +354,8 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return ŷ of the shape that y had."""
-        y_hat: npt.NDArray[Any] = self._forward(X)
-        return y_hat[:, 0] if self._flat else y_hat
+        y_hat = self._forward(X)
+        return np.asarray(y_hat[:, 0] if self._flat else y_hat)
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, dtype=FLOATING, reset=reset, multi_output=True, y_numeric=True)
