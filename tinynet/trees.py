@@ -5,7 +5,7 @@ The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -101,16 +101,22 @@ def parts(config: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
         yield from parts(part, (*path, key))
 
 
-def with_part(config: Any, path: Path, part: Any, change: Callable[..., Any] = replace) -> Any:
-    """Return a configuration with `part` at a path of fields and indices; `change` replaces fields of a dataclass."""
+def with_parts(config: Any, changes: Mapping[Path, Any], change: Callable[..., Any] = replace) -> Any:
+    """Return a configuration with other parts at paths of fields and indices; `change` sets fields of a dataclass."""
+    for path, part in changes.items():
+        config = _with_part(config, path, part, change)
+    return config
+
+
+def _with_part(config: Any, path: Path, part: Any, change: Callable[..., Any]) -> Any:
     if not path:
         return part
     key, rest = path[0], path[1:]
     if isinstance(config, tuple):
-        held = [with_part(old, rest, part, change) if i == key else old for i, old in enumerate(config)]
+        held = [_with_part(old, rest, part, change) if i == key else old for i, old in enumerate(config)]
         return type(config)(*held) if hasattr(config, "_fields") else tuple(held)
     name = str(key)
-    return change(config, **{name: with_part(getattr(config, name), rest, part, change)})
+    return change(config, **{name: _with_part(getattr(config, name), rest, part, change)})
 
 
 def _outline(tree: Tree) -> str:
