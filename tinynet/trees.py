@@ -67,10 +67,9 @@ def filled(tree: Tree, values: Iterator[Any]) -> Tree:
 def check_like(owner: str, name: str, tree: Tree, expected: Tree, of: str) -> None:
     """Raise ValueError or TypeError unless `tree` has the structure and shapes of `expected`, which is that `of`."""
     if isinstance(expected, dict):
-        if not isinstance(tree, dict):
-            raise TypeError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
-        if tree.keys() != expected.keys():
-            raise ValueError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
+        if not isinstance(tree, dict) or tree.keys() != expected.keys():
+            error = ValueError if isinstance(tree, dict) else TypeError
+            raise error(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
         for key, part in expected.items():
             check_like(owner, f'{name}["{key}"]', tree[key], part, of)
     elif isinstance(expected, (tuple, list)):
