@@ -188,6 +188,18 @@ class _Network(BaseEstimator):
             return optimizer
         return tn.Groups({"*.W": tn.WeightDecay(optimizer, self.alpha / size), "*": optimizer})
 
+    def _weights(self, X: Array, y: Array, sample_weight: Any) -> Array | None:
+        """Return the weights with mean 1, so that only their ratios count, as if samples were left out or repeated."""
+        class_weight = getattr(self, "class_weight", None)  # which a regressor has not
+        if sample_weight is None and class_weight is None:
+            return None
+        weights = np.asarray(_check_sample_weight(sample_weight, X, ensure_non_negative=True), np.float64)
+        if class_weight is not None:
+            weights = weights * compute_sample_weight(class_weight, y)
+        if not weights.any():
+            raise ValueError("Sample weights must contain at least one non-zero number")
+        return weights / weights.mean()
+
     def _either(self, own: str, scikit_learn: str) -> Any:
         """Return the setting by scikit-learn's name where that is given, else by ours."""
         value = getattr(self, scikit_learn)
@@ -308,10 +320,6 @@ class Classifier(ClassifierMixin, _Network):
         check_classification_targets(y)
         return X, column_or_1d(y, warn=True)
 
-    def _weights(self, X: Array, y: Array, sample_weight: Any) -> Array | None:
-        of_classes = None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
-        return _weights(X, sample_weight, of_classes)
-
     def _one_hot(self, y: Array, dtype: Any) -> Array:
         if len(strange := np.setdiff1d(y, self.classes_)):
             raise ValueError(f"y has the class {strange.tolist()[0]!r}; expected one of {self.classes_.tolist()!r:.80}")
@@ -341,7 +349,7 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
         """Train from the start on X (n_samples, n_features) and y (n_samples,) or (n_samples, n_outputs)."""
         with self._unchanged_if_refused():
             X, Y = self._validated(X, y, reset=True)
-            return self._fit(X, Y, _weights(X, sample_weight))
+            return self._fit(X, Y, self._weights(X, Y, sample_weight))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Pass once over X and y, going on from where training is."""
@@ -350,7 +358,7 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
             X, Y = self._validated(X, y, reset=first)
             if first:
                 self._start(X, Y)
-            return self._train(X, Y, _weights(X, sample_weight), 1)
+            return self._train(X, Y, self._weights(X, Y, sample_weight), 1)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return ŷ of the shape that y had."""
@@ -364,15 +372,3 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
         if reset:
             self._flat = y.ndim == 1
         return X, y.reshape(len(y), -1).astype(X.dtype)
-
-
-def _weights(X: Array, sample_weight: Any, of_classes: Array | None = None) -> Array | None:
-    """Return the weights with mean 1, so that only their ratios count, as if samples were left out or repeated."""
-    if sample_weight is None and of_classes is None:
-        return None
-    weights = np.asarray(_check_sample_weight(sample_weight, X, ensure_non_negative=True), np.float64)
-    if of_classes is not None:
-        weights = weights * of_classes
-    if not weights.any():
-        raise ValueError("Sample weights must contain at least one non-zero number")
-    return weights / weights.mean()
