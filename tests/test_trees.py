@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinynet as tn
-from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves, parts, with_part
+from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves, parts, with_parts
 
 TREES = st.recursive(
     st.integers(),
@@ -95,5 +95,5 @@ def test_the_parts_of_a_configuration_are_found_and_replaced_by_their_paths():
     found = {path: part for path, part, holder in parts(optimizer) if isinstance(holder, tn.Optimizer)}
     assert found["groups", 0, 1, "lr"] == 0.1
     assert found["groups", 1, 1, "optimizer", "lr"] == 0.2
-    changed = with_part(optimizer, ("groups", 1, 1, "optimizer", "lr"), 0.3)
+    changed = with_parts(optimizer, {("groups", 1, 1, "optimizer", "lr"): 0.3})
     assert changed == tn.Groups({"*.b": tn.SGD(0.1), "*": tn.Accumulate(tn.Adam(0.3), 3)})

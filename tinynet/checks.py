@@ -144,7 +144,7 @@ def check_int(owner: object, name: str, n: object, least: float = -math.inf) -> 
     return int(n)
 
 
-def convert_ints(config: Any, *names: str, least: int = 1) -> None:
+def convert_ints(config: Any, *names: str, least: float = 1) -> None:
     """Replace each of the named fields of a frozen dataclass by a Python int; raise unless it is at least `least`."""
     for name in names:
         object.__setattr__(config, name, check_int(type(config).__name__, name, getattr(config, name), least))

@@ -8,7 +8,7 @@ from tinynet.arrays import Array, Cache, Params, State, describe
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
-from tinynet.trees import leaves_with_paths, map_leaves
+from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
 
 
 def value_and_grads(
@@ -55,14 +55,8 @@ def check_like_params(what: str, tree: Params, params: Params) -> None:
 
     Broadcasting would hide a gradient of another shape; one of another dtype would change that of the parameter.
     """
-    expected, given = (dict(leaves_with_paths(t)) for t in (params, tree))
-    for path, p in expected.items():
-        if path not in given:
-            raise ValueError(f"fit: there is no {what} params{path}; expected one for each parameter")
-        if describe(given[path]) != describe(p):
-            error = TypeError if getattr(given[path], "shape", None) == p.shape else ValueError
-            raise error(
-                f"fit: the {what} params{path} is {describe(given[path])}; expected {describe(p)}, as the parameter is"
-            )
-    if extra := sorted(given.keys() - expected.keys()):
-        raise ValueError(f"fit: there is a {what} params{extra[0]}, which is no parameter")
+    name = f"the {what} params"
+    check_like("fit", name, tree, params, "the network")
+    for (path, p), leaf in zip(leaves_with_paths(params), leaves(tree), strict=True):
+        if leaf.dtype != p.dtype:
+            raise TypeError(f"fit: {name}{path} is {describe(leaf)}; expected {describe(p)}, as the parameter is")

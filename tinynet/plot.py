@@ -58,8 +58,7 @@ def learning_curves(result: Any, *, log: bool | None = None) -> Figure:
         if name.endswith("loss") and (_spans(means) if log is None else log):
             axes.set_yscale("log")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("epoch")
-        axes.set_title(name)
+        axes.set(xlabel="epoch", title=name)
         axes.grid(alpha=0.3)
         if len(axes.lines) > 1:
             axes.legend()
@@ -178,15 +177,14 @@ def confusion(y_hat: Array, y: Array, *, labels: Sequence[Any] | None = None) ->
     Raises:
         ValueError: y_hat and y are of different length or of other shapes, K is 1, or labels are too few.
     """
+    shapes = f"{np.shape(y_hat)} and {np.shape(y)}"
     if any(np.ndim(a) == 2 and np.shape(a)[1] == 1 for a in (y_hat, y)):
-        shapes = f"{np.shape(y_hat)} and {np.shape(y)}"
         raise ValueError(
             f"confusion: y_hat and y have shapes {shapes}; for one output give the classes, (y_hat[:, 0] > 0.5) and "
             "y[:, 0]; of a logit, > 0"
         )
     predicted, true = (a.argmax(axis=1) if a.ndim == 2 else a for a in map(np.asarray, (y_hat, y)))
     if predicted.shape != true.shape or true.ndim != 1 or len(true) == 0:
-        shapes = f"{np.shape(y_hat)} and {np.shape(y)}"
         raise ValueError(f"confusion: y_hat and y have shapes {shapes}; expected (m, K) or (m,), m of at least 1")
     classes = int(max(predicted.max(), true.max())) + 1 if np.ndim(y_hat) == 1 else np.shape(y_hat)[1]
     names = list(range(classes) if labels is None else labels)
@@ -204,9 +202,8 @@ def confusion(y_hat: Array, y: Array, *, labels: Sequence[Any] | None = None) ->
             axes.text(j, i, count, ha="center", va="center", color="white" if share[i, j] > 0.5 else "black")
     axes.set_xticks(range(len(names)), names, rotation=90 if max(len(str(name)) for name in names) > 3 else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"{np.trace(counts)} of {len(true)} right ({np.trace(counts) / len(true):.1%})")
+    right = np.trace(counts)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{right} of {len(true)} right ({right / len(true):.1%})")
     return figure
 
 
@@ -281,8 +278,7 @@ def layers_over_time(traces: Sequence[Trace], *, steps: Sequence[float] | None =
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
-        axes.set_xlabel("step")
-        axes.set_title(title)
+        axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
     return figure
@@ -337,12 +333,10 @@ def decision_surface(net: Layer, params: Params, x: Array, y: Array, *, points: 
         axes.imshow(_class_colours(value, palette), origin="lower", extent=extent, aspect="auto")
         for k, colour in enumerate(palette):
             chosen = y.argmax(axis=1) == k
-            axes.scatter(
-                x[chosen, 0], x[chosen, 1], color=colour, edgecolors="black", linewidths=0.6, s=22, label=f"class {k}"
-            )
+            dots = {"s": 22, "edgecolors": "black", "linewidths": 0.6, "label": f"class {k}"}
+            axes.scatter(x[chosen, 0], x[chosen, 1], color=colour, **dots)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    axes.set_xlabel("x₁")
-    axes.set_ylabel("x₂")
+    axes.set(xlabel="x₁", ylabel="x₂")
     return figure
 
 
@@ -367,16 +361,14 @@ def _colours(name: str, at: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return (…, 4): the colours of a colour map of matplotlib at the places `at`."""
     from matplotlib import colormaps
 
-    colours: npt.NDArray[Any] = colormaps[name](at)
-    return colours
+    return np.asarray(colormaps[name](at))
 
 
 def _class_colours(value: npt.NDArray[Any], palette: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Mix the colour of the largest output with white by how far it leads the second."""
     second, first = np.sort(value, axis=-1)[..., -2:].transpose(2, 0, 1)
     lead = np.clip((first - second) / (np.percentile(first - second, 90) or 1), 0, 1)[..., None]
-    colours: npt.NDArray[Any] = 1 - (1 - palette[value.argmax(axis=-1)]) * (0.1 + 0.5 * lead)
-    return colours
+    return np.asarray(1 - (1 - palette[value.argmax(axis=-1)]) * (0.1 + 0.5 * lead))
 
 
 def _spans(curves: Any) -> bool:

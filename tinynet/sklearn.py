@@ -151,9 +151,8 @@ class _Network(BaseEstimator):
         )
         self.params_, self._state = result.params, result.state
         self.loss_curve_ = self.loss_curve_ + result.history["loss"].tolist()
-        self.validation_scores_ = (
-            self.validation_scores_ + result.history.get(f"validation_{self.METRIC}", np.empty(0)).tolist()
-        )
+        scores = result.history.get(f"validation_{self.METRIC}", np.empty(0)).tolist()
+        self.validation_scores_ = self.validation_scores_ + scores
         self.n_iter_ = len(self.loss_curve_)
         return self
 
@@ -182,14 +181,24 @@ class _Network(BaseEstimator):
         if not isinstance(optimizer, tn.Optimizer):
             lr = self._either("lr", "learning_rate_init")
             if lr is None:
-                gentle = (
-                    1.0 if isinstance(self.net_.layers[-1], tn.Sigmoid) else 0.05
-                )  # the flat slopes there take more
-                lr = 1e-3 if optimizer in ("adam", "adamw") else gentle
+                flat = isinstance(self.net_.layers[-1], tn.Sigmoid)  # its slopes take larger steps
+                lr = 1e-3 if optimizer in ("adam", "adamw") else 1.0 if flat else 0.05
             optimizer = self._chosen("solver", SOLVERS)(lr, self.momentum)
         if not self.alpha:
             return optimizer
         return tn.Groups({"*.W": tn.WeightDecay(optimizer, self.alpha / size), "*": optimizer})
+
+    def _weights(self, X: Array, y: Array, sample_weight: Any) -> Array | None:
+        """Return the weights with mean 1, so that only their ratios count, as if samples were left out or repeated."""
+        class_weight = getattr(self, "class_weight", None)  # which a regressor has not
+        if sample_weight is None and class_weight is None:
+            return None
+        weights = np.asarray(_check_sample_weight(sample_weight, X, ensure_non_negative=True), np.float64)
+        if class_weight is not None:
+            weights = weights * compute_sample_weight(class_weight, y)
+        if not weights.any():
+            raise ValueError("Sample weights must contain at least one non-zero number")
+        return weights / weights.mean()
 
     def _either(self, own: str, scikit_learn: str) -> Any:
         """Return the setting by scikit-learn's name where that is given, else by ours."""
@@ -295,14 +304,12 @@ class Classifier(ClassifierMixin, _Network):
             y_hat = np.exp(y_hat - y_hat.max(axis=1, keepdims=True))
         total = y_hat.sum(axis=1, keepdims=True)
         y_hat[total[:, 0] == 0] = 1  # every unit saturated at 0: nothing is known
-        proba: npt.NDArray[Any] = y_hat / y_hat.sum(axis=1, keepdims=True)
-        return proba
+        return np.asarray(y_hat / y_hat.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return (n_samples,): the class with the largest output."""
         best = self._forward(X).argmax(axis=1)
-        labels: npt.NDArray[Any] = self.classes_[best]
-        return labels
+        return np.asarray(self.classes_[best])
 
     def _layers(self, sizes: list[int]) -> tn.Sequential:
         output = (tn.Sigmoid(),) if self.loss == "squared_error" else ()
@@ -312,10 +319,6 @@ class Classifier(ClassifierMixin, _Network):
         X, y = validate_data(self, X, y, dtype=FLOATING, reset=reset)
         check_classification_targets(y)
         return X, column_or_1d(y, warn=True)
-
-    def _weights(self, X: Array, y: Array, sample_weight: Any) -> Array | None:
-        of_classes = None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
-        return _weights(X, sample_weight, of_classes)
 
     def _one_hot(self, y: Array, dtype: Any) -> Array:
         if len(strange := np.setdiff1d(y, self.classes_)):
@@ -346,7 +349,7 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
         """Train from the start on X (n_samples, n_features) and y (n_samples,) or (n_samples, n_outputs)."""
         with self._unchanged_if_refused():
             X, Y = self._validated(X, y, reset=True)
-            return self._fit(X, Y, _weights(X, sample_weight))
+            return self._fit(X, Y, self._weights(X, Y, sample_weight))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Pass once over X and y, going on from where training is."""
@@ -355,12 +358,12 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
             X, Y = self._validated(X, y, reset=first)
             if first:
                 self._start(X, Y)
-            return self._train(X, Y, _weights(X, sample_weight), 1)
+            return self._train(X, Y, self._weights(X, Y, sample_weight), 1)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return ŷ of the shape that y had."""
-        y_hat: npt.NDArray[Any] = self._forward(X)
-        return y_hat[:, 0] if self._flat else y_hat
+        y_hat = self._forward(X)
+        return np.asarray(y_hat[:, 0] if self._flat else y_hat)
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, dtype=FLOATING, reset=reset, multi_output=True, y_numeric=True)
@@ -369,15 +372,3 @@ class Regressor(RegressorMixin, MultiOutputMixin, _Network):
         if reset:
             self._flat = y.ndim == 1
         return X, y.reshape(len(y), -1).astype(X.dtype)
-
-
-def _weights(X: Array, sample_weight: Any, of_classes: Array | None = None) -> Array | None:
-    """Return the weights with mean 1, so that only their ratios count, as if samples were left out or repeated."""
-    if sample_weight is None and of_classes is None:
-        return None
-    weights = np.asarray(_check_sample_weight(sample_weight, X, ensure_non_negative=True), np.float64)
-    if of_classes is not None:
-        weights = weights * of_classes
-    if not weights.any():
-        raise ValueError("Sample weights must contain at least one non-zero number")
-    return weights / weights.mean()

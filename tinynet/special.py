@@ -41,13 +41,8 @@ def normal_density(z: Array) -> Array:
     return xp.exp(-0.5 * c * c) * xp.exp(-0.5 * (x - c) * (x + c)) * (1 / math.sqrt(2 * math.pi))
 
 
-def ndtr(z: Array) -> Array:
-    """Return Φ(z) = ∫_−∞^z φ(t) dt, the normal distribution function."""
-    return normal(z)[0].astype(z.dtype, copy=False)
-
-
 def normal(z: Array) -> tuple[Array, Array]:
-    """Return Φ(z) and φ(z), the normal distribution function and its density, in float32 for float16.
+    """Return Φ(z) = ∫_−∞^z φ(t) dt and φ(z), the normal distribution function and its density, in float32 for float16.
 
     With Mills' ratio M(x) = Φ(−x) / φ(x), x ≥ 0, which falls smoothly from √(π/2) to 1/x,
         Φ(z) = φ(z) M(−z) for z < 0,        1 − φ(z) M(z) for z ≥ 0.

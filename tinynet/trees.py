@@ -5,7 +5,7 @@ The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -67,10 +67,9 @@ def filled(tree: Tree, values: Iterator[Any]) -> Tree:
 def check_like(owner: str, name: str, tree: Tree, expected: Tree, of: str) -> None:
     """Raise ValueError or TypeError unless `tree` has the structure and shapes of `expected`, which is that `of`."""
     if isinstance(expected, dict):
-        if not isinstance(tree, dict):
-            raise TypeError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
-        if tree.keys() != expected.keys():
-            raise ValueError(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
+        if not isinstance(tree, dict) or tree.keys() != expected.keys():
+            error = ValueError if isinstance(tree, dict) else TypeError
+            raise error(f"{owner}: {name} is {_outline(tree)}; expected {_outline(expected)}, as {of} has")
         for key, part in expected.items():
             check_like(owner, f'{name}["{key}"]', tree[key], part, of)
     elif isinstance(expected, (tuple, list)):
@@ -101,16 +100,22 @@ def parts(config: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
         yield from parts(part, (*path, key))
 
 
-def with_part(config: Any, path: Path, part: Any, change: Callable[..., Any] = replace) -> Any:
-    """Return a configuration with `part` at a path of fields and indices; `change` replaces fields of a dataclass."""
+def with_parts(config: Any, changes: Mapping[Path, Any], change: Callable[..., Any] = replace) -> Any:
+    """Return a configuration with other parts at paths of fields and indices; `change` sets fields of a dataclass."""
+    for path, part in changes.items():
+        config = _with_part(config, path, part, change)
+    return config
+
+
+def _with_part(config: Any, path: Path, part: Any, change: Callable[..., Any]) -> Any:
     if not path:
         return part
     key, rest = path[0], path[1:]
     if isinstance(config, tuple):
-        held = [with_part(old, rest, part, change) if i == key else old for i, old in enumerate(config)]
+        held = [_with_part(old, rest, part, change) if i == key else old for i, old in enumerate(config)]
         return type(config)(*held) if hasattr(config, "_fields") else tuple(held)
     name = str(key)
-    return change(config, **{name: with_part(getattr(config, name), rest, part, change)})
+    return change(config, **{name: _with_part(getattr(config, name), rest, part, change)})
 
 
 def _outline(tree: Tree) -> str:

@@ -216,7 +216,7 @@ def test_every_row_is_in_one_part_and_keeps_its_target():
     x, y = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
     order = x[:, 0].argsort()
     np.testing.assert_array_equal(x[order], numbered.x)
-    np.testing.assert_array_equal(data.classes[y.argmax(axis=1)][order], numbered.target)
+    np.testing.assert_array_equal(np.array(data.classes)[y.argmax(axis=1)][order], numbered.target)
     np.testing.assert_array_equal(y.sum(axis=1), 1)
     assert {a.dtype for a in (data.x_train, data.y_train, data.x_test, data.y_test)} == {np.dtype(np.float32)}
 

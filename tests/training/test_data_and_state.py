@@ -362,9 +362,9 @@ class WrongUpdate(tn.Optimizer):
     [
         (
             "shape",
-            r'the gradient of params\["W"\] is float32 array of shape \(3,\); expected float32 array of shape \(2, 3\)',
+            r'the gradient of params\["W"\] has shape \(3,\); expected \(2, 3\), as the network has',
         ),
-        ("missing", r'there is no gradient of params\["b"\]'),
+        ("missing", r"the gradient of params is a dict with keys \['W'\]; expected a dict with keys \['W', 'b'\]"),
     ],
 )
 def test_a_gradient_of_another_shape_is_refused(engine: str, kind: str, message: str) -> None:

@@ -145,6 +145,11 @@ def test_an_optimizer_that_watches_the_history_watches_that_of_its_run(engine: A
         np.testing.assert_allclose(run.history["loss"], single.history["loss"], rtol=1e-9)
 
 
+def test_seeds_that_can_be_gone_through_once_are_those_of_each_point() -> None:
+    result = tn.sweep(NET, LOSS, X, Y, optimizer=tn.SGD(0.1), epochs=1, seeds=iter((3, 4)), grid={"lr": [0.1, 0.2]})
+    assert [(run["lr"], run["seed"]) for run in result.settings] == [(0.1, 3), (0.1, 4), (0.2, 3), (0.2, 4)]
+
+
 def test_one_run_alone_is_a_sweep_too() -> None:
     result = tn.sweep(NET, LOSS, X, Y, optimizer=tn.SGD(0.1), seeds=[3], engine="jax", **COMMON)
     single = tn.fit(NET, LOSS, X, Y, optimizer=tn.SGD(0.1), seed=3, **COMMON)

@@ -38,13 +38,9 @@ def to_torch(layer: Layer, params: Params = None, *, state: State = None, seed: 
         raise ImportError('to_torch needs PyTorch; use pip install "tinynet-grad[torch]"') from None
     check_instance("to_torch", "layer", layer, Layer)
     initial = layer.init(np.random.default_rng(seed))
-    if params is None:
-        params = initial
-    else:
-        check_like("to_torch", "params", params, initial, "the layer")
+    params = initial if params is None else params
+    check_like("to_torch", "params", params, initial, "the layer")
     first = layer.init_state(next((p.dtype for p in leaves(params)), np.float32))
-    if state is None:
-        state = first
-    else:
-        check_like("to_torch", "state", state, first, "the layer")
+    state = first if state is None else state
+    check_like("to_torch", "state", state, first, "the layer")
     return TorchLayer(layer, params, state)

@@ -10,38 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Params
-from tinynet.cli.tables import Task, scaled
+from tinynet.cli.tables import Encoding, scaled
 from tinynet.files.container import FileError, check_params, read, save, unfit
 from tinynet.layers import Layer
 from tinynet.training import predict
 
 
 @dataclass(frozen=True)
-class Model:
-    """Hold a network that is trained, and what its table was like.
-
-    Attributes:
-        net, params: what was trained.
-        task: "classify" or "regress".
-        columns: the names of the features, in order; none where the file had none.
-        target: the name of what is predicted.
-        position: the index of the target among the columns of the table.
-        classes: the target's values, one per output; none where the task is to regress.
-        x_mean, x_scale: (n,); the network takes (x − x_mean) / x_scale, and 0 where x is missing.
-        y_mean, y_scale: where the task is to regress, the target is ŷ · y_scale + y_mean.
-    """
+class Model(Encoding):
+    """Hold a network that is trained, and what its numbers mean in the table."""
 
     net: Layer
     params: Params
-    task: Task
-    columns: tuple[str, ...]
-    target: str
-    position: int
-    classes: tuple[str | int | float, ...]
-    x_mean: npt.NDArray[np.float64]
-    x_scale: npt.NDArray[np.float64]
-    y_mean: float
-    y_scale: float
 
     def predict(self, x: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
         """Return the predictions (m,) for features x (m, n) in the units of the table: classes, or numbers."""
@@ -80,7 +60,7 @@ def load_model(path: Path) -> Model:
         case _:
             raise FileError(path, "holds no model; write one with tinynet train --save FILE")
     with unfit(path, "not a model that tinynet wrote"):
-        model = Model(net, params, **extra)
+        model = Model(net=net, params=params, **extra)
         check_params("load_model", net, params)
         _check(model)
     return model

@@ -46,23 +46,38 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Hold a table cut into training and test rows, float32, ready for a network.
+class Encoding:
+    """Hold what the numbers that a network takes and gives mean in its table.
 
-    `classes` are the target's values, one per output, where the task is to classify; where it is to regress, y is
-    standardised. The numbers of the file are x · `x_scale` + `x_mean` and y · `y_scale` + `y_mean`.
+    Attributes:
+        task: "classify" or "regress".
+        columns: the names of the features, in order; none where the file had none.
+        target: the name of what is predicted.
+        position: the index of the target among the columns of the table.
+        classes: the target's values, one per output; none where the task is to regress.
+        x_mean, x_scale: (n,); the network takes (x − x_mean) / x_scale, and 0 where x is missing.
+        y_mean, y_scale: where the task is to regress, the target is ŷ · y_scale + y_mean.
     """
+
+    task: Task
+    columns: tuple[str, ...]
+    target: str
+    position: int
+    classes: tuple[str | int | float, ...]
+    x_mean: npt.NDArray[np.float64]
+    x_scale: npt.NDArray[np.float64]
+    y_mean: float
+    y_scale: float
+
+
+@dataclass(frozen=True)
+class Split(Encoding):
+    """Hold a table cut into training and test rows, float32, ready for a network."""
 
     x_train: npt.NDArray[np.float32]
     y_train: npt.NDArray[np.float32]
     x_test: npt.NDArray[np.float32]
     y_test: npt.NDArray[np.float32]
-    task: Task
-    classes: npt.NDArray[Any]
-    x_mean: npt.NDArray[np.float64]
-    x_scale: npt.NDArray[np.float64]
-    y_mean: float
-    y_scale: float
 
 
 def load_digits() -> Table:
@@ -210,9 +225,11 @@ def split(table: Table, *, task: Task | None, test_fraction: float, seed: int, s
         if task == "regress":
             scaler = StandardScaler().fit(y_train)
             y_mean, y_scale = float(scaler.mean_[0]), float(scaler.scale_[0])
+    of_table = table.columns, table.target_name, table.position, tuple(classes.tolist())
+    encoding = Encoding(task, *of_table, x_mean, x_scale, y_mean, y_scale)
     x_train, x_test = scaled(x_train, x_mean, x_scale), scaled(x_test, x_mean, x_scale)
     y_train, y_test = scaled(y_train, y_mean, y_scale), scaled(y_test, y_mean, y_scale)
-    return Split(x_train, y_train, x_test, y_test, task, classes, x_mean, x_scale, y_mean, y_scale)
+    return Split(**vars(encoding), x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
 def choose_task(target: npt.NDArray[Any]) -> Task:

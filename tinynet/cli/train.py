@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tinynet.arrays import Params
 from tinynet.cli.model import Model, save_model
 from tinynet.cli.options import check_writable, positive, seed, widths
 from tinynet.cli.overview import write_page
-from tinynet.cli.tables import Split, Table, Task, load_digits, read_csv, read_npz, split
+from tinynet.cli.tables import Encoding, Split, Table, Task, load_digits, read_csv, read_npz, split
 from tinynet.trees import map_leaves
 
 LEARNING_RATE = {"classify": 3.0, "regress": 0.1}
@@ -124,9 +125,8 @@ def run(args: argparse.Namespace) -> int:
         write_page(args.html, facts, net, result, table, data)
         print(f"page      {args.html}")
     if args.save is not None:
-        scales = data.x_mean, data.x_scale, data.y_mean, data.y_scale
-        of_table = table.columns, table.target_name, table.position, tuple(data.classes.tolist())
-        save_model(args.save, Model(net, result.params, data.task, *of_table, *scales))
+        encoding = {field.name: getattr(data, field.name) for field in fields(Encoding)}
+        save_model(args.save, Model(net=net, params=result.params, **encoding))
         print(f"saved     {args.save}; to predict: tinynet predict {args.save} NEW.csv")
     return 0
 

@@ -157,33 +157,36 @@ def _verify_one(args: argparse.Namespace) -> int:
 
 
 def _verify_all(args: argparse.Namespace) -> int:
-    from tinynet.verification.random_networks import activations_among
+    from tinynet.verification.random_networks import activations_among, verify_networks
     from tinynet.verification.targets import cases_of
 
-    with contextlib.redirect_stdout(sys.stderr):
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # to which the user's code may print
         cases = cases_of(args.all)
-    activations = activations_among(case.target for case in cases)
-    networks = "" if activations else f"{args.all} has no layer without parameters that keeps the shape of its input"
-    if args.probe:
-        networks = "--probe was given"
-    elif importlib.util.find_spec("hypothesis") is None:
-        networks = 'hypothesis is not installed; use pip install "tinynet-grad[verify]"'
-    reports: list[Report] = []
-    with _bar(len(cases) + (0 if networks else NETWORKS)) as bar:
+        activations = activations_among(case.target for case in cases)
+        networks = "" if activations else f"{args.all} has no layer without parameters that keeps its input's shape"
+        if args.probe:
+            networks = "--probe was given"
+        elif importlib.util.find_spec("hypothesis") is None:
+            networks = 'hypothesis is not installed; use pip install "tinynet-grad[verify]"'
+        reports: list[Report] = []
+        with _bar(len(cases) + (0 if networks else NETWORKS)) as bar:
 
-        def say(line: str) -> None:
-            if not args.json:  # or else nothing but JSON is printed
-                bar.write(line, file=sys.stdout)
+            def say(line: str) -> None:
+                if not args.json:  # or else nothing but JSON is printed
+                    bar.write(line, file=out)
 
-        for case in cases:
-            reports.append(_verify_case(case, args))
-            bar.update()
-            say(_line(reports[-1]))
-        if networks:
-            say(f"SKIPPED       random networks: {networks}")
-        else:
-            reports.append(_verify_networks(activations, args.seed, bar))
-            say(_line(reports[-1]))
+            for case in cases:
+                reports.append(_verify_case(case, args))
+                bar.update()
+                say(_line(reports[-1]))
+            if networks:
+                say(f"SKIPPED       random networks: {networks}")
+            else:
+                start = time.perf_counter()
+                report = verify_networks(activations, count=NETWORKS, seed=args.seed, step=bar.update)
+                reports.append(replace(report, seconds=time.perf_counter() - start))
+                say(_line(reports[-1]))
     if args.html is not None:
         from tinynet.verification.html import write_html
 
@@ -205,20 +208,10 @@ def _verify_case(case: Case, args: argparse.Namespace) -> Report:
     from tinynet.verification import Report, TargetError, verify
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            report = verify(case.target, inputs=case.inputs, reference=case.reference, **_options(args))
+        report = verify(case.target, inputs=case.inputs, reference=case.reference, **_options(args))
     except TargetError as error:
         return Report(str(case), "INCONCLUSIVE", (), (), "nothing", reason=_in_one_line(error), seed=args.seed)
     return replace(report, target=case.name) if case.name else report
-
-
-def _verify_networks(activations: Sequence[Any], seed: int, bar: Any) -> Report:
-    from tinynet.verification.random_networks import verify_networks
-
-    start = time.perf_counter()
-    with contextlib.redirect_stdout(sys.stderr):
-        report = verify_networks(activations, count=NETWORKS, seed=seed, step=bar.update)
-    return replace(report, seconds=time.perf_counter() - start)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from tinynet.arrays import Array, is_array, namespace
-from tinynet.checks import check_int, check_labels, check_last_axis, check_number, check_same_shape
+from tinynet.checks import check_labels, check_last_axis, check_same_shape, convert_ints, convert_numbers
 from tinynet.losses.loss import Loss
 from tinynet.special import product
 
@@ -47,11 +48,9 @@ class SoftmaxCrossEntropy(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
         if self.ignore_index is not None:
-            object.__setattr__(self, "ignore_index", check_int(name, "ignore_index", self.ignore_index))
-        smoothing = check_number(name, "label_smoothing", self.label_smoothing, 0.0, 1.0)
-        object.__setattr__(self, "label_smoothing", smoothing)
+            convert_ints(self, "ignore_index", least=-math.inf)
+        convert_numbers(self, "label_smoothing", below=1)
 
     def check(self, z: Array, y: Any) -> None:
         check_last_axis(self, "y_hat", z)

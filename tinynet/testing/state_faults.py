@@ -40,7 +40,8 @@ def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[Wr
     if has_params:
         yield Wrong("accumulates", "the parameters' gradients add up over calls", _accumulates("params", 1.0))
         yield Wrong("accumulates", "0.9 of the last call's is added", _accumulates("params", 0.9))
-        yield Wrong("mutates params", "the update happens in backward", _and_then(_step_params))
+        update = _and_then(lambda call: map_leaves(_step, call.params, call.nested(call.grads())[1]))
+        yield Wrong("mutates params", "the update happens in backward", update)
         decay = lambda call: map_leaves(lambda p: _scale(p, 0.99), call.params)  # noqa: E731
         yield Wrong("mutates params", "the weights decay in forward", Call.grads, decay)
         if not _equal(right, sample.with_params(map_leaves(lambda p: 2 * p, sample.params)).grads()):
@@ -177,7 +178,3 @@ def _step_x(call: Call) -> None:
             x[...] = 0
 
     map_leaves(step, call.x, dx)
-
-
-def _step_params(call: Call) -> None:
-    map_leaves(_step, call.params, call.nested(call.grads())[1])

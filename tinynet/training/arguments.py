@@ -164,9 +164,7 @@ def split_off(data: Samples | Stream, validation: Any, seed: int) -> tuple[Sampl
     if held_out == m:
         raise ValueError(f"fit: validation is {validation!r}, all of the {m} samples; expected a smaller share")
     order = np.random.default_rng(seed).spawn(3)[2].permutation(m)
-    x, y, weights = (
-        map_arrays(lambda a: a[np.sort(order[held_out:])], part) for part in (data.x, data.y, data.weights)
-    )
+    x, y, weights = map_arrays(lambda a: a[np.sort(order[held_out:])], (data.x, data.y, data.weights))
     rest = map_arrays(lambda a: a[np.sort(order[:held_out])], (data.x, data.y))
     return replace(data, x=x, y=y, weights=weights), rest
 

@@ -85,11 +85,9 @@ _KINDS = dict.fromkeys(("settings", "history", "versions", "order", "draws"), di
 def save_checkpoint(path: StrPath, run: Run) -> None:
     """Write a checkpoint; the one that was there stays until the new one is whole."""
     _check(run)
-    value = {name: getattr(run, name) for name in _NAMES}
-    value["state"] = run.state and vars(run.state)
-    value["losses"] = np.array(run.losses, np.float64).reshape(-1, 2)
-    value["history"] = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
-    write(path, value)
+    losses = np.array(run.losses, np.float64).reshape(-1, 2)
+    history = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
+    write(path, vars(run) | {"state": run.state and vars(run.state), "losses": losses, "history": history})
 
 
 def check_savable(run: Run) -> None:

@@ -23,7 +23,7 @@ from tinynet.training.engines import Carry, TrainingState
 from tinynet.training.evaluation import EngineName, Metrics, measured, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
 from tinynet.training.interruptions import DivergenceError, all_finite
-from tinynet.trees import parts, with_part
+from tinynet.trees import parts, with_parts
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,13 @@ def sweep(
         raise ValueError(
             f"sweep: grid has {min(unknown)!r}, which is no setting of {optimizer!r:.80}; expected one of {list(known)}"
         )
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    runs = [{"seed": check_natural("sweep", "seeds", seed), **point} for point in points for seed in seeds]
+    runs = [
+        {"seed": check_natural("sweep", "seeds", seed), **dict(zip(grid, values, strict=True))}
+        for *values, seed in itertools.product(*grid.values(), seeds)
+    ]
     if not runs:
         raise ValueError("sweep: seeds or grid leave no run; expected at least one")
-    optimizers = []
-    for run in runs:
-        set_up: Any = optimizer
-        for name in grid:
-            set_up = with_part(set_up, known[name], run[name])
-        optimizers.append(set_up)
+    optimizers = [with_parts(optimizer, {known[name]: run[name] for name in grid}) for run in runs]
     common = {"params": params, "batch_size": batch_size, "shuffle": shuffle, "validation": validation}
     common |= {"epochs": int(epochs), "metrics": metrics_by_name(metrics, loss)}
     if engine != "jax":

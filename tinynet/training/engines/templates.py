@@ -21,7 +21,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.training.engines import is_sampled
-from tinynet.trees import Path, parts, with_part
+from tinynet.trees import Path, parts, with_parts
 
 Draws: TypeAlias = tuple[Array, tuple[tuple[Array, ...], ...]]
 """For each of several batches, which of the sampled networks it has; for each network, the numbers at its paths."""
@@ -39,11 +39,11 @@ class Template:
     @classmethod
     def without(cls, tree: Any, paths: tuple[Path, ...]) -> Template:
         """Return the template of `tree`."""
-        return cls(_with_numbers(tree, paths, [0] * len(paths)), paths)
+        return cls(with_parts(tree, dict.fromkeys(paths, 0), _unchecked), paths)
 
     def of(self, numbers: tuple[Any, ...]) -> Any:
         """Return the configuration with these numbers, which may be tracers: no check of its class runs."""
-        return _with_numbers(self.tree, self.paths, numbers)
+        return with_parts(self.tree, dict(zip(self.paths, numbers, strict=True)), _unchecked)
 
 
 def traced(tree: Any) -> Iterator[tuple[Path, float]]:
@@ -146,12 +146,6 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
             _structure(getattr(sampled, name), getattr(before, name, None), (*path, name), numbers) for name in names
         )
     return sampled
-
-
-def _with_numbers(tree: Any, paths: Iterable[Path], numbers: Iterable[Any]) -> Any:
-    for path, number in zip(paths, numbers, strict=True):
-        tree = with_part(tree, path, number, _unchecked)
-    return tree
 
 
 def _unchecked(config: Any, **changes: Any) -> Any:
