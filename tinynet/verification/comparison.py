@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Oracle, Subject
-from tinynet.verification.execution import Run
-from tinynet.verification.oracle import leaves_of, rounding, spread
+from tinynet.verification.oracle import rounding, spread
 from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, unit_of
 
 
@@ -55,14 +54,14 @@ class Comparison:
 
 def compare(
     subject: Subject,
-    oracle: Oracle,
-    dy: tuple[Array, ...],
-    run: Run,
-    grads: Mapping[str, Any],
     *,
+    grads: Mapping[str, Any],
     probe: str,
     label: str = "",
-    dtype: str,
+    oracle: Oracle,
+    dy: tuple[Array, ...],
+    y: tuple[Array, ...] = (),
+    dtype: str = "float64",
     rng: np.random.Generator,
     usual: Mapping[str, float],
     exact: Exact,
@@ -71,12 +70,14 @@ def compare(
     """Compare the gradients `grads` of a run with the oracle's.
 
     Args:
+        y: what came out, whose number type tells in which one the target computes.
         usual: the largest exact entry of each gradient where nothing is saturated. A factor such as 1 − a is off by u,
             however small it is: there the error may be u of what the gradient usually is, and a note says so.
         exact: what the oracle gives.
         known: the gradients that are known to be wrong, whose error is no rounding.
     """
-    single = is_single(subject, run, dtype)
+    # What is not in tinynet's contract may compute in float32, whatever it is given.
+    single = dtype == "float64" and not subject.contract and any(leaf.dtype == np.float32 for leaf in y)
     own = unit_of("float32" if single else dtype)
     unit = max(own, oracle.resolution / 32)
     got: dict[str, Array] = {}
@@ -150,12 +151,6 @@ def _tolerances(
             excuses.append(f"{n} keeps {max(0, digits):.0f} digits where the forward pass saturates")
             tolerance[n] = excused
     return tolerance, excuses
-
-
-def is_single(subject: Subject, run: Run, dtype: str) -> bool:
-    """Return whether the target computes in float32, whatever it is given."""
-    leaves = leaves_of(run.y) if run.y is not None else ()
-    return dtype == "float64" and not subject.contract and any(leaf.dtype == np.float32 for leaf in leaves)
 
 
 def read(

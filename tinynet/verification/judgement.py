@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import DATA_NAMES, MISSING, Malformed, Oracle, Subject, TargetError
+from tinynet.verification.adapters.subject import DATA_NAMES, Malformed, Oracle, Subject, TargetError
 from tinynet.verification.bench import Bench, Settings
 from tinynet.verification.comparison import compare, tells
 from tinynet.verification.examples import (
@@ -298,11 +298,8 @@ def _compiled(b: Bench, seen: Observed) -> Observed:
     exact = b.oracle(b.subject.args, b.dy)
     if not all(np.isfinite(g).all() for g in exact.grads.values()):
         return Observed()
-    got = {n: grads.get(n, MISSING) for n in b.subject.wrt}
-    c = compare(
-        b.subject, b.oracle, b.dy, Run(), got, probe="compiled", dtype="float64", rng=b.rng,
-        usual=usual_sizes(seen), exact=exact,
-    )  # fmt: skip
+    usual = usual_sizes(seen)
+    c = compare(b.subject, grads=grads, probe="compiled", oracle=b.oracle, dy=b.dy, rng=b.rng, usual=usual, exact=exact)
     return recorded(b, dataclasses.replace(c, form={}))
 
 
