@@ -57,7 +57,7 @@ def probe_state(b: Bench, _seen: Observed) -> Observed:
     if not found and not adds_up:
         found += _reused(b, dy)
     if not found:
-        found += _after_another(b, dy, adds_up=adds_up)
+        found += _after_another(b, dy, exact, adds_up=adds_up)
     return new + Observed(faults=tuple(found))
 
 
@@ -94,12 +94,10 @@ def _kept_memory(A: Subject, run: Run) -> list[Fault]:
 def _repeats(A: Subject, runs: Sequence[Run], exact: Exact, what: str) -> list[Fault]:
     """The same call several times: what differs is added to by each call, or changes of itself."""
     first = runs[0]
-    for run in runs:
-        if run.error is not None:
-            if isinstance(run.error, (Hang, SystemExit)):
-                return []
-            text = f"{what} raises {told(run.error)} the second time"
-            return [Fault(A.wrt, "stale cache", text, "state")]
+    if error := next((r.error for r in runs if r.error is not None), None):
+        if isinstance(error, (Hang, SystemExit)):
+            return []
+        return [Fault(A.wrt, "stale cache", f"{what} raises {told(error)} the second time", "state")]
     changed = [n for n in A.wrt if any(_differ(r.grads.get(n), first.grads.get(n), exact.grads[n]) for r in runs[1:])]
     if not changed:
         return []
@@ -120,10 +118,8 @@ def _adds_up(A: Subject, runs: Sequence[Run]) -> bool:
     changed = [n for n, g in first.items() if _differ(runs[1].grads.get(n), g, g)]
     if not changed or any(n in A.inputs for n in changed):
         return False
-    return all(
-        all(not _differ(r.grads.get(n), (i + 1) * first[n], first[n] * (i + 1)) for i, r in enumerate(runs))
-        for n in changed
-    )
+    sums = [(r.grads.get(n), i * first[n]) for i, r in enumerate(runs, 1) for n in changed]
+    return not any(_differ(got, expected, expected) for got, expected in sums)
 
 
 def _grows(results: Sequence[Any]) -> bool:
@@ -176,11 +172,13 @@ def _changed_since(run: Run) -> list[Fault]:
     return [Fault(tuple(changed), "shares memory", text, "state")] if changed else []
 
 
-def _after_another(b: Bench, dy: tuple[Array, ...], *, adds_up: bool) -> list[Fault]:
+def _after_another(b: Bench, dy: tuple[Array, ...], exact: Exact, *, adds_up: bool) -> list[Fault]:
     """B after A, where B is another input, other parameters, a longer and a shorter batch: right for A, so for B."""
     A, batch = b.subject, b.batch
-    others = [("another input", _another(A, b.rng, params=False))]
-    others.append(("other parameters", _another(A, b.rng, inputs=False)))
+    others = [
+        ("another input", _another(A, b.rng, params=False)),
+        ("other parameters", _another(A, b.rng, inputs=False)),
+    ]
     if batch is not None and batch.size > 1:
         # The sizes at which the values were compared, whose gradients are compiled already.
         longer = 33 if b.may_grow and not b.numerical and batch.size < 33 else batch.size + 3
@@ -219,16 +217,11 @@ def _after_another(b: Bench, dy: tuple[Array, ...], *, adds_up: bool) -> list[Fa
             text = f"right for {what} B alone, and wrong for B after A{again}"
             return [*found, _fault(wrong, "stale cache", text, run, right)]
         everywhere = [n for n in A.wrt if _off(run.grads.get(n), right[n])]
-        if everywhere and not _wrong_at_first(b, dy):
+        if everywhere and not any(_off(before.grads.get(n), exact.grads[n]) for n in A.wrt):
             # Something outside the target remembers A, which no copy of the target forgets; or the values say why.
             text = f"right for the first call, and wrong for the next one with {what}"
             found.append(_fault(everywhere, "unknown", text, run, right))
     return found if len(found) == len(others) else []
-
-
-def _wrong_at_first(b: Bench, dy: tuple[Array, ...]) -> bool:
-    exact, got = b.oracle(b.subject.args, dy).grads, execute(b.subject, b.subject.args, dy, b.watch).grads
-    return any(_off(got.get(n), exact[n]) for n in b.subject.wrt)
 
 
 def _without_those_before(A: Subject, run: Run, before: Run) -> Run:
