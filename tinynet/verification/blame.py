@@ -155,20 +155,9 @@ def run_of(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
     except Exception:
         forward = None
     got: Mapping[str, Array] = {**c.got, **c.misshapen}
-    wrong = frozenset(n for n in names if n in c.wrong or n in c.misshapen)
+    wrong, sizes = c.spoilt.intersection(names), sizes_of(c.subject)
     dy = tuple(np.asarray(d, np.float64) for d in c.dy)
-    return Wrong(
-        forward,
-        args,
-        c.subject.wrt,
-        dy,
-        got,
-        c.exact.grads,
-        c.tolerance,
-        wrong,
-        sizes_of(c.subject),
-        c.subject.constants,
-    )
+    return Wrong(forward, args, c.subject.wrt, dy, got, c.exact.grads, c.tolerance, wrong, sizes, c.subject.constants)
 
 
 def _forward_of(c: Comparison, j: Judgement, args: Args) -> Any:
@@ -195,4 +184,4 @@ def sizes_of(subject: Subject) -> dict[str, int]:
 
 def most_telling(seen: Sequence[Comparison], names: Sequence[str]) -> Comparison:
     """Return the first comparison of those in which most of these gradients are wrong."""
-    return max(seen, key=lambda c: sum(n in c.wrong or n in c.misshapen for n in names))
+    return max(seen, key=lambda c: len(c.spoilt.intersection(names)))

@@ -51,6 +51,11 @@ class Comparison:
     def args(self) -> Args:
         return self.subject.args
 
+    @property
+    def spoilt(self) -> frozenset[str]:
+        """The gradients of wrong values or of another shape."""
+        return self.wrong | self.misshapen.keys()
+
 
 def compare(
     subject: Subject,
