@@ -255,9 +255,8 @@ def with_noise(function: Callable[..., Any], *values: Any) -> Callable[[Array], 
     flat = jax.tree.leaves(values)
 
     def call(noise: Array) -> Any:
-        return jax.tree.unflatten(
-            jax.tree.structure(shape), _rounded(closed.jaxpr, closed.consts, flat, noise, count())
-        )
+        results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return call
 
@@ -310,10 +309,7 @@ def _compiled_with_noise(program: _ByText) -> Callable[..., Any]:
     vjp = _vjp_of(program.jaxpr, program.positions)
 
     def noisy(consts: Any, values: Any, dy: Any, noise: Any) -> Any:
-        closed, shape = jax.make_jaxpr(vjp, return_shape=True)(consts, values, dy)
-        flat = jax.tree.leaves((consts, values, dy))
-        results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+        return with_noise(vjp, consts, values, dy)(noise)
 
     return jax.jit(noisy, compiler_options=quickly())
 
@@ -352,12 +348,10 @@ def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:
                 full[i] = value
             return jax.core.eval_jaxpr(jaxpr, consts, *full)
 
+        def typed(d: Any, v: Any) -> Any:
+            return d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0)
+
         y, pull = jax.vjp(forward, *(values[i] for i in positions))
-        return y, pull(
-            [
-                d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0)
-                for d, v in zip(dy, y, strict=True)
-            ]
-        )
+        return y, pull(list(map(typed, dy, y)))
 
     return vjp
