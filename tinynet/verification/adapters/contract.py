@@ -13,6 +13,7 @@ from tinynet.layers.stand_in import StandIn
 from tinynet.losses import Loss
 from tinynet.trees import leaves_with_paths, map_leaves
 from tinynet.verification.adapters.arguments import as_array, dotted, floats, is_shape
+from tinynet.verification.adapters.parts import fresh
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -21,7 +22,6 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    fresh,
     short,
     shortened,
     shorter,

@@ -32,6 +32,7 @@ from tinynet.verification.adapters.conventions import (
     y_and_backprop,
 )
 from tinynet.verification.adapters.generators import seeder
+from tinynet.verification.adapters.parts import fresh
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -40,7 +41,6 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    fresh,
     short,
 )
 from tinynet.verification.copies import rebound

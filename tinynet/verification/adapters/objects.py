@@ -29,7 +29,8 @@ from tinynet.verification.adapters.arguments import (
 )
 from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
-from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, others_in, put, reachable
+from tinynet.verification.adapters.parts import fresh, put
+from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, others_in, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
     MISSING,
@@ -41,10 +42,9 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    fresh,
     short,
 )
-from tinynet.verification.copies import rebound
+from tinynet.verification.copies import is_transpose, rebound
 from tinynet.verification.execution import seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import CHOICE
@@ -250,6 +250,8 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
     inputs = [n for _, tree in places.arguments.parts() for n in slots(tree)]
     returned = [path for path in pool if path.startswith("return")]
     chosen: dict[str, str] = {}
+    shapes = {path: np.shape(a) for path, a in reachable(places.owner)}
+    holders = [path.rpartition(".")[0] for path in places.params.values()]
     for name in [*inputs, *places.params]:
         tail = _tail(name)
         spelt = (tail, *spellings(tail))
@@ -265,7 +267,12 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
         if name not in chosen:
-            kept = [c for c in (*_candidates(path), _step_of(path)) if c in pool]
+            alone = holders.count(path.rpartition(".")[0]) == 1  # where there are others, `grad` may be of any of them
+            kept = [
+                c
+                for c in (*_candidates(path), _step_of(path))
+                if c in pool and (alone or c not in _unnamed(path) or np.shape(pool[c]) == shapes[path])
+            ]
             if kept:
                 chosen[name] = kept[0]
             elif free:
@@ -277,15 +284,20 @@ def _step_of(path: str) -> str:
     return f"the step of {path}"
 
 
+def _unnamed(path: str) -> tuple[str, ...]:
+    """Return where the gradient of the main array of an object is kept, by names that do not say whose it is."""
+    head, dot, tail = path.rpartition(".")
+    main = tail in ("data", "value", "val", "w", "W", "weight")
+    return tuple(f"{head}{dot}{name}" for name in ("grad", "gradient", "g", "_grad")) if main else ()
+
+
 def _candidates(path: str) -> Iterator[str]:
     """Yield where an object keeps the gradient of a parameter, by the names people give."""
     head, dot, tail = path.rpartition(".")
     holder = head + dot
     for s in spellings(tail):
         yield holder + s
-    if tail in ("data", "value", "val", "w", "W", "weight"):
-        for s in ("grad", "gradient", "g", "_grad"):
-            yield holder + s
+    yield from _unnamed(path)
     yield f"{path}.grad"
     containers = head.split(".") if head else []
     for i in reversed(range(len(containers) + 1)):  # `params.1.W` in `params.1.grads.W`, `params.grads.W`, `grads.1.W`
@@ -535,8 +547,9 @@ def _find_params(
     before = {path for path, _ in reachable(target)}
     made = {path: a for path, a in reachable(used) if path not in before}
     owner = used if _moving(used, method, arguments, arrays, made, rng) else target
-    held = {path: a for path, a in reachable(owner) if not _STATE.search(path)}
-    return owner, _moving(owner, method, arguments, arrays, held, rng)
+    held, ids = reachable(owner), {id(a) for _, a in reachable(owner)}
+    own = {path: a for path, a in held if not (_STATE.search(path) or is_transpose(a, ids))}
+    return owner, _moving(owner, method, arguments, arrays, own, rng)
 
 
 def _moving(

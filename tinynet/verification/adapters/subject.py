@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.copies import parts_of
 from tinynet.verification.tolerance import LARGE
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -192,34 +189,6 @@ def shortened(a: Any, divisor: int) -> Any:
         return a
     kept = a[tuple(slice(None, None, k // shorter(k, divisor)) if k else slice(0) for k in a.shape)].copy()
     return kept // divisor if a.dtype.kind in "iu" and np.max(kept, initial=0) >= divisor else kept
-
-
-def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:
-    """Copy a target with all that it remembers, and with other objects `instead` of those of the given ids.
-
-    What has no copies, such as a module, a lock or an open file, is shared.
-    """
-    memo = dict(instead or {})
-    with contextlib.suppress(Exception):
-        return copy.deepcopy(target, dict(memo))
-    try:
-        return copy.deepcopy(target, memo | {id(part): part for part in _without_copies(target, set())})
-    except Exception:
-        if instead:
-            raise
-        return copy.copy(target)
-
-
-def _without_copies(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield the innermost parts of a value of which no copy can be made."""
-    for _, part in parts_of(value):
-        if id(part) not in seen:
-            seen.add(id(part))
-            try:
-                copy.deepcopy(part)
-            except Exception:
-                inside = list(_without_copies(part, seen))
-                yield from inside or [part]
 
 
 def short(target: Any) -> str:

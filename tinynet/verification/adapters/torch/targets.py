@@ -15,7 +15,8 @@ import torch
 from tinynet.verification.adapters.arguments import Arguments, Slot, floats, read_arguments, signature_of
 from tinynet.verification.adapters.conventions import returns_backprop, value_and_gradient
 from tinynet.verification.adapters.objects import methods_of
-from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, fresh, short
+from tinynet.verification.adapters.parts import fresh
+from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, short
 from tinynet.verification.adapters.torch.oracle import TorchOracle, choose_oracle
 from tinynet.verification.adapters.torch.plain import attached
 from tinynet.verification.adapters.torch.sessions import Call, TorchSession, is_differentiable, tensors_of, to_array
