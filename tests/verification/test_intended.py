@@ -134,3 +134,30 @@ def test_a_rule_takes_structures_and_integers():
         return t["W"][rows] * p["b"] + p["W"][rows] * t["b"]
 
     tn.check_jvp(forward, jvp, {"W": X, "b": X[0]}, np.array([0, 2, 2]), **QUICK)
+
+
+class Spike:
+    """A spiking unit with a surrogate gradient, and perhaps a threshold that is a parameter."""
+
+    def __init__(self, threshold=None):
+        if threshold is not None:
+            self.threshold = threshold
+
+    def forward(self, v):
+        self.v = v
+        return (v > getattr(self, "threshold", 0)).astype(v.dtype)
+
+    def backward(self, dy):
+        return dy / (1 + self.v**2)
+
+
+def test_an_object_may_mean_another_function():
+    assert tn.verify(Spike(), inputs=X, intended=lambda v: np.arctan(v), **QUICK).verdict == "PASS"
+    assert tn.verify(Spike(), inputs=X, intended=lambda v: np.tanh(v), **QUICK).verdict == "FAIL"
+
+
+def test_a_function_of_the_arguments_cannot_mean_the_gradient_of_a_parameter():
+    spike = Spike(X[0])
+    with pytest.raises(tn.TargetError, match=r"say which it means: wrt=\['v'\]"):
+        tn.verify(spike, inputs=X, intended=lambda v: np.arctan(v), **QUICK)
+    assert tn.verify(spike, inputs=X, intended=lambda v: np.arctan(v), wrt="v", **QUICK).verdict == "PASS"

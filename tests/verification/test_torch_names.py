@@ -100,6 +100,20 @@ def test_a_mistake_is_named_at_the_line_of_the_forward(function, inputs, fault, 
     assert finding.where
 
 
+def test_a_forward_pass_of_one_line_is_placed_there():
+    class Short(torch.autograd.Function):
+        def forward(ctx, x): ctx.save_for_backward(x); return torch.sin(x)  # noqa: E702 # fmt: skip
+
+        @staticmethod
+        def backward(ctx, g):
+            return g / 2 * torch.cos(ctx.saved_tensors[0])
+
+        forward = staticmethod(forward)
+
+    (finding,) = tn.verify(Short, inputs=x).findings
+    assert finding.at == f"test_torch_names.py:{Short.forward.__code__.co_firstlineno}"
+
+
 FORWARDS = {
     "functions": lambda x, w: torch.exp(x).log().tanh().sin().cos() + torch.sigmoid(x) * torch.relu(x) - x.abs().sqrt(),
     "more functions": lambda x, w: torch.erf(x) + 1 / (2 + x * x).rsqrt() + (x**2).log1p() + torch.expm1(-x) + 3 - x,

@@ -12,6 +12,7 @@ import copy
 import functools
 import sys
 import types
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class _Rebinding:
         return copied
 
     def _array(self, value: np.ndarray[Any, Any]) -> Any:
+        if is_transpose(value, self.seen):
+            return self._remember(value, self.value(value.base).T)
         if value.dtype.kind == "f":
             return self._remember(value, Traced(value.copy()))
         if value.dtype.kind != "O":
@@ -166,6 +169,15 @@ def attributes(value: Any) -> list[str]:
 def _slots_of(cls: type) -> tuple[str, ...]:
     slots = vars(cls).get("__slots__", ())
     return tuple(s for s in ((slots,) if isinstance(slots, str) else slots) if s not in ("__dict__", "__weakref__"))
+
+
+def is_transpose(a: Any, ids: Container[int]) -> bool:
+    """Return whether an array is the transpose of another one of those that have these ids, in the same memory."""
+    base = getattr(a, "base", None)
+    if not isinstance(base, np.ndarray) or id(base) not in ids or a.ndim < 2:
+        return False
+    whole = base.T
+    return bool(a.shape == whole.shape and a.strides == whole.strides and a.ctypes.data == whole.ctypes.data)
 
 
 def names_in(code: types.CodeType) -> set[str]:

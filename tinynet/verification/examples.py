@@ -465,3 +465,6 @@ def cotangent_examples(subject: Subject, shapes: Shapes, rng: np.random.Generato
     yield Example("cotangents", subject, tuple(1e6 * d for d in dy), "dy 10⁶ ×")
     yield Example("cotangents", subject, tuple(1e-6 * d for d in dy), "dy / 10⁶")
     yield Example("cotangents", subject, tuple(d * (rng.random(d.shape) < 0.5) for d in dy), "dy with zeros")
+    for i in range(len(dy))[:4] if len(dy) > 1 else ():
+        alone = tuple(d * (j == i) for j, d in enumerate(dy))
+        yield Example("cotangents", subject, alone, f"dy of output {i} alone")

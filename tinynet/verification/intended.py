@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import Args, Array, Exact, Oracle, Subject, TargetError, followed
+from tinynet.verification.adapters.parts import followed
+from tinynet.verification.adapters.subject import Args, Array, Draw, Exact, Oracle, Subject, TargetError
 from tinynet.verification.execution import Watch, told
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.oracle import find_oracle, leaves_of
@@ -49,6 +50,12 @@ def as_intended(subject: Subject, intended: Callable[..., Any], watch: Watch) ->
             f"{subject.name}: intended= goes with arrays of NumPy's and JAX's, and with functions of them"
         )
 
+    if not subject.contract and (held := [n for n in subject.wrt if n not in subject.inputs]):
+        raise TargetError(
+            f"{subject.name}: intended= takes {', '.join(subject.inputs)}, and cannot mean the gradient of {held[0]}; "
+            f"say which it means: wrt={list(subject.inputs)}"
+        )
+
     def outputs(s: Subject, args: Args) -> tuple[Array, ...]:
         return leaves_of(s.start().forward({n: np.array(a) for n, a in args.items()})[0])
 
@@ -65,6 +72,9 @@ def as_intended(subject: Subject, intended: Callable[..., Any], watch: Watch) ->
             meant = meant if isinstance(found, NumericalOracle) else found
         return _Intended(meant, lambda args: outputs(s, args))
 
+    def settled(s: Subject, draws: Sequence[Draw]) -> Subject:
+        return dataclasses.replace(subject.settle(s, draws), modes=list) if subject.settle is not None else s
+
     note = "the gradients are those of intended=, not of the forward pass"
     return dataclasses.replace(
         subject,
@@ -73,6 +83,7 @@ def as_intended(subject: Subject, intended: Callable[..., Any], watch: Watch) ->
         narrower=None,
         parts=list,
         modes=list,
+        settle=subject.settle and settled,
         notes=(*subject.notes, note),
     )
 

@@ -47,7 +47,7 @@ def _score(subject: Subject, watch: Watch, rng: np.random.Generator) -> tuple[Su
             oracle = find_oracle(subject, watch, dy)
         draws.append((subject.args, dy, oracle(subject.args, dy)))
     if subject.settle is not None:
-        subject = subject.settle(draws)
+        subject = subject.settle(subject, draws)
     wrong = 0.0
     for args, dy, exact in draws:
         run = execute(subject, args, dy, watch)

@@ -818,3 +818,67 @@ def test_running_statistics_that_are_handed_in_may_be_updated(target, verdict):
     report = tn.verify(target, inputs=statistics, probes=["rectangular", "batch 1", "batch 2", "state", "layout"])
     assert (report.verdict, report.compared) == (verdict, ("x", "g", "b")), report
     assert "m, v: written into and without a gradient, as running statistics are" in report.notes
+
+
+class ByHand:
+    def forward(self, x):
+        return torch.sin(x)
+
+    __call__ = forward
+
+    def backward(self, dy):
+        return 3 * dy
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        ByHand(),
+        (torch.sin, lambda args, dy: (3 * dy,)),
+        lambda x: (torch.sin(x), lambda dy: 3 * dy),
+        lambda x: ((x * x).sum(), 3 * x),
+    ],
+    ids=["object", "pair", "(y, backprop)", "(E, gradient)"],
+)
+def test_derivatives_of_tensors_by_hand_are_not_taken_for_pytorchs_own(target):
+    with pytest.raises(tn.TargetError, match=r"give one, or code and arrays of NumPy's"):
+        tn.verify(target, inputs=torch.tensor(x))
+
+
+class Both(Function):
+    """x w and the sum of x; it is given None for the output that is not used."""
+
+    right = True
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, w)
+        return x @ w.T, x.sum()
+
+    @classmethod
+    def gradients(cls, ctx, g, h):
+        x, w = ctx.saved_tensors
+        if g is None:
+            return (h * torch.ones_like(x), None) if cls.right else (None, None)
+        return g @ w + (0 if h is None else h), g.T @ x
+
+    @staticmethod
+    def backward(ctx, g, h):
+        return Both.gradients(ctx, g, h)
+
+
+class Lost(Both):
+    right = False
+
+    @staticmethod
+    def backward(ctx, g, h):
+        return Lost.gradients(ctx, g, h)
+
+
+def test_an_output_may_be_left_unused():
+    report = tn.verify(Both, inputs=(x, w), probes=["rectangular", "cotangents"])
+    assert report.verdict == "PASS", report
+    (finding,) = tn.verify(Lost, inputs=(x, w), probes=["rectangular", "cotangents"]).findings
+    assert finding.gradient == "x"
+    assert "dy of output 1 alone" in str(finding)

@@ -20,8 +20,9 @@ from tinynet.verification.adapters.conventions import returns_backprop, value_an
 from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import METHODS, adapt_object, methods_of
+from tinynet.verification.adapters.parts import fresh
 from tinynet.verification.adapters.reachable import reachable
-from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
+from tinynet.verification.adapters.subject import Subject, TargetError, short
 
 __all__ = ["Subject", "TargetError", "adapt"]
 

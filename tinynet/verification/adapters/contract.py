@@ -14,6 +14,7 @@ from tinynet.layers.stand_in import StandIn, with_watched_children
 from tinynet.losses import Loss
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 from tinynet.verification.adapters.arguments import as_array, dotted, floats, is_shape
+from tinynet.verification.adapters.parts import followed, fresh
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -22,8 +23,6 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    followed,
-    fresh,
     short,
     shortened,
     shorter,

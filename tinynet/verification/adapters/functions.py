@@ -33,6 +33,7 @@ from tinynet.verification.adapters.conventions import (
     y_and_backprop,
 )
 from tinynet.verification.adapters.generators import seeder
+from tinynet.verification.adapters.parts import followed, fresh
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -41,8 +42,6 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    followed,
-    fresh,
     short,
 )
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from tinynet.verification.adapters.arguments import (
+    LEARNING_RATE,
     Arguments,
     as_array,
     floats,
@@ -28,7 +29,8 @@ from tinynet.verification.adapters.arguments import (
 )
 from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
-from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, put, reachable
+from tinynet.verification.adapters.parts import fresh, put
+from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, others_in, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
     MISSING,
@@ -40,10 +42,9 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    fresh,
     short,
 )
-from tinynet.verification.copies import rebound
+from tinynet.verification.copies import is_transpose, rebound
 from tinynet.verification.execution import like, seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import CHOICE
@@ -95,7 +96,7 @@ def adapt_object(
     readings = [_Places(owner, names, arguments, {}, c) for c in conventions]
     _check_that_one_runs(readings, arrays)
     if declared is None:
-        owner = _with_numbers(owner, readings, arrays)
+        owner = _with_arrays_of_floats(owner, readings, arrays)
         owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
     paths = {_label(path, arrays): path for path in declared}
     held = dict(reachable(owner))
@@ -105,7 +106,8 @@ def adapt_object(
                 f"{label}: params= names {path!r}, which is no array of the object; it has {sorted(held)}"
             )
     values = {name: as_array(held[path] if params is None else declared[path], name) for name, path in paths.items()}
-    return [_subject(replace(r, owner=owner, params=paths), arrays | values) for r in readings]
+    readings = [_training(replace(r, owner=owner, params=paths), arrays) for r in readings]
+    return [_subject(r, arrays | values) for r in readings]
 
 
 def _subject(places: _Places, args: Args) -> Subject:
@@ -119,7 +121,7 @@ def _subject(places: _Places, args: Args) -> Subject:
         copied = rebound(owner, instead) if numpy_manners else fresh(owner, instead)
         return raw(unpack(arguments.call(getattr(copied, forward), made))[0])
 
-    subject = Subject(
+    return Subject(
         name=type(owner).__name__,
         args=args,
         wrt=floats(args),
@@ -130,14 +132,20 @@ def _subject(places: _Places, args: Args) -> Subject:
         one_cache=True,
         code=tuple(f for n in places.methods if (f := getattr(type(owner), n, None)) is not None),
         reference=lambda f, args: arguments.call(f, args),
-        notes=places.convention.notes,
+        settle=functools.partial(_settled, places),
+        notes=places.convention.notes + places.notes,
     )
-    return replace(subject, settle=lambda draws: _settled(subject, places, draws))
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where things are on an object: its methods, its parameters by name, and where their gradients were found."""
+    """Where things are on an object: its methods, its parameters by name, and where their gradients were found.
+
+    Attributes:
+        trains: whether backward moves the parameters itself, by a learning rate that is `_LARGE_STEP`.
+        steps: whether these steps are the gradients, times that: of Adam's they are not.
+        notes: what is worth knowing of it.
+    """
 
     owner: Any
     methods: tuple[str, str]
@@ -145,6 +153,9 @@ class _Places:
     params: Mapping[str, str]
     convention: Convention
     grads: Mapping[str, str] = field(default_factory=dict)
+    trains: bool = False
+    steps: bool = True
+    notes: tuple[str, ...] = ()
 
 
 class _ObjectSession:
@@ -155,7 +166,7 @@ class _ObjectSession:
 
     def forward(self, args: Args) -> tuple[Any, Any]:
         p = self.places
-        if self.target is None or p.convention.rate:
+        if self.target is None or p.trains:
             held = dict(reachable(p.owner))
             self.target = fresh(p.owner, {id(held[path]): np.array(args[name]) for name, path in p.params.items()})
         held = dict(reachable(self.target))
@@ -187,7 +198,7 @@ class _ObjectSession:
         if how.rate:
             backward = functools.partial(backward, **{how.rate: _LARGE_STEP})
         pool = self.pool(how.pull(backward, rest, arguments, dy), before)
-        if how.rate:
+        if self.places.trains and self.places.steps:
             pool |= self.steps(before)
         return dict(times(pool, dy)) if how.times else pool
 
@@ -202,7 +213,7 @@ class _ObjectSession:
         return {_step_of(p): (before[p] - now[p]) / before[p].dtype.type(_LARGE_STEP) for p in moved}
 
     def params_now(self) -> Args:
-        if self.places.convention.rate:
+        if self.places.trains:
             return {}  # it writes into them on purpose
         held = dict(reachable(self.target))
         return {name: held[path] for name, path in self.places.params.items() if path in held}
@@ -225,6 +236,8 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
     inputs = [n for _, tree in places.arguments.parts() for n in slots(tree)]
     returned = [path for path in pool if path.startswith("return")]
     chosen: dict[str, str] = {}
+    shapes = {path: np.shape(a) for path, a in reachable(places.owner)}
+    holders = [path.rpartition(".")[0] for path in places.params.values()]
     for name in [*inputs, *places.params]:
         tail = _tail(name)
         spelt = (tail, *spellings(tail))
@@ -240,7 +253,12 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
         if name not in chosen:
-            kept = [c for c in (*_candidates(path), _step_of(path)) if c in pool]
+            alone = holders.count(path.rpartition(".")[0]) == 1  # where there are others, `grad` may be of any of them
+            kept = [
+                c
+                for c in (*_candidates(path), _step_of(path))
+                if c in pool and (alone or c not in _unnamed(path) or np.shape(pool[c]) == shapes[path])
+            ]
             if kept:
                 chosen[name] = kept[0]
             elif free:
@@ -252,15 +270,20 @@ def _step_of(path: str) -> str:
     return f"the step of {path}"
 
 
+def _unnamed(path: str) -> tuple[str, ...]:
+    """Return where the gradient of the main array of an object is kept, by names that do not say whose it is."""
+    head, dot, tail = path.rpartition(".")
+    main = tail in ("data", "value", "val", "w", "W", "weight")
+    return tuple(f"{head}{dot}{name}" for name in ("grad", "gradient", "g", "_grad")) if main else ()
+
+
 def _candidates(path: str) -> Iterator[str]:
     """Yield where an object keeps the gradient of a parameter, by the names people give."""
     head, dot, tail = path.rpartition(".")
     holder = head + dot
     for s in spellings(tail):
         yield holder + s
-    if tail in ("data", "value", "val", "w", "W", "weight"):
-        for s in ("grad", "gradient", "g", "_grad"):
-            yield holder + s
+    yield from _unnamed(path)
     yield f"{path}.grad"
     containers = head.split(".") if head else []
     for i in reversed(range(len(containers) + 1)):  # `params.1.W` in `params.1.grads.W`, `params.grads.W`, `grads.1.W`
@@ -281,11 +304,11 @@ def _is_parallel(got: Any, exact: Array) -> bool:
     return bool(abs(np.vdot(a, g)) >= 0.9 * np.linalg.norm(a) * np.linalg.norm(g) > 0)
 
 
-def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subject:
+def _settled(places: _Places, subject: Subject, draws: Sequence[Draw]) -> Subject:
     """Choose where each gradient is: the likeliest place, or another of the same shape where the values are right."""
     tried = [_after_one_call(places, args, dy) for args, dy, _ in draws]
-    pools, first = [pool for pool, _ in tried], tried[0][0]
-    changed = set.intersection(*(changed for _, changed in tried))
+    pools, first = [pool for _, pool in tried], tried[0][1]
+    changed = set.intersection(*(changed for changed, _ in tried))
     exact = [e.grads for _, _, e in draws]
 
     def holds(test: Callable[[Any, Array], bool], path: str, name: str) -> bool:
@@ -300,10 +323,10 @@ def _settled(subject: Subject, places: _Places, draws: Sequence[Draw]) -> Subjec
         right = [p for p in first if p in changed and holds(_fits, p, name)] if np.any(exact[0][name]) else []
         taken = [p for n, p in chosen.items() if n != name and _fits(first.get(p, MISSING), exact[0][n])]
         best = next((p for p in right if p not in taken), None)
-        if best is None and name not in chosen:  # the one that nearly points along it: it may be wrong
+        if best is None and name not in chosen and places.steps:  # the one that nearly points along it: it may be wrong
             free = [p for p in first if p in changed and p not in chosen.values()]
-            like = [p for p in free if holds(_is_parallel, p, name)]
-            best = like[0] if len(like) == 1 else None
+            alike = [p for p in free if holds(_is_parallel, p, name)]
+            best = alike[0] if len(alike) == 1 else None
         if best is not None:
             chosen[name] = best
             if name not in subject.inputs or len(subject.inputs) > 1 or best != "return":
@@ -329,7 +352,7 @@ def _without_state(subject: Subject, places: _Places) -> Subject:
     again = _subject(places, {n: a for n, a in subject.args.items() if n not in state})
     note = f"{', '.join(state)}: state, which the forward pass writes, and no parameter"
     wrt = tuple(n for n in subject.wrt if n not in state)
-    return replace(again, wrt=wrt, settle=None, notes=(*subject.notes, note))
+    return replace(again, wrt=wrt, make_oracle=subject.make_oracle, settle=None, notes=(*subject.notes, note))
 
 
 def _written(places: _Places, arrays: Args) -> set[str]:
@@ -383,31 +406,71 @@ def _told(path: str) -> str:
     return path.replace("return", "what backward returns", 1) if path.partition(".")[0] == "return" else path
 
 
-def _with_numbers(owner: Any, readings: Sequence[_Places], arrays: Args) -> Any:
-    """Return an object with an array for each single number that backward leaves a gradient of, by its name."""
-    numbers = dict(reachable(owner, numbers=True))
-    for reading in readings if numbers else ():
+def _with_arrays_of_floats(owner: Any, readings: Sequence[_Places], arrays: Args) -> Any:
+    """Return an object with an array of floats for each number and array of integers of which backward leaves a
+    gradient, by its name.
+
+    Raises:
+        TargetError: there is one of another array, as of complex numbers.
+    """
+    others = dict(reachable(owner, numbers=True) + others_in(owner))
+    for reading in readings if others else ():
         try:
-            _, changed = _after_one_call(reading, arrays)
+            changed, _ = _after_one_call(reading, arrays)
         except Exception:
             continue
-        moved = [path for path in numbers if changed.intersection(_candidates(path))]
-        if moved:
+        varied = [path for path in others if changed.intersection(_candidates(path))]
+        if varied:
             owner = fresh(owner)
-        for path in moved:
-            put(owner, path, np.asarray(numbers[path], np.float64))
+        for path in varied:
+            value = others[path]
+            if not isinstance(value, (float, np.generic, np.ndarray)) or np.asarray(value).dtype.kind not in "iuf":
+                kind = f"{type(value).__module__}.{type(value).__name__} of {value.dtype}"
+                raise TargetError(f"{path} is a {kind}, of which gradients are not judged; give arrays of floats")
+            put(owner, path, np.asarray(value, np.float64))
         return owner
     return owner
 
 
 def _after_one_call(
-    places: _Places, args: Args, dy: tuple[Array, ...] | None = None
-) -> tuple[dict[str, Any], set[str]]:
-    """Return what may be a gradient after forward and backward, with ones for dy if None; and what backward changed."""
+    places: _Places, args: Args, dy: tuple[Array, ...] | float = 1.0
+) -> tuple[set[str], dict[str, Any]]:
+    """Call forward and backward once, and return what backward changed, and everything that may be a gradient."""
     session = _ObjectSession(places)
     y, context = session.forward({n: a.copy() for n, a in args.items()})
-    pool = session.pulled(context, jax.tree.map(np.ones_like, y) if dy is None else like(y, dy))
-    return pool, session.changed
+    of_y = like(y, dy) if isinstance(dy, tuple) else jax.tree.map(lambda leaf: np.full_like(leaf, dy), y)
+    pool = session.pulled(context, of_y)
+    return session.changed, pool
+
+
+def _training(places: _Places, arrays: Args) -> _Places:
+    """Return how an object is read whose backward moves its parameters by a learning rate, its argument or its own."""
+    if places.convention.rate:
+        return replace(places, trains=True)
+    rates = [path for path, _ in reachable(places.owner, numbers=True) if LEARNING_RATE.fullmatch(_tail(path))]
+
+    def at(rate: float) -> _Places:
+        owner = fresh(places.owner)
+        for path in rates:
+            put(owner, path, rate)
+        return replace(places, owner=owner, trains=True)
+
+    held = dict(reachable(places.owner))
+    arrays = {**arrays, **{name: held[path] for name, path in places.params.items()}}
+
+    def steps(rate: float, dy: float) -> dict[str, Array]:
+        _, pool = _after_one_call(at(rate), arrays, dy)
+        return {step: pool[step] for step in map(_step_of, places.params.values()) if step in pool}
+
+    try:
+        if not rates or steps(0.0, 1.0) or not (once := steps(_LARGE_STEP, 1.0)):
+            return places
+        twice = steps(_LARGE_STEP, 2.0)
+    except Exception:
+        return places
+    plain = all(np.allclose(twice[path], 2 * step, rtol=CHOICE, atol=0) for path, step in once.items() if path in twice)
+    note = f"backward moves the parameters itself, by {', '.join(rates)}"
+    return replace(at(_LARGE_STEP), steps=plain, notes=(note,))
 
 
 def _check_that_one_runs(readings: Sequence[_Places], arrays: Args) -> None:
@@ -449,9 +512,10 @@ def _find_params(
     _call(used, method, arguments, arrays)
     before = {path for path, _ in reachable(target)}
     made = {path: a for path, a in reachable(used) if path not in before}
-    lazy = _moving(used, method, arguments, arrays, made, rng)
-    owner = used if lazy else target
-    return owner, _moving(owner, method, arguments, arrays, dict(reachable(owner)), rng)
+    owner = used if _moving(used, method, arguments, arrays, made, rng) else target
+    held, ids = reachable(owner), {id(a) for _, a in reachable(owner)}
+    own = {path: a for path, a in held if not (_STATE.search(path) or is_transpose(a, ids))}
+    return owner, _moving(owner, method, arguments, arrays, own, rng)
 
 
 def _moving(
@@ -462,15 +526,21 @@ def _moving(
     at_rest = _call(fresh(owner), method, arguments, arrays)
     moving = {}
     for path, a in held.items():
-        if _STATE.search(path) or not a.size:
+        if not a.size:
             continue
-        near = a + (0.1 + 0.1 * np.abs(a)) * rng.standard_normal(a.shape).astype(a.dtype)
-        try:
-            moved = _call(fresh(owner, {id(a): near.astype(a.dtype)}), method, arguments, arrays)
-        except Exception:
-            continue
-        if any(x.tobytes() != y.tobytes() for x, y in zip(at_rest, moved, strict=False)) or len(at_rest) != len(moved):
-            moving[path] = a
+        for size in (0.1, 0.0):  # the second of the sign that it has, where no other is taken
+            near = np.asanyarray(a + np.multiply(size + 0.1 * np.abs(a), rng.uniform(-1, 1, a.shape)), a.dtype)
+            copied = fresh(owner, {id(a): near})
+            if all(part is not near for _, part in reachable(copied)):
+                raise TargetError(f"{path} is held where it cannot be moved; hold it in an attribute, a list or a dict")
+            try:
+                moved = _call(copied, method, arguments, arrays)
+            except Exception:
+                continue
+            pairs = zip(at_rest, moved, strict=False)
+            if any(x.tobytes() != y.tobytes() for x, y in pairs) or len(at_rest) != len(moved):
+                moving[path] = a
+            break
     return moving
 
 

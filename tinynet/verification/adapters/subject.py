@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
@@ -10,8 +9,6 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.copies import rebound
-from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import LARGE
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -116,7 +113,7 @@ class Subject:
         code: the functions that compute y and the gradients, for the lines that ran.
         constants: numbers of the configuration, for names of factors.
         configuration: the attributes of the target that never change.
-        settle: chooses among the places where gradients may be found, by exact values at a few draws.
+        settle: chooses among the places where gradients of a subject may be found, by exact values at a few draws.
         notes: how the target was read.
         library: "numpy", "jax" or "torch": whose arrays the target takes.
     """
@@ -141,7 +138,7 @@ class Subject:
     code: tuple[Callable[..., Any], ...] = ()
     constants: Mapping[str, float] = field(default_factory=dict)
     configuration: frozenset[str] = frozenset()
-    settle: Callable[[Sequence[Draw]], Subject] | None = None
+    settle: Callable[[Subject, Sequence[Draw]], Subject] | None = None
     notes: tuple[str, ...] = ()
     library: str = "numpy"
 
@@ -192,28 +189,6 @@ def shortened(a: Any, divisor: int) -> Any:
         return a
     kept = a[tuple(slice(None, None, k // shorter(k, divisor)) if k else slice(0) for k in a.shape)].copy()
     return kept // divisor if a.dtype.kind in "iu" and np.max(kept, initial=0) >= divisor else kept
-
-
-def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:
-    """Copy a target with all that it remembers, and with other objects `instead` of those of the given ids."""
-    memo = dict(instead or {})
-    try:
-        return copy.deepcopy(target, memo)
-    except Exception:
-        if instead:
-            raise
-        return copy.copy(target)
-
-
-def followed(target: Any, forward: Callable[[Any, Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any], bool], Any]:
-    """Return (arrays, numpy_manners) -> forward(a copy of the target, arrays): what `Subject.pure` is."""
-
-    def pure(arrays: Mapping[str, Any], numpy_manners: bool) -> Any:
-        if not numpy_manners:
-            return raw(forward(fresh(target), arrays))
-        return raw(forward(rebound(target), {name: Traced(a) for name, a in arrays.items()}))
-
-    return pure
 
 
 def short(target: Any) -> str:

@@ -149,7 +149,9 @@ def raised(b: Bench, e: Example, ran: Run, seen: Observed, dtype: str) -> Observ
     if isinstance(error, SystemExit):
         return Observed(faults=(exit_of(b.subject, ran, e.probe),), stopped=True)
     if ran.stage == "forward" or (e.ours and not e.subject.contract):
-        return Observed(coverage=(Probe(e.probe, dtype, skipped=f"the {ran.stage} pass raises {told(error)}"),))
+        why = f"the {ran.stage} pass raises {told(error)}"
+        notes = (f"at {e.label or e.probe} {why}",) if ran.stage != "forward" else ()
+        return Observed(coverage=(Probe(e.probe, dtype, skipped=why),), notes=notes)
     if "read-only" in str(error) and any(f.fault.startswith("mutates") for f in seen.faults):
         return Observed()  # the write was seen already, and what it was into
     malformed = isinstance(error, Malformed)

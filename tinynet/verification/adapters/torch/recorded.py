@@ -123,7 +123,7 @@ _NOT_NUMBERS = ("dtype", "layout", "device", "pin_memory", "memory_format", "non
 def _called_from(frames: Sequence[Frame], place: int, f: Callable[[], Any]) -> Any:
     """Call a function so that JAX takes the target's own lines for those that call it."""
     call: Callable[[], Any] = f
-    for file, first, line in [("/site-packages/aten", place, place), *((f[0], f[1], f[3]) for f in frames)]:
+    for file, first, line in [("/site-packages/aten", place, 1), *((f[0], 1, f[3]) for f in frames)]:
         call = functools.partial(_run, _code(file, first, line), call)
     return call()
 
@@ -136,8 +136,7 @@ def _run(code: Any, f: Callable[[], Any]) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _code(file: str, first: int, line: int) -> Any:
-    code = compile("\n" * (line - 1) + "out.append(f())", file, "exec")
-    return code if line != first else code.replace(co_firstlineno=first)
+    return compile("\n" * (line - 1) + "out.append(f())", file, "exec").replace(co_firstlineno=first)
 
 
 def _sum(x: Any, dim: Any = None, keepdim: bool = False, reduce: Callable[..., Any] = jnp.sum) -> Any:

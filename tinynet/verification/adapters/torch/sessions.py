@@ -51,21 +51,29 @@ class TorchSession:
         return to_arrays(out), (out, leaves)
 
     def backward(self, context: Any, dy: Any) -> Gradients:
-        """Return what the target's backward pass gives, None where that is nothing."""
+        """Return what the target's backward pass gives, None where that is nothing.
+
+        An output whose dy is all zeros is not used, so that a Function may be given None for it.
+        """
         out, leaves = context
         asked = [leaves[name] for name in self.wrt]
         outs = [t for t in tensors_of(out) if is_differentiable(t)]
         dys = [to_tensor(np.asarray(d), self.device) for d in jax.tree.leaves(dy)]
         if not outs:
             return dict.fromkeys(self.wrt)
+        used = [(o, d) for o, d in zip(outs, dys, strict=True) if torch.any(d)] or list(zip(outs, dys, strict=True))
         try:
             with one_thread():
-                grads = torch.autograd.grad(outs, asked, dys, retain_graph=True, allow_unused=True)
+                some, given = zip(*used, strict=True)
+                grads = torch.autograd.grad(some, asked, given, retain_graph=True, allow_unused=True)
         except RuntimeError as error:
             if self.function is None or "returned an in" not in str(error):  # an invalid gradient, an incorrect number
                 raise
             return self._as_returned(out, dys, leaves)
-        return {name: None if g is None else to_array(g) for name, g in zip(self.wrt, grads, strict=True)}
+        whole = [
+            torch.zeros_like(t) if g is None and len(used) < len(outs) else g for t, g in zip(asked, grads, strict=True)
+        ]
+        return {name: None if g is None else to_array(g) for name, g in zip(self.wrt, whole, strict=True)}
 
     def _as_returned(self, out: Any, dys: list[torch.Tensor], leaves: Mapping[str, torch.Tensor]) -> Gradients:
         """Return what the Function's backward pass returned, which PyTorch refuses to pass on."""

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from tinynet.verification.adapters.arguments import Arguments, Slot, floats, mapped, read_arguments, signature_of
-from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, fresh, short
+from tinynet.verification.adapters.conventions import returns_backprop, value_and_gradient
+from tinynet.verification.adapters.objects import methods_of
+from tinynet.verification.adapters.parts import fresh
+from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, short
 from tinynet.verification.adapters.torch.oracle import TorchOracle, choose_oracle
 from tinynet.verification.adapters.torch.plain import attached
 from tinynet.verification.adapters.torch.sessions import Call, TorchSession, is_differentiable, tensors_of, to_array
@@ -82,10 +85,12 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
             code=(target._init_fn, target._backward_fn),
             rule=target,
         )
-    elif given and callable(target):
+    elif given and callable(target) and methods_of(target) is None:
         form = _Form(
             short(target), target, lambda plain: lambda p, k, tensors: target(*p, **k), code=(target,), by_hand=False
         )
+    elif given and (methods_of(target) or (isinstance(target, (tuple, list)) and all(map(callable, target)))):
+        raise TargetError(f"{short(target)}: {_BY_HAND}")
     else:
         return None
     if params and not isinstance(target, torch.nn.Module):
@@ -102,6 +107,8 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
         inputs = _positional(form, inputs)
     arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name, integers=bool(form.params))
     device = devices.pop()
+    if form.code == (target,) and _gives_gradients(target, arguments, arrays, device):
+        raise TargetError(f"{form.name}: {_BY_HAND}")
     subject, reading = _subject(form, arguments, {**arrays, **form.params}, device, rng)
     if not form.rule:
         return subject
@@ -157,6 +164,21 @@ def _subject(
         return [(s.name, _where_needed(s, a)) for s, a in found if s is not None]
 
     return replace(whole, variants=alone, parts=parts), choice.reading
+
+
+_BY_HAND = (
+    "derivatives of tensors by hand are read in a torch.autograd.Function; give one, or code and arrays of NumPy's"
+)
+
+
+def _gives_gradients(function: Callable[..., Any], arguments: Arguments, args: Args, device: torch.device) -> bool:
+    """Return whether a function of tensors returns (y, backprop), or (E, gradient) with one of an argument's shape."""
+    try:
+        out = _called(function, arguments, args, device)
+    except Exception:
+        return False
+    _, gradient = value_and_gradient(out) or (None, None)
+    return returns_backprop(out) or any(getattr(gradient, "shape", None) == a.shape for a in args.values())
 
 
 def _called(function: Callable[..., Any], arguments: Arguments, args: Args, device: torch.device) -> Any:
