@@ -64,7 +64,9 @@ def sides_of(function: Callable[[Mapping[str, Any], tuple[Any, ...]], Any], args
     def look(values: Sequence[Any]) -> Any:
         seen: list[tuple[Any, Any]] = []
         _evaluate(closed.jaxpr, closed.consts, values, dict.fromkeys(closed.jaxpr.invars, True), seen)
-        places[:] = [(line_of(eqn), _text_of(eqn)) for eqn, _ in seen]
+        frames = [user_frame(eqn) for eqn, _ in seen]
+        texts = [linecache.getline(frame.file_name, frame.line_num).strip() for frame in frames]
+        places[:] = [(line_of(eqn), text) for (eqn, _), text in zip(seen, texts, strict=True)]
         return jnp.array([sides for _, sides in seen]).reshape(-1, 2)
 
     def taken(args: Args, dy: tuple[Array, ...]) -> Array:
@@ -86,11 +88,6 @@ def _is_branch(eqn: Any) -> bool:
     literals = [np.asarray(v.val) for v in eqn.invars if isinstance(v, core.Literal)]
     within = all(np.all(np.abs(v) < np.finfo(v.dtype).max) for v in literals)  # not what a maximum begins with
     return within and user_frame(eqn) is not None
-
-
-def _text_of(eqn: Any) -> str:
-    frame = user_frame(eqn)
-    return linecache.getline(frame.file_name, frame.line_num).strip()
 
 
 def _evaluate(
@@ -138,26 +135,25 @@ def look_for(
 
     `seen` is (n, 2), the sides taken so far; it is updated.
     """
-    names = [n for n in subject.wrt if not is_special(subject.args[n])]
-    groups = [(n,) for n in names] + ([tuple(names)] if len(names) > 1 else [])
-    if seen.all():
-        return
-    for group in groups:
-        for scale in _SCALES:
-            for sign in (1.0, -1.0):
-                args = {**subject.args, **{n: sign * scale * subject.args[n] for n in group}}
-                if sign < 0 and any(keeps_its_sign(subject, n) for n in group):
-                    continue
-                new = sides.taken(args, dy) & ~seen
-                if new.any():
-                    seen |= new
-                    yield args, dy, f"{', '.join(group)} {sign * scale:g} ×"
-    for scale in (1e3, 1e-3, 1e6, 1e-6):
-        larger = tuple(scale * d for d in dy)
-        new = sides.taken(subject.args, larger) & ~seen
+    for args, larger, label in _scaled(subject, dy):
+        if seen.all():
+            return
+        new = sides.taken(args, larger) & ~seen
         if new.any():
             seen |= new
-            yield dict(subject.args), larger, f"dy {scale:g} ×"
+            yield args, larger, label
+
+
+def _scaled(subject: Subject, dy: tuple[Array, ...]) -> Iterator[tuple[dict[str, Array], tuple[Array, ...], str]]:
+    """Yield arrays with each of them, then all, larger, smaller and of the other sign; then dy larger and smaller."""
+    names = [n for n in subject.wrt if not is_special(subject.args[n])]
+    for group in [(n,) for n in names] + ([tuple(names)] if len(names) > 1 else []):
+        signs = (1.0,) if any(keeps_its_sign(subject, n) for n in group) else (1.0, -1.0)
+        for factor in (sign * scale for scale in _SCALES for sign in signs):
+            moved = {n: factor * subject.args[n] for n in group}
+            yield {**subject.args, **moved}, dy, f"{', '.join(group)} {factor:g} ×"
+    for scale in (1e3, 1e-3, 1e6, 1e-6):
+        yield dict(subject.args), tuple(scale * d for d in dy), f"dy {scale:g} ×"
 
 
 def probe_branches(b: Bench, seen: Observed) -> Observed:
