@@ -159,22 +159,22 @@ def _scaled(subject: Subject, dy: tuple[Array, ...]) -> Iterator[tuple[dict[str,
 def probe_branches(b: Bench, seen: Observed) -> Observed:
     """Look for branches that no example took, compare there, and tell those that stay untaken."""
     if seen.failed:
-        return Observed()
-    new = Observed(coverage=(Probe("branches"),))
+        return seen
+    seen += Observed(coverage=(Probe("branches"),))
     if isinstance(b.oracle, JaxOracle) and not b.oracle.eager and b.may_grow:
-        new += _of_arrays(b, b.oracle, seen)
-    if not new.stopped:
-        new += run_all(b, _at_numbers(b), seen + new)
-    if not (seen + new).failed:
-        new += _of_flags(b, seen + new)
-    return new + Observed(unreached=tuple(f"{place}: {text}" for place, text in b.lines.missed()))
+        seen = _of_arrays(b, b.oracle, seen)
+    seen = run_all(b, _at_numbers(b), seen)
+    if not seen.failed:
+        seen = _of_flags(b, seen)
+    return seen + Observed(unreached=tuple(f"{place}: {text}" for place, text in b.lines.missed()))
 
 
 def _of_arrays(b: Bench, oracle: JaxOracle, seen: Observed) -> Observed:
     """Compare on sides of comparisons between arrays that no example took."""
     new, sides = _sides_of_target(b, oracle)
+    seen += new
     if not sides.places:
-        return new
+        return seen
     taken = sides.taken(b.subject.args, b.dy)
     base = {n: a.shape for n, a in b.subject.args.items()}
     for c in seen.comparisons:
@@ -186,9 +186,9 @@ def _of_arrays(b: Bench, oracle: JaxOracle, seen: Observed) -> Observed:
         ):
             taken = taken | sides.taken(c.args, c.dy)
     for args, dy, label in look_for(sides, taken, b.subject, b.dy):
-        new += run(b, Example("branches", b.subject.at(args), dy, label), seen + new)
+        seen += run(b, Example("branches", b.subject.at(args), dy, label), seen)
     left = [f"{place}: {text}" for (place, text), both in zip(sides.places, taken, strict=True) if not both.all()]
-    return new + Observed(unreached=tuple(left))
+    return seen + Observed(unreached=tuple(left))
 
 
 def _of_flags(b: Bench, seen: Observed) -> Observed:
@@ -196,18 +196,18 @@ def _of_flags(b: Bench, seen: Observed) -> Observed:
 
     Where it has none, it need not be meant for what forward does then.
     """
-    new, backward = Observed(), b.subject.code[-1:]
+    backward = b.subject.code[-1:]
     usual = execute(b.subject, b.subject.args, None, b.watch)
     for label, mode in b.subject.modes() if b.lines.missed(backward) else ():
         mode = replace(mode.judged_for(b.subject.wrt), updates=b.subject.updates, may_lack=frozenset(b.subject.wrt))
         missed, dy = b.lines.missed(backward), b.draw(mode)
-        if dy is None or new.stopped or not other_y(usual, execute(mode, mode.args, None, b.watch)):
+        if dy is None or seen.stopped or not other_y(usual, execute(mode, mode.args, None, b.watch)):
             continue
         with b.lines:
             execute(mode, mode.args, dy, b.watch)
         if b.lines.missed(backward) != missed:
-            new += run(b, Example("branches", mode, dy, label, ours=True), seen + new)
-    return new
+            seen += run(b, Example("branches", mode, dy, label, ours=True), seen)
+    return seen
 
 
 def _sides_of_target(b: Bench, oracle: JaxOracle) -> tuple[Observed, Sides]:

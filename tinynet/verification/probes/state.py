@@ -24,24 +24,25 @@ DRAWS = (
 )
 
 
-def probe_state(b: Bench, _seen: Observed) -> Observed:
+def probe_state(b: Bench, seen: Observed) -> Observed:
     """Repeat calls, make others in between, and look at what is written into and what shares memory."""
-    A, new = b.subject, Observed(coverage=(Probe("state"),))
+    A = b.subject
+    seen += Observed(coverage=(Probe("state"),))
     outputs = b.shapes.of(A, A.args)
     # A loss is asked for ∂E/∂ŷ alone nearly always: dE is 1.
     dy = cotangent(outputs, b.rng) if any(y.ndim for y in outputs) else tuple(np.ones(()) for _ in outputs)
     runs = [execute(A, A.args, dy, b.watch) for _ in range(4)]
     if any(r.error for r in runs):
-        return new  # the values say what is wrong
+        return seen  # the values say what is wrong
     if runs[0].mutated:  # a second call would start from what the first one wrote
-        return new + Observed(faults=tuple(mutation(A, runs[0], "state")))
+        return seen + Observed(faults=tuple(mutation(A, runs[0], "state")))
     exact = b.oracle(A.args, dy)
-    new += Observed(notes=tuple(_notes_on_memory(A, runs[0])))
+    seen += Observed(notes=tuple(_notes_on_memory(A, runs[0])))
     found = _kept_memory(A, runs[0])
     session = A.start()
     again = [execute(A, A.args, dy, b.watch, session=session) for _ in range(4)]
     if not A.contract and any(other_y(some[0], r) for some in (runs, again) for r in some[1:]):
-        return new + Observed(faults=tuple(found), reason=DRAWS)
+        return seen + Observed(faults=tuple(found), reason=DRAWS)
     found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
     adds_up = _adds_up(A, again)
     if not adds_up:
@@ -51,14 +52,14 @@ def probe_state(b: Bench, _seen: Observed) -> Observed:
             found += _repeats(A, [again[-1], twice], exact, "backward twice after one forward")
             found += _shared_results(A, [*again, twice])
             found += _in_between(b, dy, exact)
-    elif A.one_cache:
+    else:
         text = "each call adds to the gradients of the one before: set them to zero in between"
-        new += Observed(notes=(text,))
+        seen += Observed(notes=(text,))
     if not found and not adds_up:
         found += _reused(b, dy)
     if not found:
         found += _after_another(b, dy, exact, adds_up=adds_up)
-    return new + Observed(faults=tuple(found))
+    return seen + Observed(faults=tuple(found))
 
 
 def mutation(A: Subject, run: Run, probe: str) -> list[Fault]:

@@ -17,7 +17,7 @@ from tinynet.verification.examples import SHAPES, Example
 from tinynet.verification.excuses import at_kinks, where_never_given, without_own_rounding, without_rounding
 from tinynet.verification.execution import Hang, Run, Watch, execute, line_of_error, told
 from tinynet.verification.numerical import NumericalOracle
-from tinynet.verification.observations import Fault, Observed
+from tinynet.verification.observations import Fault, Observed, skipped
 from tinynet.verification.oracle import leaves_of
 from tinynet.verification.probes.forward import compare_forward
 from tinynet.verification.probes.state import mutation
@@ -25,18 +25,17 @@ from tinynet.verification.report import Probe
 
 
 def run_all(b: Bench, examples: Iterable[Example | Probe], seen: Observed) -> Observed:
-    """Run examples until one stops the target, and return what they showed beside what was `seen` before."""
-    new = Observed()
+    """Run examples until one stops the target, and add what they show to what was `seen` before."""
     for e in examples:
-        if new.stopped:
+        if seen.stopped:
             break
         if isinstance(e, Probe):  # that the target does not take
-            new += Observed(coverage=(e,))
+            seen += Observed(coverage=(e,))
         elif b.numerical and e.probe in ("zeros and ties", "huge"):
-            new += Observed(coverage=(Probe(e.probe, skipped="differences say nothing at a kink or far out"),))
+            seen += skipped(e.probe, "differences say nothing at a kink or far out")
         elif e.probe in b.settings.wanted:
-            new += run(b, e, seen + new)
-    return new
+            seen += run(b, e, seen)
+    return seen
 
 
 def run(b: Bench, e: Example, seen: Observed, dtype: str = "float64") -> Observed:
@@ -71,13 +70,13 @@ def compared(
         oracle = b.oracle_of(subject)
         exact = oracle(subject.args, dy)
     except Hang:
-        late = Probe(e.probe, dtype, skipped="the oracle takes too long")
-        if e.ours and not any(p.skipped == late.skipped for p in seen.coverage):
-            return Observed(coverage=(late,))  # the target itself came back: once, it may be long there, not endless
+        late = "the oracle takes too long"
+        if e.ours and not any(p.skipped == late for p in seen.coverage):
+            return skipped(e.probe, late, dtype=dtype)  # the target came back: once, it may be long there, not endless
         fault = hang(b.subject, "the oracle runs your forward pass and it", b.watch)
         return Observed(faults=(fault,), stopped=True)
     except Exception as error:
-        return Observed(coverage=(Probe(e.probe, dtype, skipped=f"no oracle: {told(error)}"),))
+        return skipped(e.probe, f"no oracle: {told(error)}", dtype=dtype)
     y = leaves_of(ran.y)
     if not _finite((*y, *exact.y)):
         return _overflow(e, dtype)
@@ -143,15 +142,14 @@ def raised(b: Bench, e: Example, ran: Run, seen: Observed, dtype: str) -> Observ
     error = ran.error
     assert error is not None
     if isinstance(error, Hang):
-        return Observed(
-            faults=(replace(hang(b.subject, f"the {ran.stage} pass", b.watch), probe=e.probe),), stopped=True
-        )
+        fault = replace(hang(b.subject, f"the {ran.stage} pass", b.watch), probe=e.probe)
+        return Observed(faults=(fault,), stopped=True)
     if isinstance(error, SystemExit):
         return Observed(faults=(exit_of(b.subject, ran, e.probe),), stopped=True)
     if ran.stage == "forward" or (e.ours and not e.subject.contract):
         why = f"the {ran.stage} pass raises {told(error)}"
-        notes = (f"at {e.label or e.probe} {why}",) if ran.stage != "forward" else ()
-        return Observed(coverage=(Probe(e.probe, dtype, skipped=why),), notes=notes)
+        note = f"at {e.label or e.probe} {why}" if ran.stage != "forward" else ""
+        return skipped(e.probe, why, dtype=dtype, note=note)
     if "read-only" in str(error) and any(f.fault.startswith("mutates") for f in seen.faults):
         return Observed()  # the write was seen already, and what it was into
     malformed = isinstance(error, Malformed)
@@ -179,7 +177,7 @@ def _finite(arrays: Iterable[Array]) -> bool:
 
 
 def _overflow(e: Example, dtype: str) -> Observed:
-    return Observed(coverage=(Probe(e.probe, dtype, skipped=f"the forward pass overflows ({e.label or e.probe})"),))
+    return skipped(e.probe, f"the forward pass overflows ({e.label or e.probe})", dtype=dtype)
 
 
 def _excused(b: Bench, e: Example, c: Comparison, oracle: Oracle, seen: Observed) -> Comparison:
