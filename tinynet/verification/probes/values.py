@@ -142,8 +142,8 @@ def raised(b: Bench, e: Example, ran: Run, seen: Observed, dtype: str) -> Observ
     error = ran.error
     assert error is not None
     if isinstance(error, Hang):
-        fault = replace(hang(b.subject, f"the {ran.stage} pass", b.watch), probe=e.probe)
-        return Observed(faults=(fault,), stopped=True)
+        late = replace(hang(b.subject, f"the {ran.stage} pass", b.watch), probe=e.probe)
+        return Observed(faults=(late,), stopped=True)
     if isinstance(error, SystemExit):
         return Observed(faults=(exit_of(b.subject, ran, e.probe),), stopped=True)
     if ran.stage == "forward" or (e.ours and not e.subject.contract):
