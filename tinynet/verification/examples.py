@@ -164,21 +164,22 @@ def find_batches(subject: Subject, shapes: Shapes) -> list[Batch]:
 def _growing(subject: Subject, shapes: Shapes, first: str, axis: int) -> Batch | None:
     """Return the batch in which this axis of one input grows; None if the forward pass does not take a longer one."""
     args = subject.args
-    outputs = shapes.of(subject, args)
+    scalar = not any(y.ndim for y in shapes.of(subject, args))
     m, summed = args[first].shape[axis], None
+
+    def like(name: str) -> list[int]:
+        """Return the axes of another input that are as long, the one at the same end first."""
+        a = args[name]
+        end = 0 if axis == 0 else a.ndim - 1
+        return sorted((k for k in range(a.ndim) if a.shape[k] == m), key=lambda k: k != end)
+
     others = [n for n in subject.inputs if n != first and m in args[n].shape]
     for count in range(len(others), -1, -1):
         for chosen in itertools.combinations(others, count):
-            places = [{first: axis}]
-            for n in chosen:
-                like = [a for a in range(args[n].ndim) if args[n].shape[a] == m]
-                like = sorted(like, key=lambda a: a != (axis if axis == 0 else args[n].ndim - 1))
-                places = [{**p, n: a} for p in places for a in like]
-            for axes in places[:8]:
-                found = _followed(subject, shapes, m, axes)
-                if found is not None and (
-                    any(a is not None for a in found.outputs) or not any(y.ndim for y in outputs)
-                ):
+            places = itertools.product(*(like(n) for n in chosen))
+            for axes in itertools.islice(places, 8):
+                found = _followed(subject, shapes, m, {first: axis, **dict(zip(chosen, axes, strict=True))})
+                if found is not None and (scalar or any(a is not None for a in found.outputs)):
                     return found
                 summed = summed or found
     return summed
@@ -236,17 +237,8 @@ def _follows(y: Array, twice: Array, m: int) -> int | None:
     """Return the axis along which an output has its samples twice, or that it sums over them; None for neither."""
     if twice.shape == y.shape:
         return _SUMMED
-    if twice.ndim != y.ndim:
-        return None
-    for axis in range(y.ndim):
-        if (
-            y.shape[axis] == m
-            and twice.shape[axis] == 2 * m
-            and y.shape[:axis] == twice.shape[:axis]
-            and y.shape[axis + 1 :] == twice.shape[axis + 1 :]
-        ):
-            return axis
-    return None
+    doubled = ((k, (*y.shape[:k], 2 * m, *y.shape[k + 1 :])) for k in range(y.ndim) if y.shape[k] == m)
+    return next((axis for axis, shape in doubled if twice.shape == shape), None)
 
 
 def with_batch(args: Args, batch: Batch, m: int, rng: np.random.Generator) -> dict[str, Array]:
