@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
 import operator
+import sys
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -190,6 +190,15 @@ def _answer(value: Any, kind: Callable[[Any], Any]) -> Any:
 
 
 @contextlib.contextmanager
+def _answering(answer: Callable[[Any, Any], Any]) -> Iterator[None]:
+    token = _ANSWER.set(answer)
+    try:
+        yield
+    finally:
+        _ANSWER.reset(token)
+
+
+@contextlib.contextmanager
 def recorded() -> Iterator[list[Any]]:
     """Give the list that fills with what a forward pass asks of the values of arrays, in order."""
     answers: list[Any] = []
@@ -198,11 +207,8 @@ def recorded() -> Iterator[list[Any]]:
         answers.append(kind(value))
         return answers[-1]
 
-    token = _ANSWER.set(answer)
-    try:
+    with _answering(answer):
         yield answers
-    finally:
-        _ANSWER.reset(token)
 
 
 class _Otherwise(BaseException):
@@ -223,11 +229,8 @@ def replayed(answers: Sequence[Any]) -> Iterator[None]:
             raise _Otherwise
         return left.pop()
 
-    token = _ANSWER.set(answer)
-    try:
+    with _answering(answer):
         yield
-    finally:
-        _ANSWER.reset(token)
     if left:
         raise RuntimeError("the forward pass branches in another way when it is traced")
 
@@ -317,13 +320,6 @@ def _windows(x: Any, window_shape: Any, axis: Any = None, **_: Any) -> Any:
     return x
 
 
-class _NumpyForTraced(types.ModuleType):
-    """NumPy, whose functions that make arrays make arrays that traced values can be written into."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _AnyArray if name == "ndarray" else counterpart(getattr(np, name))
-
-
 class _Arrays(type):
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, (np.ndarray, Traced))
@@ -333,13 +329,16 @@ class _AnyArray(metaclass=_Arrays):
     """What stands in for np.ndarray in isinstance(x, np.ndarray)."""
 
 
-class _MathForTraced(types.ModuleType):
+class _ForTraced(types.ModuleType):
+    """A module whose functions that make arrays make arrays that traced values can be written into."""
+
     def __getattr__(self, name: str) -> Any:
-        return counterpart(getattr(math, name))
+        value = getattr(sys.modules[self.__name__], name)
+        return _AnyArray if value is np.ndarray else counterpart(value)
 
 
-_NUMPY = _NumpyForTraced("numpy")
-MODULES: dict[str, types.ModuleType] = {"numpy": _NUMPY, "math": _MathForTraced("math")}
+_NUMPY = _ForTraced("numpy")
+MODULES: dict[str, types.ModuleType] = {"numpy": _NUMPY, "math": _ForTraced("math")}
 
 
 def _maker(function: Any) -> Any:
@@ -371,14 +370,9 @@ def counterpart(value: Any) -> Any:
     name, home = getattr(value, "__name__", ""), (getattr(value, "__module__", None) or "").partition(".")[0]
     if name in _MAKERS | _ALIKE and home == "numpy":
         return _maker(value)
-    if home == "math" and callable(value):
-        twin = next((getattr(h, name) for h in (jnp, jax.scipy.special) if hasattr(h, name)), None)
-        return (
-            (lambda *a: _boxed(twin(*map(raw, a))) if _any_traced(raw(a)) else value(*map(raw, a))) if twin else value
-        )
-    if home == "scipy" and not isinstance(value, (np.ufunc, type)):
-        twin = next((getattr(h, name) for h in _HOMES if hasattr(h, name)), None)
-        return (lambda *a, **k: _call(twin, a, k)) if twin else value
+    has_twin = any(hasattr(h, name) for h in _HOMES)
+    if home in ("math", "scipy") and callable(value) and not isinstance(value, (np.ufunc, type)) and has_twin:
+        return lambda *args, **options: _call(value, args, options)
     return value
 
 
