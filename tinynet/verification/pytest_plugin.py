@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tinynet.verification import Finding, Report
+    from tinynet.verification import Report
 
 __all__ = ["gradients", "pytest_configure", "pytest_generate_tests", "pytest_pyfunc_call"]
 
@@ -108,15 +108,11 @@ def _judge(report: Report, probe: str, *, is_first: bool) -> None:
         shown = {_name(p.name) for p in report.coverage}
         found += [f for f in report.findings if f not in found and _name(f.probe) not in shown]
     if found or spoilt:
-        pytest.fail(_text(report, found), pytrace=False)
+        pytest.fail("\n".join(map(str, found)) or str(report), pytrace=False)
     if report.verdict == "INCONCLUSIVE" and is_first:
         pytest.fail(str(report), pytrace=False)
     if ran and all(p.skipped for p in ran):
         pytest.skip("; ".join(dict.fromkeys(p.skipped for p in ran)))
-
-
-def _text(report: Report, findings: list[Finding]) -> str:
-    return "\n".join(map(str, findings)) if findings else str(report)
 
 
 def _name(probe: str) -> str:
