@@ -290,10 +290,17 @@ def is_special(a: Array) -> bool:
         return False
     if np.all(a == np.rint(a)):
         return True
-    if a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9):
+    if _are_shares(a):
         return True
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
+
+
+def _are_shares(a: Array) -> bool:
+    """Return whether each row holds shares of 1, not all of them whole."""
+    if a.dtype.kind != "f" or np.all(a == np.rint(a)):
+        return False
+    return bool(a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9))
 
 
 def _selects(a: Array) -> bool:
@@ -332,11 +339,15 @@ def _step(a: Array) -> float:
 
 def scaled(subject: Subject, names: tuple[str, ...], factor: float) -> dict[str, Array]:
     """Return the arrays with those of `names` times a factor, where their values mean nothing special."""
-    made = dict(subject.args)
-    for name in names:
-        if not is_special(made[name]):
-            made[name] = made[name] * factor
-    return made
+    return {n: times(a, factor) if n in names else a for n, a in subject.args.items()}
+
+
+def times(a: Array, factor: float) -> Array:
+    """Return an array times a factor; shares of 1 more or less even; what means something else as it is."""
+    if _are_shares(a) and factor > 0:
+        sharper = a ** min(factor, 6.0)
+        return sharper / sharper.sum(axis=-1, keepdims=True)
+    return a if is_special(a) else a * factor
 
 
 def of_one_sign(subject: Subject, names: tuple[str, ...], sign: float) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.bench import Bench
-from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
+from tinynet.verification.examples import Example, cotangent, keeps_its_sign, times, with_batch
 from tinynet.verification.execution import Hang, execute
 from tinynet.verification.jaxpr import bind, called, interpret, line_of, user_frame
 from tinynet.verification.observations import Observed
@@ -138,14 +138,14 @@ def look_for(
 
     `seen` is (n, 2), the sides taken so far; it is updated.
     """
-    names = [n for n in subject.wrt if not is_special(subject.args[n])]
+    names = [n for n in subject.wrt if times(subject.args[n], 3.0) is not subject.args[n]]
     groups = [(n,) for n in names] + ([tuple(names)] if len(names) > 1 else [])
     if seen.all():
         return
     for group in groups:
         for scale in _SCALES:
             for sign in (1.0, -1.0):
-                args = {**subject.args, **{n: sign * scale * subject.args[n] for n in group}}
+                args = {**subject.args, **{n: times(subject.args[n], sign * scale) for n in group}}
                 if sign < 0 and any(keeps_its_sign(subject, n) for n in group):
                     continue
                 new = sides.taken(args, dy) & ~seen
