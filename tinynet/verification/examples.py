@@ -346,7 +346,7 @@ def times(a: Array, factor: float) -> Array:
     """Return an array times a factor; shares of 1 more or less even; what means something else as it is."""
     if _are_shares(a) and factor > 0:
         sharper = a ** min(factor, 6.0)
-        return sharper / sharper.sum(axis=-1, keepdims=True)
+        return np.asarray(sharper / sharper.sum(axis=-1, keepdims=True))
     return a if is_special(a) else a * factor
 
 
