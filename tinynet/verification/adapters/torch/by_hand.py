@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 
@@ -50,7 +51,7 @@ def adapt_by_hand(target: Any, inputs: Any, rng: np.random.Generator) -> list[Su
         _, gradient = value_and_gradient(out) or (None, None)
         if returns_backprop(out):
             found = [adapt_closure(function, out, given, rng)]
-        elif any(getattr(gradient, "shape", None) == a.shape for a in arrays.values()):
+        elif {np.shape(g) for g in jax.tree.leaves(gradient)} & {a.shape for a in arrays.values()}:
             found = [adapt_value_and_gradient(function, given, rng)]
         else:
             return None
