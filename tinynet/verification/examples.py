@@ -275,10 +275,17 @@ def is_special(a: Array) -> bool:
         return False
     if np.all(a == np.rint(a)):
         return True
-    if a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9):
+    if _are_shares(a):
         return True
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
+
+
+def _are_shares(a: Array) -> bool:
+    """Return whether each row holds shares of 1, not all of them whole."""
+    if a.dtype.kind != "f" or np.all(a == np.rint(a)):
+        return False
+    return bool(a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9))
 
 
 def _selects(a: Array) -> bool:
@@ -323,6 +330,14 @@ def _with(subject: Subject, names: Collection[str], change: Callable[[Array], Ar
     """Return the arrays with those of `names` changed whose values mean nothing special."""
     special = {n for n in names if is_special(subject.args[n])}
     return {n: change(a) if n in names and n not in special else a for n, a in subject.args.items()}
+
+
+def times(a: Array, factor: float) -> Array:
+    """Return an array times a factor; shares of 1 more or less even; what means something else as it is."""
+    if _are_shares(a) and factor > 0:
+        sharper = a ** min(factor, 6.0)
+        return np.asarray(sharper / sharper.sum(axis=-1, keepdims=True))
+    return a if is_special(a) else a * factor
 
 
 def of_one_sign(subject: Subject, names: tuple[str, ...], sign: float) -> dict[str, Array]:
@@ -424,7 +439,7 @@ def _values(subject: Subject, dy: tuple[Array, ...], rng: np.random.Generator) -
         return Example(probe, subject.at({**args, **changed}), dy, label, strict=strict)
 
     def scaled(names: Collection[str], factor: float) -> dict[str, Array]:
-        return _with(subject, names, lambda a: a * factor)
+        return {n: times(args[n], factor) for n in names}
 
     for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
         yield at(probe, f"{factor:g} ×", scaled(inputs, factor))

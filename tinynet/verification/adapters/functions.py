@@ -19,6 +19,7 @@ from tinynet.verification.adapters.arguments import (
     named_entry,
     read_arguments,
     turned,
+    with_mappings,
 )
 from tinynet.verification.adapters.conventions import (
     BACKPROP,
@@ -72,6 +73,7 @@ def named(result: Any, arguments: Arguments) -> Gradients:
     One result for one argument; a tuple with an entry for each argument, or for each that holds arrays; a dict by the
     names of the arguments, or one that has the structure of an argument.
     """
+    result = with_mappings(result)
     every = [*zip(arguments.names, arguments.positional, strict=True), *arguments.keywords.items()]
     parts = arguments.parts()
     if isinstance(result, Mapping) and (by_name := _by_argument(result, parts)):

@@ -26,6 +26,7 @@ from tinynet.verification.adapters.arguments import (
     slots,
     spellings,
     turned,
+    with_mappings,
 )
 from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
@@ -220,7 +221,7 @@ class _ObjectSession:
 
     def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Return everything that may be a gradient: what was returned, and every array of the object's."""
-        pool, held = dict(_leaves(result, "return")), reachable(self.target)
+        pool, held = dict(_leaves(with_mappings(result), "return")), reachable(self.target)
         params = {id(a) for path, a in held if path in self.places.params.values()}
         pool |= {path: a for path, a in held if id(a) not in params}
         for path, number in reachable(self.target, numbers=True):

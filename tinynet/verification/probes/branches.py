@@ -20,7 +20,7 @@ from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.bench import Bench
-from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
+from tinynet.verification.examples import Example, cotangent, keeps_its_sign, times, with_batch
 from tinynet.verification.execution import Hang, execute
 from tinynet.verification.jaxpr import bind, called, interpret, line_of, user_frame
 from tinynet.verification.observations import Observed
@@ -146,11 +146,11 @@ def look_for(
 
 def _scaled(subject: Subject, dy: tuple[Array, ...]) -> Iterator[tuple[dict[str, Array], tuple[Array, ...], str]]:
     """Yield arrays with each of them, then all, larger, smaller and of the other sign; then dy larger and smaller."""
-    names = [n for n in subject.wrt if not is_special(subject.args[n])]
+    names = [n for n in subject.wrt if times(subject.args[n], 3.0) is not subject.args[n]]
     for group in [(n,) for n in names] + ([tuple(names)] if len(names) > 1 else []):
         signs = (1.0,) if any(keeps_its_sign(subject, n) for n in group) else (1.0, -1.0)
         for factor in (sign * scale for scale in _SCALES for sign in signs):
-            moved = {n: factor * subject.args[n] for n in group}
+            moved = {n: times(subject.args[n], factor) for n in group}
             yield {**subject.args, **moved}, dy, f"{', '.join(group)} {factor:g} ×"
     for scale in (1e3, 1e-3, 1e6, 1e-6):
         yield dict(subject.args), tuple(scale * d for d in dy), f"dy {scale:g} ×"
