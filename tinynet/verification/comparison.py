@@ -165,10 +165,8 @@ def read(
     """Return a gradient as an array to compare, what is wrong with its form, and what is only worth a note."""
     like = subject.args[name]
     if grad is MISSING or grad is None:
-        if name in subject.may_lack:
-            return None, None, ""
         text = "no such gradient is returned" if grad is MISSING else "None is returned"
-        return None, ("missing", text), ""
+        return None, None if name in subject.may_lack else ("missing", text), ""
     try:
         array: Array = np.asarray(grad)
     except Exception:
@@ -178,11 +176,8 @@ def read(
     if is_array and array.dtype.kind not in "fiuV":
         return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
     if array.dtype.kind not in "fiuV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
-        return (
-            None,
-            ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"),
-            "",
-        )
+        text = f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"
+        return None, ("not an array", text), ""
     problem: tuple[str, str] | None = None
     note = ""
     if array.shape != like.shape:
@@ -216,13 +211,9 @@ def _why_shape(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
         return ": summed over too many axes" if given else ": summed over every axis"
     if len(given) > len(expected):
         return ": not summed over every axis that broadcasts" if given[len(given) - len(expected) :] == expected else ""
-    return (
-        ": transposed"
-        if given == expected[::-1]
-        else ": summed, or not, over an axis of length 1"
-        if 1 in given or 1 in expected
-        else ""
-    )
+    if given == expected[::-1]:
+        return ": transposed"
+    return ": summed, or not, over an axis of length 1" if 1 in given or 1 in expected else ""
 
 
 def largest_of(exact: Exact, name: str | None = None) -> float:
