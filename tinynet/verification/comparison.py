@@ -144,13 +144,12 @@ def _tolerances(
     if not set(suspect) <= set(known):
         rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
         suspect = raise_for({n: float(np.max(rounded[n], initial=0.0)) for n in suspect})
-    uncertainty: Mapping[str, Array] = getattr(exact, "uncertainty", {})
     terms = max(largest_of(exact), *usual.values(), 0.0)
     excuses = []
     for n in suspect:
         if largest_of(exact, n) <= CANCELLED * terms:
             tolerance[n] = max(tolerance[n], bound(np.array(terms), unit=unit, depth=depth))
-        tolerance[n] = max(tolerance[n], float(np.max(uncertainty.get(n, 0.0), initial=0.0)))
+        tolerance[n] = max(tolerance[n], exact.uncertainty.get(n, 0.0))
         excused = 2 * bound(np.array(usual.get(n, 0.0)), unit=unit, depth=depth)
         if tolerance[n] < errors[n] <= excused:
             digits = -np.log10(max(errors[n] / max(largest_of(exact, n), 1e-300), 1e-17))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,17 +23,6 @@ _VAGUE, _SHARP = 1e-3, 1e-6
 
 Column = npt.NDArray[np.float64]
 """∂y/∂xᵢ of one entry xᵢ: all outputs, flattened, one behind another."""
-
-
-@dataclass(frozen=True)
-class Estimate(Exact):
-    """Gradients with the distance that each may have from the exact one.
-
-    Attributes:
-        uncertainty: by array, the largest error of an entry; 0 where rounding alone limits it.
-    """
-
-    uncertainty: Mapping[str, float] = field(default_factory=dict)
 
 
 class NumericalOracle:
@@ -70,7 +58,7 @@ class NumericalOracle:
         self._methods: dict[str, str] = {}
         self._last: tuple[Any, dict[str, tuple[Array, Array]]] = (None, {})
 
-    def __call__(self, args: Args, dy: tuple[Array, ...]) -> Estimate:
+    def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         """Return the outputs, the gradients of Σ dy ⊗ y, and how far off these may be.
 
         Raises:
@@ -85,7 +73,7 @@ class NumericalOracle:
                 uncertainty[name] = float(np.max(error @ np.abs(flat), initial=0.0))
         if all(np.isfinite(leaf).all() for leaf in y):
             self._judge(args, grads, uncertainty)
-        return Estimate(y, grads, uncertainty)
+        return Exact(y, grads, uncertainty)
 
     def _judge(self, args: Args, grads: Mapping[str, Array], uncertainty: Mapping[str, float]) -> None:
         """Say how well the gradients are known, as far as the arrays are that matter for y.

@@ -77,10 +77,15 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """The leaves of y and the gradient of every array of `wrt`, in float64."""
+    """The leaves of y and the gradient of every array of `wrt`, in float64.
+
+    Attributes:
+        uncertainty: of a gradient, the largest error of an entry, where more than rounding limits it.
+    """
 
     y: tuple[Array, ...]
     grads: Mapping[str, Array]
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
 
 
 Draw: TypeAlias = "tuple[Args, tuple[Array, ...], Exact]"
