@@ -32,8 +32,6 @@ def place_of(j: Judgement, fault: Fault, bad: Sequence[Comparison], seconds: flo
         bad: the comparisons in which it showed; none where no value was wrong.
         seconds: how long it may take.
     """
-    if j.watch is None:
-        return fault
     c = most_telling(bad, fault.gradients) if bad else None
     try:
         blame = Blame()
@@ -102,7 +100,6 @@ def _of_what_ran(j: Judgement, fault: Fault, c: Comparison | None) -> Line:
 
 
 def _ones(j: Judgement) -> tuple[Array, ...]:
-    assert j.watch is not None
     return tuple(np.ones_like(y) for y in leaves_of(execute(j.subject, j.subject.args, None, j.watch).y))
 
 
@@ -123,7 +120,6 @@ def _traced(
     forward: bool = False,
 ) -> Mapping[str, Any]:
     """Run forward and backward with the tracer in the backward pass alone, or in both, and return the gradients."""
-    assert j.watch is not None
     session = subject.start()
     of_target: Callable[[Any, Any], Gradients] = getattr(session, method)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -49,28 +50,29 @@ class Judgement(Observed):
 
     Attributes:
         subject, oracle: what was judged, by what; the oracle is None where there is none.
-        inside: the judgements of the layers inside, by path; "" for the same target on shorter axes.
         watch: what the target may be run under again.
+        inside: the judgements of the layers inside, by path; "" for the same target on shorter axes.
     """
 
     subject: Subject
+    watch: Watch
     oracle: Oracle | None = None
     inside: tuple[tuple[str, Judgement], ...] = ()
-    watch: Watch | None = None
 
 
 def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> Judgement:
     """Run a subject on every example and compare; `lines` has the steps of its code that other examples took."""
+    judged = partial(Judgement, subject=subject, watch=settings.watch)
     first = execute(subject, subject.args, None, settings.watch)
     if isinstance(first.error, Hang):
         fault = Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward")
-        return Judgement(subject=subject, faults=(fault,))
+        return judged(faults=(fault,))
     if isinstance(first.error, SystemExit):
-        return Judgement(subject=subject, faults=(exit_of(subject, first, "forward"),))
+        return judged(faults=(exit_of(subject, first, "forward"),))
     if reason := _why_not(first, subject):
-        return Judgement(subject=subject, reason=reason)
+        return judged(reason=reason)
     if not subject.contract and other_y(first, execute(subject, subject.args, None, settings.watch)):
-        return Judgement(subject=subject, reason=DRAWS)
+        return judged(reason=DRAWS)
     rng = np.random.default_rng([settings.seed, 1])
     outputs = leaves_of(first.y)
     dy = cotangent(outputs, rng)
@@ -79,11 +81,11 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         oracle(subject.args, dy)
     except Hang:
         fault = hang(subject, "the oracle runs your forward pass and it", settings.watch)
-        return Judgement(subject=subject, faults=(fault,))
+        return judged(faults=(fault,))
     except TargetError:
         raise
     except Exception as error:
-        return Judgement(subject=subject, reason=f"no oracle for the forward pass: {told(error)}")
+        return judged(reason=f"no oracle for the forward pass: {told(error)}")
     size = max(float(np.max(np.abs(y), initial=0.0)) for y in outputs)
     b = Bench(subject, dy, settings, oracle, lines or Lines(subject), rng, size, Shapes(settings.watch))
     seen = _tried(_AS_GIVEN, b, Observed())
@@ -99,7 +101,7 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         reason=seen.reason or oracle.caveat,
         unreached=tuple(dict.fromkeys(seen.unreached)),
     )
-    return Judgement(subject=subject, oracle=oracle, inside=tuple(inside), watch=settings.watch, **vars(seen))
+    return judged(oracle=oracle, inside=tuple(inside), **vars(seen))
 
 
 def _why_not(run: Run, subject: Subject) -> str:
