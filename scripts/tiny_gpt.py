@@ -25,7 +25,7 @@ CONTEXT, WIDTH, HEADS, BLOCKS, BATCH, LR = 32, 32, 4, 2, 32, 3e-3
 
 
 @dataclass(frozen=True)
-class Places(tn.Layer):
+class Places(tn.Layer, samplewise=True):
     """Add a vector to each place of a sequence, y_t = x_t + W_t.
 
     Derivation. ∂E/∂x_t = δ_t, and as all samples share W, ∂E/∂W_t = Σ δ_t over the samples; 0 beyond the sequence.
@@ -36,9 +36,6 @@ class Places(tn.Layer):
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Any:
         return {"W": tn.initializers.lecun_normal(rng, (self.t, self.n), dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Any, x: Any) -> Any:
         return x + params["W"][: x.shape[1]], x

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves
+import tinynet as tn
+from tinynet.trees import check_like, leaves, leaves_with_paths, map_leaves, parts, with_part
 
 TREES = st.recursive(
     st.integers(),
@@ -87,3 +88,12 @@ def test_a_tree_is_like_itself():
 def test_a_tree_that_differs_is_told_where(tree, error, message):
     with pytest.raises(error, match=message):
         check_like("fit", "params", tree, PARAMS, "the network")
+
+
+def test_the_parts_of_a_configuration_are_found_and_replaced_by_their_paths():
+    optimizer = tn.Groups({"*.b": tn.SGD(0.1), "*": tn.Accumulate(tn.Adam(0.2), 3)})
+    found = {path: part for path, part, holder in parts(optimizer) if isinstance(holder, tn.Optimizer)}
+    assert found["groups", 0, 1, "lr"] == 0.1
+    assert found["groups", 1, 1, "optimizer", "lr"] == 0.2
+    changed = with_part(optimizer, ("groups", 1, 1, "optimizer", "lr"), 0.3)
+    assert changed == tn.Groups({"*.b": tn.SGD(0.1), "*": tn.Accumulate(tn.Adam(0.3), 3)})

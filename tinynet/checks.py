@@ -121,7 +121,7 @@ def check_same_shape(owner: object, name: str, x: Array, expected: tuple[int, ..
     """
     check_floating(owner, name, x)
     if x.shape != expected:
-        hint = f"; use {name}.reshape({tuple(expected)})" if _size(x.shape) == _size(expected) else ""
+        hint = f"; use {name}.reshape({tuple(expected)})" if math.prod(x.shape) == math.prod(expected) else ""
         raise ValueError(f"{owner}: {name} has shape {tuple(x.shape)}; expected {tuple(expected)}, that of {of}{hint}")
 
 
@@ -193,10 +193,3 @@ def check_choice(owner: object, name: str, value: object, choices: tuple[str, ..
     if value not in choices:
         expected = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"{owner}: {name} is {value!r}; expected {expected}")
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size

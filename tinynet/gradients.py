@@ -38,15 +38,7 @@ def value_and_grads(
 
 
 def backpropagate(
-    net: Layer,
-    loss: Loss,
-    params: Params,
-    x: Any,
-    y: Any,
-    *,
-    weights: Array | None = None,
-    dE: Any = 1.0,
-    state: State = None,
+    net: Layer, loss: Loss, params: Params, x: Any, y: Any, *, weights: Array | None, dE: Any, state: State
 ) -> tuple[Array, Params, Cache]:
     """Return (E, dparams, cache): what `value_and_grads` does, and what the state of the layers follows from."""
     y_hat, cache = forward_with_state(net, params, x, state)

@@ -1,4 +1,4 @@
-"""Pytrees of arrays: dicts, tuples and lists with arrays at the leaves.
+"""Pytrees of arrays: dicts, tuples and lists with arrays at the leaves; and configurations, which hold no arrays.
 
 The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walked in sorted key order, as JAX does.
 """
@@ -6,12 +6,16 @@ The part of `jax.tree` that tinynet needs, without importing JAX. Dicts are walk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from tinynet.arrays import describe, is_array
 
 Tree = Any
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Names of fields, keys and indices that lead from a configuration to a part of it."""
 
 
 def map_leaves(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
@@ -82,6 +86,31 @@ def check_like(owner: str, name: str, tree: Tree, expected: Tree, of: str) -> No
         raise ValueError(
             f"{owner}: {name} has shape {tuple(tree.shape)}; expected {tuple(expected.shape)}, as {of} has"
         )
+
+
+def parts(config: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield (path, part, holder) of what stands in a configuration: in dataclasses, dicts, tuples and lists."""
+    if is_dataclass(config) and not isinstance(config, type):
+        held: Any = [(field.name, getattr(config, field.name)) for field in fields(config)]
+    elif isinstance(config, dict):
+        held = config.items()
+    else:
+        held = enumerate(config) if isinstance(config, (tuple, list)) else ()
+    for key, part in held:
+        yield (*path, key), part, config
+        yield from parts(part, (*path, key))
+
+
+def with_part(config: Any, path: Path, part: Any, change: Callable[..., Any] = replace) -> Any:
+    """Return a configuration with `part` at a path of fields and indices; `change` replaces fields of a dataclass."""
+    if not path:
+        return part
+    key, rest = path[0], path[1:]
+    if isinstance(config, tuple):
+        held = [with_part(old, rest, part, change) if i == key else old for i, old in enumerate(config)]
+        return type(config)(*held) if hasattr(config, "_fields") else tuple(held)
+    name = str(key)
+    return change(config, **{name: with_part(getattr(config, name), rest, part, change)})
 
 
 def _outline(tree: Tree) -> str:

@@ -177,7 +177,7 @@ def test_no_gradient_is_taken_where_none_is_asked_for():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(TypeError, match=r"to_torch: layer is <class .*; expected an instance of tinynet\.Layer"):
+    with pytest.raises(TypeError, match=r"to_torch: layer is the class .*; expected an instance of tinynet\.Layer"):
         tn.to_torch(tn.Sigmoid)
     with pytest.raises(ValueError, match=r'to_torch: params\["W"\] has shape \(3, 4\); expected \(4, 3\)'):
         tn.to_torch(tn.Linear(3, 4), tn.Linear(4, 3).init(np.random.default_rng(0)))

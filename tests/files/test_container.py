@@ -252,7 +252,7 @@ def test_what_cannot_be_read_again_is_not_written(path):
         with pytest.raises(error, match=message):
             write(path, value)
     for net, p, error, message in [
-        (tn.Linear, {}, TypeError, r"save: net is <class .*; expected an instance of tinynet\.Layer"),
+        (tn.Linear, {}, TypeError, r"save: net is the class .*; expected an instance of tinynet\.Layer"),
         (NET, None, TypeError, "save: params is None; expected a tuple of 3"),
         (NET, params()[:2], ValueError, "save: params has 2 entries; expected 3"),
         (

@@ -208,8 +208,20 @@ def test_a_subclass_that_computes_otherwise_says_again_whether_it_is_samplewise(
     class Renamed(tn.Linear):
         pass
 
+    @dataclass(frozen=True, slots=True)
+    class Scaled(tn.Linear, samplewise=True):
+        def forward(self, params, x):
+            return super(Scaled, self).forward(params, 2 * x)
+
+    class Asked(Centred):
+        def samplewise(self):
+            return self.n_in == 2
+
     assert tn.Linear(2, 2).samplewise()
     assert Renamed(2, 2).samplewise()
+    assert Scaled(2, 2).samplewise()
+    assert Asked(2, 2).samplewise()
+    assert not Asked(3, 2).samplewise()
     assert not Centred(2, 2).samplewise()
     assert not tn.Sequential(tn.Tanh(), tn.Residual(Centred(2, 2))).samplewise()
     assert tn.Sequential(tn.Tanh(), tn.Residual(tn.Linear(2, 2))).samplewise()

@@ -91,7 +91,7 @@ def test_an_error_says_which_layer():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([tn.Linear(2, 2), tn.Sigmoid], r"argument 1 is Sigmoid; expected an instance of tinynet.Layer"),
+        ([tn.Linear(2, 2), tn.Sigmoid], r"argument 1 is the class Sigmoid; expected an instance of tinynet.Layer"),
         ([[tn.Sigmoid()]], r"argument 0 is list; expected an instance"),
         ([None], r"argument 0 is None; expected an instance"),
         ([np.tanh], r"argument 0 is ufunc; expected an instance"),

@@ -159,9 +159,9 @@ def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
 
     labels = np.random.default_rng(0).integers(0, 4, 50)
     expected = compute_sample_weight("balanced", labels)
-    np.testing.assert_allclose(sample_weights(labels, None, "balanced"), expected)
-    np.testing.assert_allclose(sample_weights(np.eye(4)[labels], None, "balanced"), expected)
-    np.testing.assert_allclose(sample_weights(labels[:, None], None, "balanced"), expected)
+    np.testing.assert_allclose(sample_weights(labels, None, "balanced", len(labels)), expected)
+    np.testing.assert_allclose(sample_weights(np.eye(4)[labels], None, "balanced", len(labels)), expected)
+    np.testing.assert_allclose(sample_weights(labels[:, None], None, "balanced", len(labels)), expected)
 
 
 @pytest.mark.parametrize(

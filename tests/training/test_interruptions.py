@@ -12,9 +12,9 @@ from tinynet.training.interruptions import Interrupted, deferred_interrupt
 
 def test_the_first_is_noted_and_the_second_raises(capsys):
     with deferred_interrupt() as interrupt:
-        assert not interrupt.asked
+        assert not interrupt.is_set()
         signal.raise_signal(signal.SIGINT)
-        assert interrupt.asked
+        assert interrupt.is_set()
         assert "Ctrl-C again to end at once" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -37,7 +37,7 @@ def test_another_handler_is_left_alone():
         with deferred_interrupt() as interrupt:
             signal.raise_signal(signal.SIGINT)
         assert presses == [1]
-        assert not interrupt.asked
+        assert not interrupt.is_set()
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -47,7 +47,7 @@ def test_in_a_thread_nothing_is_installed():
 
     def run():
         with deferred_interrupt() as interrupt:
-            seen.append((signal.getsignal(signal.SIGINT), interrupt.asked))
+            seen.append((signal.getsignal(signal.SIGINT), interrupt.is_set()))
 
     thread = threading.Thread(target=run)
     thread.start()

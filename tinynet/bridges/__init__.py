@@ -8,6 +8,7 @@ import numpy as np
 
 from tinynet.arrays import Params, State
 from tinynet.bridges.jax import to_custom_vjp
+from tinynet.checks import check_instance
 from tinynet.layers import Layer
 from tinynet.trees import check_like, leaves
 
@@ -35,8 +36,7 @@ def to_torch(layer: Layer, params: Params = None, *, state: State = None, seed: 
         from tinynet.bridges.torch import TorchLayer
     except ImportError:
         raise ImportError('to_torch needs PyTorch; use pip install "tinynet-grad[torch]"') from None
-    if not isinstance(layer, Layer):
-        raise TypeError(f"to_torch: layer is {layer!r:.60}; expected an instance of tinynet.Layer")
+    check_instance("to_torch", "layer", layer, Layer)
     initial = layer.init(np.random.default_rng(seed))
     if params is None:
         params = initial

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from tinynet.arrays import Array, Cache, Params, State, is_array, is_floating
+from tinynet.checks import check_instance
 from tinynet.layers import Layer
 from tinynet.layers.layer import forward_with_state
 from tinynet.trees import leaves, map_leaves
@@ -31,8 +32,7 @@ def to_custom_vjp(layer: Layer) -> Callable[..., Any]:
     Raises:
         TypeError: `layer` is not a tinynet.Layer; and whatever the layer raises on input that does not fit.
     """
-    if not isinstance(layer, Layer):
-        raise TypeError(f"to_custom_vjp: layer is {layer!r:.60}; expected an instance of tinynet.Layer")
+    check_instance("to_custom_vjp", "layer", layer, Layer)
 
     @jax.custom_vjp
     def f(params: Params, x: Any, state: State) -> Any:

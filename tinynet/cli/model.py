@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import numpy.typing as npt
 
 from tinynet.arrays import Params
 from tinynet.cli.tables import Task, scaled
-from tinynet.files.container import FileError, check_params, read, save
+from tinynet.files.container import FileError, check_params, read, save, unfit
 from tinynet.layers import Layer
-
-AT_ONCE = 4096
-"""How many rows go through the network at a time."""
+from tinynet.training import predict
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,7 @@ class Model:
         """Return the predictions (m,) for features x (m, n) in the units of the table: classes, or numbers."""
         if x.shape[1:] != self.x_mean.shape:
             raise ValueError(f"{x.shape[1]} features; the network was trained on {len(self.x_mean)}")
-        starts = [*range(0, len(x), AT_ONCE), len(x)]
-        parts = [self.features(x[i:j]) for i, j in itertools.pairwise(starts)]
-        y_hat = np.concatenate([self.net.forward(self.params, part)[0] for part in parts])
+        y_hat = predict(self.net, self.params, self.features(x))
         if self.task == "classify":
             return np.asarray(np.asarray(self.classes)[y_hat.argmax(axis=1)])
         return np.asarray(y_hat[:, 0].astype(np.float64) * self.y_scale + self.y_mean)
@@ -73,24 +68,21 @@ class Model:
 
 def save_model(path: Path, model: Model) -> None:
     """Write a model, to be read by `load_model`; `tinynet.load` reads its network."""
-    extra = {f.name: getattr(model, f.name) for f in fields(Model) if f.name not in ("net", "params")}
+    extra = {name: value for name, value in vars(model).items() if name not in ("net", "params")}
     save(path, model.net, model.params, extra={"model": extra})
 
 
 def load_model(path: Path) -> Model:
     """Read a model."""
-    value = read(path)
-    match value:
+    match read(path):
         case {"net": Layer() as net, "params": params, "extra": {"model": dict(extra)}}:
             pass
         case _:
             raise FileError(path, "holds no model; write one with tinynet train --save FILE")
-    try:
+    with unfit(path, "not a model that tinynet wrote"):
         model = Model(net, params, **extra)
         check_params("load_model", net, params)
         _check(model)
-    except Exception as error:  # whatever fields meet that nobody has checked
-        raise FileError(path, f"not a model that tinynet wrote: {error!s:.300}") from error
     return model
 
 

@@ -11,11 +11,7 @@ from typing import Any
 
 
 class Output:
-    """Standard output whose reader may leave, as `head` does: what is written afterwards goes nowhere.
-
-    Raises:
-        OSError: it cannot be written, because the disk is full perhaps; nothing is left to fail again at exit.
-    """
+    """Standard output whose reader may leave, as `head` does: what is written afterwards goes nowhere."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -37,7 +33,7 @@ class Output:
         try:
             yield
         except OSError as error:
-            to_nowhere(self._stream)
+            to_nowhere(self._stream)  # or it would fail again at exit
             if not isinstance(error, BrokenPipeError):
                 raise OSError(f"standard output cannot be written: {error.strerror}") from error
 
@@ -53,9 +49,6 @@ def prepared_streams() -> Iterator[None]:
     """Set up standard output and error, and at the end put back what was there before.
 
     A closed standard error takes what is written to it, silently. A sign that the encoding lacks is spelled out.
-
-    Raises:
-        OSError: standard output is closed or cannot be written.
     """
     with contextlib.ExitStack() as stack:
         if sys.stderr is None:

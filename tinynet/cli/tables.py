@@ -74,7 +74,7 @@ def load_digits() -> Table:
     return Table("handwritten digits (scikit-learn)", x / 16, target, target_name="digit")
 
 
-def read_cells(path: Path, encoding: str = "utf-8-sig") -> tuple[list[str] | None, list[list[str]]]:
+def read_cells(path: Path, encoding: str) -> tuple[list[str] | None, list[list[str]]]:
     """Return the header of a CSV file, or None, and its rows, all of one length."""
     try:
         with path.open(newline="", encoding=encoding) as file:

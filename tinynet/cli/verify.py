@@ -11,12 +11,14 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tinynet.cli.options import check_writable
+from tinynet.cli.options import check_writable, seed
 
 if TYPE_CHECKING:
     from tinynet.verification import Report
@@ -61,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--name-seconds", type=float, default=10.0, metavar="S", help="how long to look for names (default: 10)"
     )
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of every random number (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of every random number (default: 0)")
     parser.add_argument("--probe", action="append", metavar="NAME", help="only this probe; may be repeated")
     parser.add_argument("--dtype", action="append", choices=("float64", "float32"), help="default: both")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -261,12 +263,11 @@ def _line(report: Report) -> str:
 
 
 def _summary(reports: Sequence[Report]) -> str:
-    count = {v: sum(r.verdict == v for r in reports) for v in ("PASS", "FAIL", "INCONCLUSIVE")}
+    count = Counter(report.verdict for report in reports)
+    others = [f"{count[verdict]} {verdict.lower()}" for verdict in ("FAIL", "INCONCLUSIVE") if count[verdict]]
     seconds = sum(report.seconds for report in reports)
-    parts = [f"{count['PASS']} of {len(reports)} pass"]
-    parts += [f"{count['FAIL']} fail"] if count["FAIL"] else []
-    parts += [f"{count['INCONCLUSIVE']} inconclusive"] if count["INCONCLUSIVE"] else []
-    return f"{', '.join(parts)}, in {seconds:.1f} s"
+    told = ", ".join([f"{count['PASS']} of {len(reports)} pass", *others])
+    return f"{told}, in {seconds:.1f} s"
 
 
 def _exit_code(reports: Sequence[Report]) -> int:
@@ -275,20 +276,11 @@ def _exit_code(reports: Sequence[Report]) -> int:
     return 0 if all(report.ok for report in reports) else 2
 
 
-class _NoBar:
-    """Stands in where tqdm is not installed: the lines are printed all the same."""
-
-    write = staticmethod(print)
-
-    def update(self) -> None:
-        pass
-
-
 def _bar(total: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        return contextlib.nullcontext(_NoBar())
+        return contextlib.nullcontext(SimpleNamespace(write=print, update=lambda: None))
     return tqdm(total=total, unit="", disable=None, leave=False)
 
 
@@ -315,9 +307,3 @@ def _flag(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value.capitalize() if value in ("true", "false", "none") else value)
     except (ValueError, SyntaxError):
         return name, value
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)

@@ -12,7 +12,6 @@ Source: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import io
 import json
@@ -26,10 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Params
+from tinynet.checks import check_instance
 from tinynet.files.atomic import write_atomically
 from tinynet.files.encoding import DTYPES, Arrays, decode, encode, known_names, without_draws
 from tinynet.layers import Layer
-from tinynet.trees import check_like, map_leaves
+from tinynet.trees import check_like, map_leaves, parts
 
 MAX_HEADER = 2**22
 """The longest header that is read, in bytes: some 30,000 arrays."""
@@ -82,8 +82,7 @@ def save(path: StrPath, net: Layer, params: Params, *, state: Any = None, extra:
         TypeError, ValueError: an argument does not fit or cannot be rebuilt from its fields; nothing was written.
         OSError: the file could not be written; names it. What was there before is unchanged.
     """
-    if not isinstance(net, Layer):
-        raise TypeError(f"save: net is {net!r:.60}; expected an instance of tinynet.Layer")
+    check_instance("save", "net", net, Layer)
     check_params("save", net, params)
     value = {"net": net, "params": params, "extra": extra}
     if state is not None:
@@ -111,10 +110,8 @@ def load(path: StrPath, *, classes: Iterable[Any] = ()) -> tuple[Layer, Params]:
     value = read(path, classes=classes, only=("net", "params"))
     if not isinstance(value, dict) or "params" not in value or not isinstance(value.get("net"), Layer):
         raise FileError(path, "holds no network; use tinynet.files.container.read to see what it holds")
-    try:
+    with unfit(path, "its parameters do not fit its network"):
         check_params("load", value["net"], value["params"])
-    except Exception as error:  # whatever a layer's init meets in fields that nobody has checked
-        raise FileError(path, f"its parameters do not fit its network: {error!s:.300}") from error
     return value["net"], value["params"]
 
 
@@ -153,13 +150,17 @@ def _told_by(path: StrPath) -> Iterator[None]:
         raise FileError(path, str(error) or type(error).__name__) from error
 
 
-def contents(path: StrPath) -> bytes:
-    """Return what stands in a file, once its header agrees with its length.
+@contextlib.contextmanager
+def unfit(path: StrPath, reason: str) -> Iterator[None]:
+    """Let any exception be a `FileError`: a layer's `init` may meet whatever stands in fields that nobody checked."""
+    try:
+        yield
+    except Exception as error:
+        raise FileError(path, f"{reason}: {error!s:.300}") from error
 
-    Raises:
-        FileError: it does not, or the file is not a regular one.
-        OSError: it cannot be opened.
-    """
+
+def contents(path: StrPath) -> bytes:
+    """Return what stands in a regular file, once its header agrees with its length."""
     with _told_by(path), _opened(path) as file:
         _header(file)
         file.seek(0)
@@ -174,22 +175,9 @@ def check_params(owner: str, net: Layer, params: Params) -> None:
     """
     sizes: list[int] = []
     map_leaves(lambda leaf: sizes.append(np.size(leaf)), params)
-    if _integers(net) > sum(sizes) + SLACK:
+    if sum(abs(part) for _, part, _ in parts(net) if isinstance(part, int)) > sum(sizes) + SLACK:
         raise ValueError(f"{owner}: the integers in the fields of the network are too large for its parameters")
     check_like(owner, "params", params, without_draws(net).init(np.random.default_rng(0)), "the network")
-
-
-def _integers(value: Any) -> int:
-    """Return the sum of all integers in the fields of a network, down to the layers inside it."""
-    if isinstance(value, int):
-        return abs(value)
-    if isinstance(value, dict):
-        return sum(map(_integers, value.values()))
-    if isinstance(value, (tuple, list)):
-        return sum(map(_integers, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return sum(_integers(getattr(value, field.name)) for field in dataclasses.fields(value))
-    return 0
 
 
 def _pack(document: Any, arrays: Arrays) -> list[bytes | memoryview]:
@@ -240,8 +228,8 @@ def _unpack(file: io.BufferedIOBase, only: Collection[str] | None) -> tuple[Any,
     if content["sha256"] != digest.hexdigest():
         raise ValueError("the checksum differs: the file was altered")
     match document, only:
-        case {"dict": dict(parts)}, Collection():
-            document = {"dict": {key: part for key, part in parts.items() if key in only}}
+        case {"dict": dict(entries)}, Collection():
+            document = {"dict": {key: part for key, part in entries.items() if key in only}}
     return document, arrays
 
 

@@ -56,12 +56,7 @@ Known = Mapping[str, Any]
 
 
 def known_names(own: Iterable[Any] = ()) -> Known:
-    """Return the layers, losses, optimizers, schedules and initializers, and the caller's `own`, by their names.
-
-    Raises:
-        TypeError: an entry of `own` is not a dataclass, an enumeration or a function.
-        ValueError: two bear one name.
-    """
+    """Return the layers, losses, optimizers, schedules and initializers, and the caller's `own`, by their names."""
     known = {
         name: thing
         for module in (layers, losses, optimizers, initializers)
@@ -79,11 +74,7 @@ def known_names(own: Iterable[Any] = ()) -> Known:
 def encode(value: Any) -> tuple[Any, Arrays]:
     """Return (document, arrays by name); the arrays are C-contiguous and in the byte order of the machine.
 
-    A named tuple is written as a tuple.
-
-    Raises:
-        TypeError: the tree holds something that has no place in a document, which is named.
-        ValueError: it nests too deep, two of its classes bear one name, or a class is not rebuilt from its fields.
+    A named tuple is written as a tuple. What `decode` could not rebuild is refused here.
     """
     document, arrays, known = _encode(value)
     try:
@@ -168,11 +159,7 @@ def _encode(value: Any) -> tuple[Any, Arrays, Known]:
 
 
 def decode(document: Any, arrays: Arrays, known: Known) -> Any:
-    """Return the value of a document, which may be hostile: only what `known` names is called.
-
-    Raises:
-        ValueError: the document is not one that `encode` writes; says where.
-    """
+    """Return the value of a document, which may be hostile: only what `known` names is called."""
     unused = dict(arrays)
 
     def walk(document: Any, path: tuple[str, ...]) -> Any:

@@ -15,7 +15,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class MultiHeadAttention(Layer):
+class MultiHeadAttention(Layer, samplewise=True):
     """Self-attention with several heads: y_t = W_out (o¹_t, …, o^H_t) + b_out, o_t = Σ_s P_ts v_s for each head.
 
     Args:
@@ -57,9 +57,6 @@ class MultiHeadAttention(Layer):
         n = self.n
         W_in, W_out = self.initializer(rng, (3 * n, n), dtype), self.initializer(rng, (n, n), dtype)
         return {"W_in": W_in, "b_in": np.zeros(3 * n, dtype), "W_out": W_out, "b_out": np.zeros(n, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Any) -> tuple[Array, Cache]:
         n = self.n

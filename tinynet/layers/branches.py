@@ -16,7 +16,7 @@ from tinynet.trees import map_leaves
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Branches(Layer):
+class Branches(Layer, samplewise=True):
     """Layers that are handed the same input; how their outputs join is for the subclass to say.
 
     `params`, `state`, `cache` and `dparams` have one entry per branch.
@@ -51,9 +51,6 @@ class Branches(Layer):
 
     def with_children(self, children: Mapping[str, Layer]) -> Layer:
         return type(self)(*children.values())
-
-    def samplewise(self) -> bool:
-        return all(layer.samplewise() for layer in self.layers)
 
     def forward(self, params: Params, x: Any, *, state: State | None = None) -> tuple[Array, Cache]:
         states = (None,) * len(self.layers) if state is None else state

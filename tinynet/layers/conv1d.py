@@ -16,7 +16,7 @@ from tinynet.layers.windows import count, reach
 
 
 @dataclass(frozen=True)
-class Conv1d(Layer):
+class Conv1d(Layer, samplewise=True):
     """Slide a kernel along sequences: z_o(r) = Σ_c Σ_j W_ocj a_c(r s + j) + b_o, s the stride.
 
     As everywhere in deep learning the kernel is not flipped: mathematically it is a cross-correlation.
@@ -61,9 +61,6 @@ class Conv1d(Layer):
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         W = self.initializer(rng, (self.n_out, self.n_in, self.kernel), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_signals(self, x, self.n_in, self.kernel, self.padding)

@@ -16,7 +16,7 @@ from tinynet.layers.windows import count, reach
 
 
 @dataclass(frozen=True)
-class Conv2d(Layer):
+class Conv2d(Layer, samplewise=True):
     """Slide a square kernel over images: z_o(r, s) = Σ_c Σ_i Σ_j W_ocij a_c(r t + i, s t + j) + b_o, t the stride.
 
     As everywhere in deep learning the kernel is not flipped: mathematically it is a cross-correlation.
@@ -64,9 +64,6 @@ class Conv2d(Layer):
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         W = self.initializer(rng, (self.n_out, self.n_in, self.kernel, self.kernel), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_images(self, x, self.n_in, self.kernel, self.padding)

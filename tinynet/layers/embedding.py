@@ -14,7 +14,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Embedding(Layer):
+class Embedding(Layer, samplewise=True):
     """Look up row x of a table: y = W_x.
 
     Args:
@@ -45,9 +45,6 @@ class Embedding(Layer):
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return {"W": self.initializer(rng, (self.n_in, self.n_out), dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_indices(self, x, self.n_in)

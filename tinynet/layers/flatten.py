@@ -11,7 +11,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Flatten(Layer):
+class Flatten(Layer, samplewise=True):
     """The entries of each sample as one row, in their order.
 
     Shapes:
@@ -25,9 +25,6 @@ class Flatten(Layer):
     Raises:
         TypeError, ValueError: x is not floating or has no axis; dy has another shape than y.
     """
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_floating(self, "x", x)

@@ -15,7 +15,7 @@ _C = math.sqrt(8 / math.pi)
 
 
 @dataclass(frozen=True)
-class GELU(Layer):
+class GELU(Layer, samplewise=True):
     """Gaussian error linear unit a = f(z) = z Φ(z), entry by entry, Φ the normal distribution function.
 
     Args:
@@ -42,9 +42,6 @@ class GELU(Layer):
 
     def __post_init__(self) -> None:
         check_choice("GELU", "approximate", self.approximate, ("none", "tanh"))
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

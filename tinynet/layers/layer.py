@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,15 +37,22 @@ class Layer(ABC):
     names them, and `with_children` returns it with others in their place. Its params and state have one entry per
     child; `split` says which. One that writes no `init` has the params of its children, each where the child stands.
 
+    Threads. `class Mine(Layer, samplewise=True)` says that what it computes for a sample depends on that sample alone;
+    then threads may share a batch. It holds of this class's computation, not of a subclass's that writes its own.
+
     A new layer is one file: the class, its derivation in the docstring, and one line in the verification cases.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Take back what `samplewise` says of a parent's computation where the subclass writes its own."""
+    _samplewise: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, samplewise: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls)
-        if "samplewise" not in own and not own.keys().isdisjoint(("forward", "backward", "param_grads")):
-            cls.samplewise = Layer.samplewise  # type: ignore[method-assign]
+        computes = not own.keys().isdisjoint(("forward", "backward", "param_grads"))
+        if (samplewise or computes) and "_samplewise" not in own:  # it is in a copy of a class, which has no keywords
+            cls._samplewise = samplewise
+            if "samplewise" not in own:
+                cls.samplewise = Layer.samplewise  # type: ignore[method-assign]
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         """Draw the parameters; `{}` where there are none, and by default those of the children."""
@@ -79,8 +86,8 @@ class Layer(ABC):
         return self.backward(params, cache, dy)[1]
 
     def samplewise(self) -> bool:
-        """Return whether each sample's output depends on that sample alone; then threads may share a batch."""
-        return False
+        """Return whether each sample's output depends on that sample alone, here and in all children."""
+        return self._samplewise and all(child.samplewise() for child in self.children().values())
 
     def children(self) -> dict[str, Layer]:
         """Return the layers among the fields, by name: `f`, or `branches.0` where a field holds several."""

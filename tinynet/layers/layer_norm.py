@@ -13,7 +13,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class LayerNorm(Layer):
+class LayerNorm(Layer, samplewise=True):
     """Normalise each sample to mean 0 and variance 1 over its features, then scale and shift: y = γ ⊗ x̂ + β.
 
     Args:
@@ -45,9 +45,6 @@ class LayerNorm(Layer):
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return {"gamma": np.ones(self.n, dtype), "beta": np.zeros(self.n, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_features(self, x, self.n)

@@ -14,7 +14,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Linear(Layer):
+class Linear(Layer, samplewise=True):
     """Affine map z = W a + b of each sample; for a batch of rows, Z = A Wᵀ + b.
 
     Shapes:
@@ -43,9 +43,6 @@ class Linear(Layer):
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         W = self.initializer(rng, (self.n_out, self.n_in), dtype)
         return {"W": W, "b": np.zeros(self.n_out, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         W, b = self._params(params)

@@ -11,7 +11,7 @@ from tinynet.layers.windows import count, fold, windows
 
 
 @dataclass(frozen=True)
-class MaxPool2d(Layer):
+class MaxPool2d(Layer, samplewise=True):
     """The largest entry of each window, z_rs = max_k a_k over the entries k of window (r, s), channel by channel.
 
     Args:
@@ -38,9 +38,6 @@ class MaxPool2d(Layer):
     def __post_init__(self) -> None:
         convert_ints(self, *("kernel",) if self.stride is None else ("kernel", "stride"))
 
-    def samplewise(self) -> bool:
-        return True
-
     def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_images(self, x, None, self.kernel, 0)
         xp = namespace(x)
@@ -57,7 +54,7 @@ class MaxPool2d(Layer):
 
 
 @dataclass(frozen=True)
-class AvgPool2d(Layer):
+class AvgPool2d(Layer, samplewise=True):
     """The mean of each window, z_rs = 1/K Σ_k a_k over the K = kernel² entries k of window (r, s), channel by channel.
 
     Args:
@@ -81,9 +78,6 @@ class AvgPool2d(Layer):
 
     def __post_init__(self) -> None:
         convert_ints(self, *("kernel",) if self.stride is None else ("kernel", "stride"))
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         check_images(self, x, None, self.kernel, 0)

@@ -15,7 +15,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Recurrent(Layer):
+class Recurrent(Layer, samplewise=True):
     """A state h that each step computes from its input and the state before: h_t = step(z_t, u_t, h_(t−1)).
 
     Args:
@@ -67,9 +67,6 @@ class Recurrent(Layer):
         n = self.gates * self.n_out
         W_ih, W_hh = (self.initializer(rng, (n, columns), dtype) for columns in (self.n_in, self.n_out))
         return {"W_ih": W_ih, "W_hh": W_hh, "b_ih": np.zeros(n, dtype), "b_hh": np.zeros(n, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Any) -> tuple[Array, Cache]:
         W_ih, W_hh, b_ih, b_hh = self._params(params)

@@ -10,7 +10,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class ReLU(Layer):
+class ReLU(Layer, samplewise=True):
     """Rectified linear unit a = f(z) = max(z, 0), entry by entry.
 
     Shapes:
@@ -27,9 +27,6 @@ class ReLU(Layer):
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
 
-    def samplewise(self) -> bool:
-        return True
-
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)
         return namespace(z).where(z <= 0, 0, z), z > 0
@@ -40,7 +37,7 @@ class ReLU(Layer):
 
 
 @dataclass(frozen=True)
-class LeakyReLU(Layer):
+class LeakyReLU(Layer, samplewise=True):
     """Leaky rectified linear unit a = f(z) = z for z > 0, s z for z ≤ 0, entry by entry.
 
     Args:
@@ -65,9 +62,6 @@ class LeakyReLU(Layer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slope", check_number("LeakyReLU", "slope", self.slope))
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

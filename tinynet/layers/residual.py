@@ -13,7 +13,7 @@ from tinynet.layers.layer import Layer, forward_with_state
 
 
 @dataclass(frozen=True)
-class Residual(Layer):
+class Residual(Layer, samplewise=True):
     """A shortcut around a layer, y = x + f(x).
 
     `params`, `state`, `cache` and `dparams` are those of f.
@@ -51,9 +51,6 @@ class Residual(Layer):
 
     def split(self, tree: Any) -> dict[str, Any]:
         return {"f": tree}
-
-    def samplewise(self) -> bool:
-        return self.f.samplewise()
 
     def forward(self, params: Params, x: Array, *, state: State | None = None) -> tuple[Array, Cache]:
         y, cache = forward_with_state(self.f, params, x, state)

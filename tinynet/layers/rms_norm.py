@@ -13,7 +13,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class RMSNorm(Layer):
+class RMSNorm(Layer, samplewise=True):
     """Divide each sample by the root mean square of its features, then scale: y = γ ⊗ x̂.
 
     Args:
@@ -45,9 +45,6 @@ class RMSNorm(Layer):
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Params:
         return {"gamma": np.ones(self.n, dtype)}
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_features(self, x, self.n)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.arrays import Array, Cache, Params, State, describe
+from tinynet.arrays import Array, Cache, Params, State
+from tinynet.checks import check_instance
 from tinynet.layers.layer import Layer, forward_with_state
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Sequential(Layer):
+class Sequential(Layer, samplewise=True):
     """The layers one after another: y = f_L(… f_2(f_1(x))).
 
     `params`, `state`, `cache` and `dparams` are tuples with one entry per layer.
@@ -32,9 +33,7 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                given = layer.__name__ if isinstance(layer, type) else describe(layer)
-                raise TypeError(f"Sequential: argument {i} is {given}; expected an instance of tinynet.Layer")
+            check_instance("Sequential", f"argument {i}", layer, Layer)
         object.__setattr__(self, "layers", layers)
 
     def __repr__(self) -> str:
@@ -56,9 +55,6 @@ class Sequential(Layer):
 
     def with_children(self, children: Mapping[str, Layer]) -> Layer:
         return Sequential(*children.values())
-
-    def samplewise(self) -> bool:
-        return all(layer.samplewise() for layer in self.layers)
 
     def forward(self, params: Params, x: Array, *, state: State | None = None) -> tuple[Array, Cache]:
         self._check("params", params)

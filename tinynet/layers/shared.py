@@ -14,7 +14,7 @@ from tinynet.trees import map_leaves
 
 
 @dataclass(frozen=True)
-class Shared(Layer):
+class Shared(Layer, samplewise=True):
     """One layer for each of several inputs, y = (f(x_1), …, f(x_K)), as in a siamese network.
 
     `params` and `dparams` are those of f, `cache` has one entry per input.
@@ -43,9 +43,6 @@ class Shared(Layer):
 
     def split(self, tree: Any) -> dict[str, Any]:
         return {"f": tree}
-
-    def samplewise(self) -> bool:
-        return self.f.samplewise()
 
     def forward(self, params: Params, x: Any) -> tuple[Any, Cache]:
         if not isinstance(x, (tuple, list)) or not x:

@@ -10,7 +10,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Sigmoid(Layer):
+class Sigmoid(Layer, samplewise=True):
     """Logistic sigmoid a = f(z) = 1 / (1 + e^−z), entry by entry.
 
     Shapes:
@@ -30,9 +30,6 @@ class Sigmoid(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

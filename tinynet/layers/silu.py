@@ -11,7 +11,7 @@ from tinynet.special import expit
 
 
 @dataclass(frozen=True)
-class SiLU(Layer):
+class SiLU(Layer, samplewise=True):
     """Sigmoid-weighted linear unit a = f(z) = z σ(z), entry by entry; also called swish.
 
     Shapes:
@@ -27,9 +27,6 @@ class SiLU(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

@@ -10,7 +10,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Softmax(Layer):
+class Softmax(Layer, samplewise=True):
     """Softmax a_k = e^{z_k} / Σ_j e^{z_j} over the last axis: K numbers become probabilities.
 
     Shapes:
@@ -29,9 +29,6 @@ class Softmax(Layer):
     Raises:
         TypeError, ValueError: x is not floating or its last axis is empty; da has another shape than a.
     """
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_last_axis(self, "x", z)

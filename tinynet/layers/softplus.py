@@ -11,7 +11,7 @@ from tinynet.special import expit
 
 
 @dataclass(frozen=True)
-class Softplus(Layer):
+class Softplus(Layer, samplewise=True):
     """Softplus a = f(z) = log(1 + e^z), entry by entry: a ReLU without the kink.
 
     Shapes:
@@ -29,9 +29,6 @@ class Softplus(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

@@ -10,7 +10,7 @@ from tinynet.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Tanh(Layer):
+class Tanh(Layer, samplewise=True):
     """Hyperbolic tangent a = f(z) = (e^z − e^−z) / (e^z + e^−z), entry by entry.
 
     Shapes:
@@ -28,9 +28,6 @@ class Tanh(Layer):
     Raises:
         TypeError, ValueError: x is not floating; da has another shape than a.
     """
-
-    def samplewise(self) -> bool:
-        return True
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array]:
         check_floating(self, "x", z)

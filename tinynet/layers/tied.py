@@ -16,7 +16,7 @@ from tinynet.trees import map_leaves
 
 
 @dataclass(frozen=True)
-class Tied(Layer):
+class Tied(Layer, samplewise=True):
     """A network that uses some parameters twice: with `Tied(net, {"3.W": "0.W"})` layer 3 has the W of layer 0.
 
     `params` and `dparams` are those of the network without the tied ones; `state` and `cache` are the network's.
@@ -59,9 +59,6 @@ class Tied(Layer):
             return {"net": self._with(tree)}
         except ValueError:
             return {"net": tree}  # the state, in which nothing is tied
-
-    def samplewise(self) -> bool:
-        return self.net.samplewise()
 
     def forward(self, params: Params, x: Any, *, state: State | None = None) -> tuple[Any, Cache]:
         return forward_with_state(self.net, self._with(params), x, state)

@@ -111,14 +111,8 @@ def _methods(cls: type, roots: tuple[str, ...]) -> dict[str, FunctionType]:
         if name in found or function is None or owner in (Layer, Loss, ABC, object):
             continue
         found[name] = function
-        tree = _syntax_tree(function)
-        checks = checks_in(tree)
-        todo += [
-            n.attr
-            for n in ast.walk(tree)
-            if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "self"
-            if id(n) not in checks and n.attr != "forward"
-        ]
+        attributes = (n for n in _computing(function) if isinstance(n, ast.Attribute) and n.attr != "forward")
+        todo += [n.attr for n in attributes if isinstance(n.value, ast.Name) and n.value.id == "self"]
     return found
 
 
@@ -129,10 +123,8 @@ def _helpers(cls: type, functions: Iterable[FunctionType]) -> tuple[FunctionType
     todo = list(functions)
     while todo:
         function = todo.pop(0)
-        tree = _syntax_tree(function)
-        checks = checks_in(tree)
-        for n in ast.walk(tree):
-            called = function.__globals__.get(n.id) if isinstance(n, ast.Name) and id(n) not in checks else None
+        for name in [n.id for n in _computing(function) if isinstance(n, ast.Name)]:
+            called = function.__globals__.get(name)
             if not isinstance(called, FunctionType) or called in found:
                 continue
             of_the_contract = called.__module__ in (Layer.__module__, Loss.__module__)
@@ -140,6 +132,13 @@ def _helpers(cls: type, functions: Iterable[FunctionType]) -> tuple[FunctionType
                 found[called] = None
                 todo.append(called)
     return tuple(found)
+
+
+def _computing(function: FunctionType) -> list[ast.AST]:
+    """Return the nodes of a function's syntax tree that do more than check arguments."""
+    tree = _syntax_tree(function)
+    checks = checks_in(tree)
+    return [n for n in ast.walk(tree) if id(n) not in checks]
 
 
 def _function(attribute: Any) -> FunctionType | None:

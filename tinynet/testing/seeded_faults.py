@@ -14,7 +14,7 @@ from tinynet.layers import Layer, Sequential
 from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.testing.state_faults import state_faults
-from tinynet.testing.value_faults import value_faults
+from tinynet.testing.value_faults import narrowed, value_faults
 from tinynet.testing.wrong_targets import Backward, Call, faulty
 from tinynet.trees import leaves, map_leaves
 
@@ -142,9 +142,6 @@ def _calls(target: Layer | Loss, inputs: Any) -> list[Call]:
             return made
         return made.with_dy(rng.standard_normal(made.y.shape).astype(made.y.dtype))
 
-    def narrow(a: Any) -> Any:
-        return a.astype(np.float32) if is_floating(a) else a
-
     first_row = map_leaves(lambda y: y[:1], params) if isinstance(target, Loss) else params
     first = call(lambda a: a)
     calls = [first, call(lambda a: a[:1], first_row), call(np.asfortranarray), call(lambda a: a[::-1])]
@@ -156,7 +153,7 @@ def _calls(target: Layer | Loss, inputs: Any) -> list[Call]:
         calls += [
             call(lambda a: 6 * a if is_floating(a) else a),
             call(lambda a: np.where(np.arange(a.size).reshape(a.shape) % 3, a, 0) if is_floating(a) else a),
-            call(narrow, map_leaves(narrow, params)),
+            call(narrowed, map_leaves(narrowed, params)),
         ]
     return calls
 

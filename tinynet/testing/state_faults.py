@@ -29,8 +29,10 @@ def state_faults(target: Layer | Loss, sample: Call, other: Call) -> Iterator[Wr
         yield Wrong("stale cache", "the cache of the forward pass before, if it fits", *_stale(-2))
         yield Wrong("stale cache", "the cache of the first forward pass, if it fits", *_stale(0))
         yield Wrong("stale cache", "the cache of the last forward pass, if it fits", *_stale(-1))
-    yield Wrong("not deterministic", "noise of 10⁻⁶, relative", _noisy())
-    yield Wrong("not deterministic", "one entry in ten left out, by chance", _drops_entries())
+    noise = _by_chance(lambda rng, shape: 1 + 1e-6 * rng.standard_normal(shape))
+    yield Wrong("not deterministic", "noise of 10⁻⁶, relative", noise)
+    dropped = _by_chance(lambda rng, shape: rng.random(shape) > 0.1)
+    yield Wrong("not deterministic", "one entry in ten left out, by chance", dropped)
     yield Wrong("shares memory", "the same buffer every time", _shared(1))
     yield Wrong("shares memory", "two buffers in turn", _shared(2))
     yield Wrong("mutates x", "x −= 0.1 dx in backward", _and_then(_step_x))
@@ -107,20 +109,10 @@ def _accumulates(prefix: str, decay: float) -> Backward:
     return lambda call: {name: add(name, g) for name, g in call.grads().items()}
 
 
-def _noisy() -> Backward:
-    """Multiply each entry by 1 + 10⁻⁶ · N(0, 1)."""
+def _by_chance(factor: Callable[[np.random.Generator, tuple[int, ...]], Array]) -> Backward:
+    """Multiply the gradients by other numbers each time."""
     rng = np.random.default_rng(0)
-
-    def noise(g: Array) -> Array:
-        return (g * (1 + 1e-6 * rng.standard_normal(g.shape))).astype(g.dtype)
-
-    return lambda call: {name: noise(g) for name, g in call.grads().items()}
-
-
-def _drops_entries() -> Backward:
-    """Leave out one entry in ten, another each time."""
-    rng = np.random.default_rng(0)
-    return lambda call: {name: g * (rng.random(g.shape) > 0.1) for name, g in call.grads().items()}
+    return lambda call: {name: (g * factor(rng, g.shape)).astype(g.dtype) for name, g in call.grads().items()}
 
 
 def _shared(buffers: int) -> Backward:

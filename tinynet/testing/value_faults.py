@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -53,31 +53,6 @@ def _is_activation(call: Call) -> bool:
 # ---- one gradient, spoilt after it was computed -----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Right:
-    """A right gradient, the call that it comes from, and its name there."""
-
-    g: Array
-    call: Call
-    name: str
-
-    @property
-    def p(self) -> Array | None:
-        """The parameter that it is the gradient of."""
-        return named(self.call.params, "params").get(self.name) if isinstance(self.call.right, Layer) else None
-
-
-Edit: TypeAlias = Callable[[Right], Any]
-
-
-def _edited(name: str, edit: Edit) -> Backward:
-    def backward(call: Call) -> Grads:
-        grads = call.grads()
-        return grads | {name: edit(Right(grads[name], call, name))}
-
-    return backward
-
-
 def _index(g: Array, axis: int, i: int) -> Any:
     """Return True at index `i` of an axis of `g`, to be broadcast over the others."""
     shape = [1] * g.ndim
@@ -102,25 +77,18 @@ def set_at(g: Array, hit: Any, value: float) -> Array:
     return namespace(g).where(hit, value, g)
 
 
-def _narrow(a: Any) -> Any:
-    return a.astype("float32") if hasattr(a, "astype") and is_floating(a) else a
+def narrowed(a: Any) -> Any:
+    """Return `a` in float32 where it is an array of floating-point numbers."""
+    return a.astype(np.float32) if is_floating(a) else a
 
 
-def _scaled_slice(axis: int, factor: float, i: int) -> Edit:
+def _scaled_slice(g: Array, axis: int, factor: float, i: int) -> Array:
     """Scale a row (axis −2) or a column (axis −1) of a matrix."""
-    return lambda right: _scaled(right.g, _index(right.g, axis, i), factor) if right.g.ndim > 1 else right.g
+    return _scaled(g, _index(g, axis, i), factor) if g.ndim > 1 else g
 
 
-def _entry_negated(right: Right) -> Array:
-    return _scaled(right.g, _entry(right.g, 1), -1)
-
-
-def _always(dtype: str) -> Edit:
-    return lambda right: right.g.astype(dtype) if isinstance(right.g, np.ndarray) else right.g
-
-
-def _decayed(rate: float) -> Edit:
-    return lambda right: right.g if right.p is None else right.g + rate * right.p
+def _cast(g: Array, dtype: str) -> Array:
+    return g.astype(dtype) if isinstance(g, np.ndarray) else g
 
 
 def _roll(g: Array, places: int, axis: int) -> Array:
@@ -139,60 +107,58 @@ SCALES: list[tuple[str, str, Callable[[Call], float]]] = [
 ]
 
 
-EDITS: list[tuple[str, str, Edit]] = [
-    ("zero", "zeros of the right shape", lambda right: 0 * right.g),
-    ("missing", "None", lambda _: None),
-    ("sign", "−g", lambda right: -right.g),
-    ("absolute value", "|g|", lambda right: abs(right.g)),
-    ("transpose", "gᵀ", lambda right: right.g.T),
-    ("transpose", "gᵀ, reshaped until it fitted", lambda right: right.g.T.reshape(right.g.shape)),
-    ("summed over everything", "Σg in every entry", lambda right: 0 * right.g + right.g.sum()),
-    ("summed over everything", "Σg, a scalar", lambda right: right.g.sum()),
-    ("kept a dimension", "a leading axis of length 1: keepdims", lambda right: right.g[None]),
-    ("kept a dimension", "a last axis of length 1", lambda right: right.g[..., None]),
-    ("wrong dtype", "float32 whatever came in", _always("float32")),
-    ("wrong dtype", "float64 whatever came in", _always("float64")),
-    ("wrong dtype", "collected in an array of int64", _always("int64")),
-    ("float32 inside", "rounded to float32, widened again", lambda right: _narrow(right.g).astype(right.g.dtype)),
-    ("constant offset", "g + 10⁻³", lambda right: right.g + 1e-3),
-    ("constant offset", "g + 10⁻⁸: the ε of a division, in the wrong place", lambda right: right.g + 1e-8),
-    ("constant offset", "g − 1", lambda right: right.g - 1),
-    ("weight decay", "g + 10⁻² p", _decayed(1e-2)),
-    ("weight decay", "g + 5·10⁻⁴ p", _decayed(5e-4)),
-    ("clipped", "to [−0.1, 0.1]", lambda right: right.g.clip(-0.1, 0.1)),
-    ("clipped", "to [0, ∞)", lambda right: namespace(right.g).maximum(right.g, 0)),
-    ("clipped", "to a norm of 1", lambda right: right.g / namespace(right.g).maximum((right.g**2).sum() ** 0.5, 1)),
-    ("shifted", "one place along the last axis, round the end", lambda right: _roll(right.g, 1, -1)),
-    ("shifted", "one place along the first axis, round the end", lambda right: _roll(right.g, -1, 0)),
-    ("shifted", "one place, a zero first", lambda right: set_at(_roll(right.g, 1, -1), _index(right.g, -1, 0), 0)),
+EDITS: list[tuple[str, str, Callable[[Array, Array | None], Any]]] = [
+    ("zero", "zeros of the right shape", lambda g, _: 0 * g),
+    ("missing", "None", lambda g, _: None),
+    ("sign", "−g", lambda g, _: -g),
+    ("absolute value", "|g|", lambda g, _: abs(g)),
+    ("transpose", "gᵀ", lambda g, _: g.T),
+    ("transpose", "gᵀ, reshaped until it fitted", lambda g, _: g.T.reshape(g.shape)),
+    ("summed over everything", "Σg in every entry", lambda g, _: 0 * g + g.sum()),
+    ("summed over everything", "Σg, a scalar", lambda g, _: g.sum()),
+    ("kept a dimension", "a leading axis of length 1: keepdims", lambda g, _: g[None]),
+    ("kept a dimension", "a last axis of length 1", lambda g, _: g[..., None]),
+    ("wrong dtype", "float32 whatever came in", lambda g, _: _cast(g, "float32")),
+    ("wrong dtype", "float64 whatever came in", lambda g, _: _cast(g, "float64")),
+    ("wrong dtype", "collected in an array of int64", lambda g, _: _cast(g, "int64")),
+    ("float32 inside", "rounded to float32, widened again", lambda g, _: narrowed(g).astype(g.dtype)),
+    ("constant offset", "g + 10⁻³", lambda g, _: g + 1e-3),
+    ("constant offset", "g + 10⁻⁸: the ε of a division, in the wrong place", lambda g, _: g + 1e-8),
+    ("constant offset", "g − 1", lambda g, _: g - 1),
+    ("weight decay", "g + 10⁻² p", lambda g, p: g if p is None else g + 1e-2 * p),
+    ("weight decay", "g + 5·10⁻⁴ p", lambda g, p: g if p is None else g + 5e-4 * p),
+    ("clipped", "to [−0.1, 0.1]", lambda g, _: g.clip(-0.1, 0.1)),
+    ("clipped", "to [0, ∞)", lambda g, _: namespace(g).maximum(g, 0)),
+    ("clipped", "to a norm of 1", lambda g, _: g / namespace(g).maximum((g**2).sum() ** 0.5, 1)),
+    ("shifted", "one place along the last axis, round the end", lambda g, _: _roll(g, 1, -1)),
+    ("shifted", "one place along the first axis, round the end", lambda g, _: _roll(g, -1, 0)),
+    ("shifted", "one place, a zero first", lambda g, _: set_at(_roll(g, 1, -1), _index(g, -1, 0), 0)),
     # A row of zeros in ∂E/∂x is a sample left out, too; in a parameter's gradient it is a row and nothing else.
-    ("one row", "the first is zero", lambda right: right.g if right.p is None else _scaled_slice(-2, 0, 0)(right)),
-    ("one row", "the last has the wrong sign", _scaled_slice(-2, -1, -1)),
-    ("one column", "the last is zero", _scaled_slice(-1, 0, -1)),
-    ("one column", "the first is doubled", _scaled_slice(-1, 2, 0)),
-    ("one entry", "the first is zero", lambda right: set_at(right.g, _entry(right.g, 0), 0)),
-    ("one entry", "the last is 10⁻⁴ too large", lambda right: _scaled(right.g, _entry(right.g, -1), 1 + 1e-4)),
-    ("one entry", "the second along each axis has the wrong sign", _entry_negated),
-    ("non-finite", "NaN in the last entry", lambda right: set_at(right.g, _entry(right.g, -1), np.nan)),
-    ("non-finite", "∞ in the first entry", lambda right: set_at(right.g, _entry(right.g, 0), np.inf)),
-    ("non-finite", "NaN everywhere", lambda right: right.g * np.nan),
-    (
-        "non-finite",
-        "NaN where the input is 0: a division",
-        lambda right: set_at(right.g, right.call.x == 0, np.nan) if right.name in ("x", "y_hat") else right.g,
-    ),
-]  # fmt: skip
+    ("one row", "the first is zero", lambda g, p: g if p is None else _scaled_slice(g, -2, 0, 0)),
+    ("one row", "the last has the wrong sign", lambda g, _: _scaled_slice(g, -2, -1, -1)),
+    ("one column", "the last is zero", lambda g, _: _scaled_slice(g, -1, 0, -1)),
+    ("one column", "the first is doubled", lambda g, _: _scaled_slice(g, -1, 2, 0)),
+    ("one entry", "the first is zero", lambda g, _: set_at(g, _entry(g, 0), 0)),
+    ("one entry", "the last is 10⁻⁴ too large", lambda g, _: _scaled(g, _entry(g, -1), 1 + 1e-4)),
+    ("one entry", "the second along each axis has the wrong sign", lambda g, _: _scaled(g, _entry(g, 1), -1)),
+    ("non-finite", "NaN in the last entry", lambda g, _: set_at(g, _entry(g, -1), np.nan)),
+    ("non-finite", "∞ in the first entry", lambda g, _: set_at(g, _entry(g, 0), np.inf)),
+    ("non-finite", "NaN everywhere", lambda g, _: g * np.nan),
+]
+"""What becomes of a gradient g; p is the parameter that it is the gradient of, if it is one."""
 
 
 def _edits(name: str) -> Iterator[Wrong]:
+    def edited(edit: Callable[[Array, Any], Any], other: Callable[[Call], Any]) -> Backward:
+        return lambda call: (grads := call.grads()) | {name: edit(grads[name], other(call))}
+
     for factor, description, value in SCALES:
-        yield Wrong("scaled", description, _edited(name, _times(value)), factor=factor)
+        yield Wrong("scaled", description, edited(operator.mul, value), factor=factor)
     for fault, description, edit in EDITS:
-        yield Wrong(fault, description, _edited(name, edit))
-
-
-def _times(value: Callable[[Call], float]) -> Edit:
-    return lambda right: right.g * value(right.call)
+        yield Wrong(fault, description, edited(edit, lambda call: named(call.params, "params").get(name)))
+    if name in ("x", "y_hat"):
+        zero_to_nan = edited(lambda g, x: set_at(g, x == 0, np.nan), lambda call: call.x)
+        yield Wrong("non-finite", "NaN where the input is 0: a division", zero_to_nan)
 
 
 # ---- the right formulas, given something wrong ------------------------------------------------------------------
@@ -203,8 +169,8 @@ def _params_of(grads: Grads) -> Grads:
 
 
 def _float32(call: Call) -> Grads:
-    low = call.with_params(map_leaves(_narrow, call.params)).with_x(map_leaves(_narrow, call.x))
-    return {name: g.astype(call.y.dtype) for name, g in low.with_dy(_narrow(call.dy)).grads().items()}
+    low = call.with_params(map_leaves(narrowed, call.params)).with_x(map_leaves(narrowed, call.x))
+    return {name: g.astype(call.y.dtype) for name, g in low.with_dy(narrowed(call.dy)).grads().items()}
 
 
 def _samples_kept(keep: Callable[[Array], Any]) -> Backward:
@@ -252,11 +218,19 @@ def _at_batch_1(change: Callable[[Array], Any]) -> Backward:
     return lambda call: {n: change(g) for n, g in call.grads().items()} if call.m == 1 else call.grads()
 
 
-def _misreads(what: str, wrong: Callable[[Array], bool]) -> Backward:
-    """Read an argument in the order in which it lies in memory, wherever its layout is a `wrong` one."""
+_LAYOUTS: dict[str, Callable[[Array], bool]] = {
+    "not contiguous": lambda a: not a.flags.c_contiguous,
+    "Fortran": lambda a: a.flags.f_contiguous and not a.flags.c_contiguous,
+    "reversed": lambda a: any(step < 0 for step in a.strides),
+    "broadcast": lambda a: a.size > 1 and 0 in a.strides,
+}
+
+
+def _misreads(what: str, layout: str) -> Backward:
+    """Read an argument in the order in which it lies in memory, wherever it has the `layout`."""
 
     def read(a: Array) -> Array:
-        if not isinstance(a, np.ndarray) or not wrong(a):
+        if not isinstance(a, np.ndarray) or not _LAYOUTS[layout](a):
             return a
         if 0 in a.strides:
             return np.where(np.arange(a.size).reshape(a.shape) < 1, a, 0)
@@ -270,37 +244,21 @@ def _misreads(what: str, wrong: Callable[[Array], bool]) -> Backward:
     }[what]().grads()
 
 
-def _not_contiguous(a: Array) -> bool:
-    return not a.flags.c_contiguous
-
-
-def _fortran(a: Array) -> bool:
-    return a.flags.f_contiguous and not a.flags.c_contiguous
-
-
-def _reversed(a: Array) -> bool:
-    return any(step < 0 for step in a.strides)
-
-
-def _broadcast(a: Array) -> bool:
-    return a.size > 1 and 0 in a.strides
-
-
 BACKWARDS: list[tuple[str, str, Backward]] = [
     ("ignores dy", "ones are taken for dy", lambda call: call.with_dy(1 + 0 * call.dy).grads()),
     ("float32 inside", "x, the parameters and dy are cast to float32, the results back", _float32),
     ("wrong only at some batch sizes", "doubled at m = 1", _at_batch_1(lambda g: 2 * g)),
     ("wrong only at some batch sizes", "squeezed at m = 1", _at_batch_1(lambda g: g.squeeze())),
     ("non-finite", "NaN at m = 1: divided by m − 1", _at_batch_1(lambda g: g * np.nan)),
-    ("wrong only for a layout", "x is read as it lies in memory", _misreads("x", _not_contiguous)),
-    ("wrong only for a layout", "x is read as it lies in memory, if in Fortran order", _misreads("x", _fortran)),
-    ("wrong only for a layout", "x is read backwards, if strides are negative", _misreads("x", _reversed)),
+    ("wrong only for a layout", "x is read as it lies in memory", _misreads("x", "not contiguous")),
+    ("wrong only for a layout", "x is read as it lies in memory, if in Fortran order", _misreads("x", "Fortran")),
+    ("wrong only for a layout", "x is read backwards, if strides are negative", _misreads("x", "reversed")),
 ]
 
 LAYER_BACKWARDS: list[tuple[str, str, Backward]] = [
-    ("wrong only for a layout", "dy is read as it lies in memory", _misreads("dy", _not_contiguous)),
-    ("wrong only for a layout", "of a dy that is broadcast only the first entry counts", _misreads("dy", _broadcast)),
-    ("wrong only for a layout", "W is read as it lies in memory, if in Fortran order", _misreads("params", _fortran)),
+    ("wrong only for a layout", "dy is read as it lies in memory", _misreads("dy", "not contiguous")),
+    ("wrong only for a layout", "of a dy that is broadcast only the first entry counts", _misreads("dy", "broadcast")),
+    ("wrong only for a layout", "W is read as it lies in memory, if in Fortran order", _misreads("params", "Fortran")),
 ]
 
 PARAMS_BACKWARDS: list[tuple[str, str, Backward]] = [

@@ -221,10 +221,9 @@ def fitted(
 
 
 def check_joins(net: Layer, loss: Loss, params: Params, state: Any, data: Samples | Stream, dtype: Any) -> bool:
-    """Return whether the losses of single samples join to that of a batch; look at a few, whatever the loss says.
+    """Return whether the losses of single samples join to that of a batch, as they must where samples have weights.
 
-    Raises:
-        ValueError: they do not, and the samples have weights.
+    A few are looked at, whatever the loss says.
     """
     x, y = rows_of((data.x, data.y), slice(4))
     y_hat, _ = forward_with_state(net, params, cast("x", x, dtype), state)

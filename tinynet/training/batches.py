@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -267,11 +267,7 @@ def rows_of(tree: Any, rows: slice) -> Any:
 
 
 def cast(name: str, tree: Any, dtype: Any) -> Any:
-    """Round floating-point numbers to `dtype`; integers, which are labels or indices, stay.
-
-    Raises:
-        ValueError: a finite number would be infinite in `dtype`; says that it is in the tree called `name`.
-    """
+    """Round floating-point numbers to `dtype`, which must hold them; integers, which are labels or indices, stay."""
 
     def leaf(x: Array) -> Array:
         if x.dtype.kind != "f" or dtype is None or x.dtype == dtype:
@@ -295,20 +291,10 @@ def cast_in_memory(name: str, tree: Any, dtype: Any) -> Any:
     return map_arrays(lambda a: cast(name, a, dtype) if mapping(a) is None else a, tree)
 
 
-def sample_weights(
-    y: Any, sample_weight: Any, class_weight: Mapping[int, float] | Literal["balanced"] | None, m: int | None = None
-) -> Array | None:
-    """Return the weight of each of the m samples, (m,), or None where all count the same.
-
-    Args:
-        y: for m, if that is None. For `class_weight`, (m,) or (m, 1) whole numbers that are classes, or (m, K), the
-            class being the largest entry's column.
-        sample_weight: (m,), at least 0.
-        class_weight: a weight at least 0 for every class in y; "balanced" for m / (classes · samples of the class).
-    """
+def sample_weights(y: Any, sample_weight: Any, class_weight: Any, m: int) -> Array | None:
+    """Return the weight of each of the m samples, (m,), or None where all count the same; arguments as of `fit`."""
     if sample_weight is None and class_weight is None:
         return None
-    m = count(y) if m is None else m
     weights = np.ones(m)
     if sample_weight is not None:
         weights = _weights("sample_weight", sample_weight, m)

@@ -128,11 +128,7 @@ def at_hand(run: Run) -> tuple[Params, State]:
 
 @contextmanager
 def progress_bar(epochs: int, done: int) -> Iterator[Callable[[Row], None]]:
-    """Show a progress bar of tqdm's; give the function that is to be called after each epoch.
-
-    Raises:
-        ImportError: tqdm is not installed.
-    """
+    """Show a progress bar of tqdm's; give the function that is to be called after each epoch."""
     try:
         from tqdm import tqdm
     except ImportError:

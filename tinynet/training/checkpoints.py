@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.arrays import Params, State
-from tinynet.files.container import FileError, check_params, contents, load, printable, read, write
+from tinynet.files.container import FileError, check_params, contents, load, printable, read, unfit, write
 from tinynet.files.encoding import encode, own_names
 from tinynet.layers import Layer
 from tinynet.training.engines import Losses, TrainingState, first_layers_state
@@ -83,15 +83,10 @@ _KINDS = dict.fromkeys(("settings", "history", "versions", "order", "draws"), di
 
 
 def save_checkpoint(path: StrPath, run: Run) -> None:
-    """Write a checkpoint; the one that was there stays until the new one is whole.
-
-    Raises:
-        TypeError, ValueError: the run holds something that could not be read again; nothing was written.
-        OSError: the file could not be written; names it.
-    """
+    """Write a checkpoint; the one that was there stays until the new one is whole."""
     _check(run)
     value = {name: getattr(run, name) for name in _NAMES}
-    value["state"] = _as_tree(run.state)
+    value["state"] = run.state and vars(run.state)
     value["losses"] = np.array(run.losses, np.float64).reshape(-1, 2)
     value["history"] = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     write(path, value)
@@ -99,19 +94,15 @@ def save_checkpoint(path: StrPath, run: Run) -> None:
 
 def check_savable(run: Run) -> None:
     """Raise TypeError or ValueError now, rather than after the first updates, if the state could not be written."""
-    encode({"params": run.params, "state": _as_tree(run.state)})
+    encode({"params": run.params, "state": run.state and vars(run.state)})
 
 
 def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterable[Any] = ()) -> Run:
-    """Read a checkpoint as `tinynet.load` reads a network; `data` is what the file holds, if that was read.
-
-    Raises:
-        FileError: the file is damaged, foreign or hostile, or holds no checkpoint.
-    """
+    """Read a checkpoint as `tinynet.load` reads a network; `data` is what the file holds, if that was read."""
     value = read(path, data, classes=classes, only=_NAMES)
     if not isinstance(value, dict) or value.keys() != _NAMES or not isinstance(value["net"], Layer):
         raise FileError(path, "holds no checkpoint of this version; tinynet.load reads its network")
-    try:
+    with unfit(path, "not a checkpoint that tinynet wrote"):
         run = Run(**value)
         _check(run)
         run.state = value["state"] and TrainingState(**value["state"])
@@ -121,8 +112,6 @@ def load_checkpoint(path: StrPath, data: bytes | None = None, *, classes: Iterab
         check_params("load_checkpoint", run.net, run.params)
         for kept in (*(run.best or ())[1:2], *(run.before or ())[:1]):
             check_params("load_checkpoint", run.net, kept)
-    except Exception as error:  # whatever a layer's init meets in fields that nobody has checked
-        raise FileError(path, f"not a checkpoint that tinynet wrote: {error!s:.300}") from error
     return run
 
 
@@ -145,11 +134,9 @@ def load_state(path: StrPath, *, classes: Iterable[Any] = ()) -> TrainingState:
     state = read(path, classes=classes, only=("state",)).get("state")
     if state is None:
         raise FileError(path, "holds no state; it was saved without state=")
-    try:
+    with unfit(path, "its state does not fit its network"):
         found = TrainingState(**state)
         first_layers_state(net, np.float32, found)
-    except Exception as error:  # whatever a layer's init_state meets in fields that nobody has checked
-        raise FileError(path, f"its state does not fit its network: {error!s:.300}") from error
     return found
 
 
@@ -157,9 +144,6 @@ def resumed(path: StrPath, run: Run, processes: Processes) -> Run:
     """Return where the run stood that wrote the file, or `run` where there is no file.
 
     Of several processes the first one reads; only its host needs the file.
-
-    Raises:
-        ValueError: the file was written by another run; names the file and what differs.
     """
     own = own_names({"net": run.net, **run.settings})  # what could not be written is refused before anything is trained
     data = None
@@ -238,10 +222,6 @@ def _check(run: Run) -> None:
         raise ValueError("before is not a pair of parameters and state")
     if len(run.losses) != run.batch:
         raise ValueError(f"there are {len(run.losses)} losses; expected {run.batch}, one per batch")
-
-
-def _as_tree(state: TrainingState | None) -> dict[str, Any] | None:
-    return None if state is None else {"optimizer": state.optimizer, "layers": state.layers}
 
 
 def _numbers(name: str, array: Any, shape: tuple[int, ...]) -> list[Any]:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.arrays import Array, Params
-from tinynet.files.container import FileError
+from tinynet.files.container import unfit
 from tinynet.inspection import history_table, html_table, table_lines
 from tinynet.layers import Layer
 from tinynet.losses import Loss
@@ -52,7 +53,7 @@ from tinynet.training.engines.numpy import NumpyEngine
 from tinynet.training.engines.threads import shares, step_work
 from tinynet.training.evaluation import Metrics, measured, metrics_by_name
 from tinynet.training.headway import warn_without_headway
-from tinynet.training.interruptions import Interrupt, Interrupted, all_finite, deferred_interrupt, divergence
+from tinynet.training.interruptions import Interrupted, all_finite, deferred_interrupt, divergence
 from tinynet.training.settings import chained, fingerprint, monitored, settings_of_optimizer, versions
 from tinynet.trees import leaves, map_leaves
 
@@ -224,7 +225,7 @@ def fit(
         )
         carry = training.start()
         while (run.epoch < epochs or run.batch) and stopped == "epochs":  # one that was begun is finished
-            carry, asked = training.epoch(carry)
+            carry = training.epoch(carry)
             row = {"loss": join(loss, run.losses), **measure(run.params, carry.layers), "seconds": training.seconds()}
             carry = runner.observe(carry, row)
             assert run.state is not None  # an epoch is over
@@ -232,7 +233,7 @@ def fit(
             reasons: dict[Stopped, bool] = {
                 "tolerance": tolerance is not None and row["loss"] <= tolerance,
                 "early_stopping": early_stopping is not None and keep_best(early_stopping, run, row),
-                "callback": asked or any(answers),
+                "callback": run.asked or any(answers),
             }
             stopped = next((reason for reason, holds in reasons.items() if runner.processes.any(holds)), "epochs")
             show_progress(row)
@@ -267,25 +268,22 @@ class _Training:
     keeps_before: bool
     every: int | None
     checkpoint: str | os.PathLike[str] | None
-    interrupt: Interrupt
+    interrupt: threading.Event
     began: float
 
     def start(self) -> Carry:
         """Return the carry to begin with."""
         self.sample_rng.spawn(self.run.epoch)  # those of the epochs that are done
-        try:
+        resumes = self.checkpoint is not None and self.run.order is not None
+        with unfit(self.checkpoint or "", "its state does not fit the run") if resumes else nullcontext():
             carry = self.engine.start(self.run.params, self.run.state)
-        except Exception as error:
-            if self.checkpoint is None or self.run.order is None:
-                raise
-            raise FileError(self.checkpoint, f"its state does not fit the run: {error!s:.300}") from error
         self._stand(carry)
         if self.checkpoint is not None:
             check_savable(self.run)
         return carry
 
-    def epoch(self, carry: Carry) -> tuple[Carry, bool]:
-        """Train on what is left of the epoch at hand; with the carry, return whether a step callback asked to stop."""
+    def epoch(self, carry: Carry) -> Carry:
+        """Train on what is left of the epoch at hand, until a step callback asks to stop."""
         run, engine = self.run, self.engine
         if run.order is not None:
             restore_rng(self.order_rng, run.order)
@@ -299,13 +297,13 @@ class _Training:
         if self.keeps_before and run.batch == 0:
             run.before = at_hand(run)
         if run.asked:
-            return carry, True
-        asked: list[bool] = []
-        on_step = partial(self._tell_step, asked) if engine.processes.any(bool(self.steps)) else None
-        for part in _parts(batches, 0 if chain else run.batch, self.every):
+            return carry
+        on_step = self._tell_step if engine.processes.any(bool(self.steps)) else None
+        parts = batches.parts(run.batch, self.every) if isinstance(batches, Batches) else _cut(batches, self.every)
+        for part in parts:
             before, draws_before = engine.copy(carry), copy.deepcopy(draws)
             until_asked = (
-                itertools.takewhile(lambda _: not self.interrupt.asked, part) if engine.stops_anywhere else part
+                itertools.takewhile(lambda _: not self.interrupt.is_set(), part) if engine.stops_anywhere else part
             )
             carry, losses = engine.epoch(carry, until_asked, draws, on_step)
             self._stand(carry)
@@ -316,14 +314,14 @@ class _Training:
             run.batch += len(losses)
             run.draws, run.seconds = rng_state(draws), self.seconds()
             run.seen = chain[run.batch - 1] if chain else ""
-            run.asked = engine.processes.any(any(asked))
+            run.asked = engine.processes.any(run.asked)
             if self.checkpoint is not None and engine.processes.is_first:
                 save_checkpoint(self.checkpoint, run)
-            if engine.processes.any(self.interrupt.asked):
+            if engine.processes.any(self.interrupt.is_set()):
                 raise Interrupted(run.epoch, run.batch, map_leaves(np.array, run.params), self.checkpoint)
             if run.asked:
-                return carry, True
-        return carry, False
+                break
+        return carry
 
     def _same_batches(self, batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
         """Skip the batches of the epoch that are done; raise ValueError unless they are those of then."""
@@ -345,23 +343,17 @@ class _Training:
         """Return how long the run has taken."""
         return time.perf_counter() - self.began
 
-    def _tell_step(self, asked: list[bool], batch: int, *what: Any) -> bool:
+    def _tell_step(self, batch: int, *what: Any) -> bool:
         step = Step(self.run.epoch, self.run.batch + batch, *what)
-        asked += [bool(callback(step)) for callback in self.steps]
-        return any(asked)
+        answers = [callback(step) for callback in self.steps]
+        self.run.asked = any(answers)
+        return self.run.asked
 
 
-def _parts(batches: Any, start: int, every: int | None) -> Iterator[Iterable[Batch]]:
-    """Cut what is left of an epoch from batch `start` on: each part is met in one go."""
-    if isinstance(batches, Batches):
-        yield from batches.parts(start, every)
-        return
-    rest = itertools.islice(batches, start, None)
-    if every is None:
-        yield rest
-        return
-    for first in rest:
-        yield itertools.chain([first], itertools.islice(rest, every - 1))
+def _cut(batches: Iterator[Batch], every: int | None) -> Iterator[Iterable[Batch]]:
+    """Cut the batches into parts of `every`; one part if None."""
+    for first in batches:
+        yield itertools.chain([first], itertools.islice(batches, None if every is None else every - 1))
 
 
 def join(loss: Loss, losses: Losses) -> float:

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -19,13 +18,6 @@ from tinynet.arrays import Params
 from tinynet.training.batches import Batch
 from tinynet.training.engines import Carry, Engine, Losses
 from tinynet.trees import leaves, map_leaves
-
-
-@dataclass
-class Interrupt:
-    """A flag that Ctrl-C sets."""
-
-    asked: bool = False
 
 
 class Interrupted(KeyboardInterrupt):
@@ -48,20 +40,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Interrupt]:
-    """Give an `Interrupt` that the first Ctrl-C sets; the second raises KeyboardInterrupt, as it does outside.
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets; the second raises KeyboardInterrupt, as it does outside.
 
     Where Ctrl-C is not Python's own to handle (in a thread, under another handler, ignored in the background), that
     stays as it is.
     """
-    interrupt = Interrupt()
+    interrupt = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield interrupt
         return
 
     def ask(_signum: int, _frame: FrameType | None) -> None:
-        interrupt.asked = True
+        interrupt.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("\nending at the next batch; Ctrl-C again to end at once", file=sys.stderr)
 

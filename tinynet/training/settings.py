@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,8 @@ import numpy as np
 import tinynet
 from tinynet.arrays import Params
 from tinynet.optimizers import ReduceOnPlateau
-from tinynet.training.batches import Batch, mapping, release
-from tinynet.trees import leaves, leaves_with_paths, map_leaves
+from tinynet.training.batches import Batch, release
+from tinynet.trees import leaves, leaves_with_paths, map_leaves, parts
 
 if TYPE_CHECKING:
     from tinynet.training.callbacks import EarlyStopping
@@ -40,7 +40,7 @@ def settings_of_optimizer(optimizer: Any, params: Params) -> dict[str, Any]:
 
 def monitored(optimizer: Any, early_stopping: EarlyStopping | None = None) -> set[str]:
     """Return the names of the numbers in the history that training depends on."""
-    watching = [optimizer, *(part for _, part in _parts(optimizer))]
+    watching = [optimizer, *(part for _, part, _ in parts(optimizer))]
     names = {part.monitor for part in watching if isinstance(part, ReduceOnPlateau)}
     return names if early_stopping is None else names | {early_stopping.monitor}
 
@@ -54,8 +54,7 @@ def versions(engine: str) -> dict[str, str]:
 def fingerprint(*trees: Any) -> str:
     """Return a text that differs where a structure, shape, dtype or byte differs."""
     digest = hashlib.sha256()
-    for path, array in leaves_with_paths(trees):
-        _update(digest, path, array)
+    _update(digest, trees)
     return digest.hexdigest()
 
 
@@ -63,8 +62,7 @@ def chained(batches: Iterator[Batch], chain: list[str]) -> Iterator[Batch]:
     """Yield the batches; append, for each, a text that differs where it or one before it differs."""
     digest = hashlib.sha256()
     for batch in batches:
-        for path, array in leaves_with_paths(batch):
-            _update(digest, path, array)
+        _update(digest, batch)
         chain.append(digest.hexdigest())
         yield batch
 
@@ -74,31 +72,25 @@ def is_optax(optimizer: object) -> bool:
     return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
 
 
-def _update(digest: Any, path: str, array: Any) -> None:
-    digest.update(path.encode())
-    if array is None:
-        digest.update(b"none")
-        return
-    array = array if mapping(array) is not None else np.asarray(array)
-    digest.update(f"{array.dtype} {array.shape};".encode())
-    step = max(1, _AT_ONCE // max(1, array[:1].nbytes)) if array.ndim else 1
-    for i in range(0, len(array) if array.ndim else 1, step):
-        digest.update(np.ascontiguousarray(array[i : i + step] if array.ndim else array).reshape(-1).view(np.uint8))
-        release(array)
-
-
-def _parts(optimizer: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what stands in the fields of an optimizer, and of optimizers and schedules in these, with its path."""
-    if not is_dataclass(optimizer) or isinstance(optimizer, type):
-        return
-    for path, part in leaves_with_paths({field.name: getattr(optimizer, field.name) for field in fields(optimizer)}):
-        yield path, part
-        yield from ((path + inner, thing) for inner, thing in _parts(part))
+def _update(digest: Any, tree: Any) -> None:
+    for path, leaf in leaves_with_paths(tree):
+        digest.update(path.encode())
+        if leaf is None:
+            digest.update(b"none")
+            continue
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        rows = np.atleast_1d(array)
+        step = max(1, _AT_ONCE // max(1, rows[:1].nbytes))
+        for i in range(0, len(rows), step):
+            digest.update(np.ascontiguousarray(rows[i : i + step]).reshape(-1).view(np.uint8))
+            release(array)
 
 
 def _schedules(optimizer: Any) -> dict[str, list[str]]:
     """Return the numbers of each schedule that is a function in the fields of an optimizer, to six digits."""
-    return {path: _numbers(part) for path, part in _parts(optimizer) if callable(part) and not is_dataclass(part)}
+    functions = [(path, part) for path, part, _ in parts(optimizer) if callable(part) and not is_dataclass(part)]
+    return {"".join(f'["{k}"]' if isinstance(k, str) else f"[{k}]" for k in path): _numbers(f) for path, f in functions}
 
 
 def _numbers(schedule: Callable[[Any], Any]) -> list[str]:

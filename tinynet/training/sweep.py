@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import reduce
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from tinynet.training.engines import Carry, TrainingState
 from tinynet.training.evaluation import EngineName, Metrics, measured, metrics_by_name
 from tinynet.training.fit import FitResult, fit, join
 from tinynet.training.interruptions import DivergenceError, all_finite
+from tinynet.trees import parts, with_part
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,21 @@ def sweep(
     check_instance("sweep", "optimizer", optimizer, Optimizer)
     check_positive_int("sweep", "epochs", epochs)
     grid = dict(grid or {})
-    known = list(_settings(optimizer))
-    if unknown := grid.keys() - set(known):
+    known = {".".join(map(str, path)): path for path, _, holder in parts(optimizer) if isinstance(holder, Optimizer)}
+    if unknown := grid.keys() - known.keys():
         raise ValueError(
-            f"sweep: grid has {min(unknown)!r}, which is no setting of {optimizer!r:.80}; expected one of {known}"
+            f"sweep: grid has {min(unknown)!r}, which is no setting of {optimizer!r:.80}; expected one of {list(known)}"
         )
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     runs = [{"seed": check_natural("sweep", "seeds", seed), **point} for point in points for seed in seeds]
     if not runs:
         raise ValueError("sweep: seeds or grid leave no run; expected at least one")
-    optimizers = [reduce(_with_setting, (item for item in run.items() if item[0] != "seed"), optimizer) for run in runs]
+    optimizers = []
+    for run in runs:
+        set_up: Any = optimizer
+        for name in grid:
+            set_up = with_part(set_up, known[name], run[name])
+        optimizers.append(set_up)
     common = {"params": params, "batch_size": batch_size, "shuffle": shuffle, "validation": validation}
     common |= {"epochs": int(epochs), "metrics": metrics_by_name(metrics, loss)}
     if engine != "jax":
@@ -126,25 +131,6 @@ def sweep(
             by_run |= zip(group, at_once, strict=True)
         results = [by_run[i] for i in range(len(runs))]
     return SweepResult(tuple(runs), tuple(results))
-
-
-def _settings(tree: Any, path: str = "") -> Iterator[str]:
-    """Yield the fields of an optimizer, and of those inside it, by their paths."""
-    parts = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
-    for name, part in parts:
-        if not isinstance(tree, tuple):
-            yield f"{path}{name}"
-        if isinstance(part, (Optimizer, tuple)):
-            yield from _settings(part, f"{path}{name}.")
-
-
-def _with_setting(tree: Any, setting: tuple[str, Any]) -> Any:
-    """Return the optimizer with a value at a path."""
-    (name, _, rest), value = setting[0].partition("."), setting[1]
-    if isinstance(tree, tuple):
-        i = int(name)
-        return (*tree[:i], _with_setting(tree[i], (rest, value)), *tree[i + 1 :])
-    return replace(tree, **{name: _with_setting(getattr(tree, name), (rest, value)) if rest else value})
 
 
 def _fit(net: Layer, loss: Loss, x: Any, y: Any, *, epochs: int, **options: Any) -> FitResult:

@@ -28,12 +28,7 @@ class NoPair(Misfit):
 
 
 def check_fits(name: str, net: Layer, loss: Loss, params: Params, state: Any, x: Any, y: Any, dtype: Any) -> None:
-    """Send one sample of the data called `name` through, and its error back.
-
-    Raises:
-        TypeError, ValueError: the data do not fit the network or the loss.
-        Misfit: a layer or the loss breaks its contract; names it.
-    """
+    """Send one sample of the data called `name` through, and its error back; raise where something does not fit."""
     params, state, one = map_arrays(_read_only, (params, state, cast("x", rows_of(x, slice(1)), dtype)))
     y_hat, cache = _named(lambda net: _pair(forward_with_state(net, params, one, state), "forward", "(y, cache)"), net)
     if all(mapping(a) is None for a in arrays_in(y)):

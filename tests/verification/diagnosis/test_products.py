@@ -6,7 +6,7 @@ import pytest
 import tinynet as tn
 from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.look import Look
-from tinynet.verification.diagnosis.tape import record
+from tinynet.verification.diagnosis.recording import record
 
 RNG = np.random.default_rng(6)
 x, w, v = RNG.standard_normal((4, 3)), RNG.standard_normal((3, 3)), RNG.standard_normal((3, 3))

@@ -10,6 +10,7 @@ import tinynet as tn
 RNG = np.random.default_rng(4)
 SIGMA = np.array(3.7)
 x, w = RNG.standard_normal((4, 3)), RNG.standard_normal((3, 3))
+sequence = RNG.standard_normal((2, 4, 3))
 
 
 def softmax(x):
@@ -191,6 +192,44 @@ def takes_the_last_state(args, dy):
     return dx, dw
 
 
+def remembered(x, w, u):
+    h = np.zeros_like(x[:, 0])
+    for t in range(4):
+        z = 1 / (1 + np.exp(-x[:, t] @ w))
+        kept = z * h
+        n = np.tanh(x[:, t] + h @ u)
+        h = (1 - z) * n + kept
+    return h
+
+
+def remembered_back(args, dh, gate=lambda z, h: z, state=lambda dz, dn: dn):
+    """Return the gradients; two functions say what stands where z and ∂E/∂n̂ belong."""
+    x, w, u = args
+    h, steps = np.zeros_like(x[:, 0]), []
+    for t in range(4):
+        z, n = 1 / (1 + np.exp(-x[:, t] @ w)), np.tanh(x[:, t] + h @ u)
+        steps.append((h, z, n))
+        h = (1 - z) * n + z * h
+    dx, dw, du = np.zeros_like(x), np.zeros_like(w), np.zeros_like(u)
+    for t in reversed(range(4)):
+        h, z, n = steps[t]
+        dz = dh * (h - n) * z * (1 - z)
+        dn = dh * (1 - z) * (1 - n * n)
+        dh = dh * gate(z, h) + state(dz, dn) @ u.T  # z, dn
+        dx[:, t] = dz @ w.T + dn
+        dw += x[:, t].T @ dz
+        du += h.T @ dn
+    return dx, dw, du
+
+
+def takes_the_state_for_the_gate(args, dy):
+    return remembered_back(args, dy, gate=lambda z, h: h)
+
+
+def takes_the_gate_for_the_state(args, dy):
+    return remembered_back(args, dy, state=lambda dz, dn: dz)
+
+
 @pytest.mark.parametrize(
     ("fault", "at", "forward", "backward", "inputs"),
     [
@@ -210,8 +249,10 @@ def takes_the_last_state(args, dy):
             divides_by_the_other_distance,
             (x, 0.5 * x[::-1], w[[0, 1, 2, 0]]),
         ),
-        ("another value", "ys.append", summed_in_steps, takes_the_last_state, (RNG.standard_normal((2, 4, 3)), w)),
+        ("another value", "ys.append", summed_in_steps, takes_the_last_state, (sequence, w)),
         ("another value", "n = np.sqrt", squares, takes_another_factor, (x, w)),
+        ("another value", "kept = z * h", remembered, takes_the_state_for_the_gate, (sequence, w, w)),
+        ("another value", "n = np.tanh", remembered, takes_the_gate_for_the_state, (sequence, w, w)),
     ],
     ids=lambda value: getattr(value, "__name__", "") if callable(value) else "",
 )
@@ -220,6 +261,13 @@ def test_it_is_named_and_placed(fault, at, forward, backward, inputs):
     assert finding.fault == fault, finding
     assert finding.text.startswith(at), finding
     assert "  # " in line_of(finding.where), finding
+
+
+def test_what_a_loop_carries_bears_its_name():
+    """In the forward's text h stands for the state before the step."""
+    target = (remembered, takes_the_state_for_the_gate)
+    (finding,) = tn.verify(target, inputs=(sequence, w, w), dtype="float64").findings
+    assert finding.explanation == "h of the step before stands where the other factor of `kept = z * h` belongs"
 
 
 def line_of(place):

@@ -1,8 +1,4 @@
-"""Engines run an epoch. They know layers, losses and optimizers only through their contracts.
-
-An engine has `start(params) -> carry` and `epoch(carry, batches, rng, on_step) -> (carry, losses)`; the carry, all that
-an update changes, is given away at each call. `params`, `state` and `copy` look into it.
-"""
+"""Engines run an epoch. They know layers, losses and optimizers only through their contracts."""
 
 from __future__ import annotations
 
@@ -54,11 +50,7 @@ def is_sampled(net: Layer) -> bool:
 
 
 def first_layers_state(net: Layer, dtype: Any, state: TrainingState | None) -> State:
-    """Return the layers' state to begin with: that of `state`, if it has one.
-
-    Raises:
-        TypeError, ValueError: it does not fit the network; a composite would lose the state of its children.
-    """
+    """Return the layers' state to begin with: that of `state`, if it has one, which must fit the network."""
     _check_composites(net)
     first = net.init_state(dtype)
     if state is None or not leaves(state.layers):
@@ -94,16 +86,12 @@ class Engine(Protocol):
         """Return the context that all other calls are made in."""
 
     def start(self, params: Params, state: TrainingState | None = None) -> Carry:
-        """Return the carry before the first update, on copies of `params` and `state`, or of a first state.
-
-        Raises:
-            TypeError, ValueError: `state` is not one of this optimizer on these parameters.
-        """
+        """Return the carry before the first update, on copies of `params` and `state`, or of a first state."""
 
     def epoch(
         self, carry: Carry, batches: Iterable[Batch], rng: np.random.Generator, on_step: OnStep | None = None
     ) -> tuple[Carry, Losses]:
-        """Make one update per batch; random layers draw from `rng`. The carry is given away."""
+        """Make one update per batch; random layers draw from `rng`. The carry, all that changes, is given away."""
 
     def observe(self, carry: Carry, row: Mapping[str, float]) -> Carry:
         """Show the optimizer the entry of an epoch in the history."""

@@ -39,7 +39,6 @@ class JaxEngine:
     results are those of the NumPy engine. Other data are sent some batches at a time.
 
     Args:
-        net, loss: what to train, and on what.
         optimizer: tinynet's or an Optax transformation.
         mesh: the devices that share each batch, along its axis "data"; parameters are on all of them.
         dtype: of the parameters.
@@ -232,9 +231,7 @@ class JaxEngine:
 class Program:
     """The functions that are compiled; equal programs, of one `fit` or of several, are compiled once.
 
-    Args:
-        nets: templates of the networks that are sampled.
-        optimizer: template of the optimizer; each call has the `numbers` that it lacks.
+    Each call has the `numbers` that the template of the optimizer lacks.
     """
 
     nets: tuple[Template, ...]
@@ -248,19 +245,6 @@ class Program:
         self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
     ) -> tuple[Carry, Array]:
         """Make an update for each row of indices in `order`."""
-        return self.rows(carry, data, order, draws, numbers)
-
-    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
-    def scan_rows_of_runs(
-        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
-    ) -> tuple[Carry, Array]:
-        """Do as `scan_rows` for several runs on the same data; all other arrays have the runs as their first axis."""
-        return jax.vmap(self.rows, in_axes=(0, None, 0, 0, 0))(carry, data, order, draws, numbers)
-
-    def rows(
-        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
-    ) -> tuple[Carry, Array]:
-        """Do as `scan_rows`, inside a program that is compiled."""
 
         def step(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
             rows, drawn = inputs
@@ -269,6 +253,14 @@ class Program:
             return carry, E
 
         return jax.lax.scan(step, carry, (order, draws))
+
+    @partial(jax.jit, static_argnames="self", donate_argnames="carry")
+    def scan_rows_of_runs(
+        self, carry: Carry, data: Batch, order: Array, draws: Draws, numbers: tuple[Any, ...]
+    ) -> tuple[Carry, Array]:
+        """Do as `scan_rows` for several runs on the same data; all other arrays have the runs as their first axis."""
+        of_runs = jax.vmap(self.scan_rows, in_axes=(0, None, 0, 0, 0))
+        return of_runs(carry, data, order, draws, numbers)  # type: ignore[no-any-return]
 
     @partial(jax.jit, static_argnames=("self", "with_grads"), donate_argnames="carry")
     def scan_batches(
@@ -291,7 +283,7 @@ class Program:
         nets = [net.of(part) for net, part in zip(self.nets, drawn, strict=True)]
         updates = [partial(self._update, net, optimizer) for net in nets]
         stepped = updates[0](carry, batch) if len(updates) == 1 else jax.lax.switch(which, updates, carry, batch)
-        return _same_on_all_devices(self.mesh, stepped)  # type: ignore[no-any-return]
+        return stepped if self.mesh is None else _constrained(stepped, _sharding(self.mesh))
 
     def _update(self, net: Layer, optimizer: Any, carry: Carry, batch: Batch) -> tuple[Carry, Array, Params]:
         params, state, layers = carry
@@ -345,10 +337,6 @@ def _split_over_devices(mesh: Any, a: Array) -> Array:
     if mesh is None or len(a) % mesh.shape["data"]:
         return a
     return _constrained(a, _sharding(mesh, "data"))
-
-
-def _same_on_all_devices(mesh: Any, tree: Any) -> Any:
-    return tree if mesh is None else _constrained(tree, _sharding(mesh))
 
 
 def _sharding(mesh: Any, *axes: str) -> NamedSharding:

@@ -29,13 +29,9 @@ from tinynet.trees import leaves, leaves_with_paths, map_leaves
 
 @dataclass(frozen=True)
 class NumpyEngine:
-    """Training on NumPy arrays.
+    """Training on NumPy arrays, on so many `threads`; None to choose by `work`, about the operations in a step.
 
-    Args:
-        net, loss, optimizer: what to train, on what and how.
-        work: floating-point operations in a step, about.
-        threads: how many threads to use; None to choose by `work`.
-        joins: whether the losses of samples join to that of a batch, so that threads may share it.
+    They may share a batch where it `joins`: where the losses of samples join to that of their batch.
     """
 
     stops_anywhere: ClassVar[bool] = True

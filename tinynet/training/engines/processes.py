@@ -9,12 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one network together.
+    """The processes that train one network together: this one, or `several`, those of `jax.distributed`.
 
     All of them make each of these calls, or those that did wait for the others.
-
-    Args:
-        several: whether there are more than this one; they are those of `jax.distributed`.
     """
 
     several: bool = False

@@ -11,7 +11,6 @@ import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from functools import reduce
 from typing import Any, TypeAlias
 
 import jax
@@ -22,9 +21,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.optimizers import Optimizer
 from tinynet.training.engines import is_sampled
-
-Path: TypeAlias = tuple[str | int, ...]
-"""Field names and tuple indices that lead from a configuration to a number in it."""
+from tinynet.trees import Path, parts, with_part
 
 Draws: TypeAlias = tuple[Array, tuple[tuple[Array, ...], ...]]
 """For each of several batches, which of the sampled networks it has; for each network, the numbers at its paths."""
@@ -42,36 +39,24 @@ class Template:
     @classmethod
     def without(cls, tree: Any, paths: tuple[Path, ...]) -> Template:
         """Return the template of `tree`."""
-        return cls(reduce(_with_number, ((path, 0) for path in paths), tree), paths)
+        return cls(_with_numbers(tree, paths, [0] * len(paths)), paths)
 
     def of(self, numbers: tuple[Any, ...]) -> Any:
         """Return the configuration with these numbers, which may be tracers: no check of its class runs."""
-        return reduce(_with_number, zip(self.paths, numbers, strict=True), self.tree)
+        return _with_numbers(self.tree, self.paths, numbers)
 
 
-def traced(tree: Any, path: Path = ()) -> Iterator[tuple[Path, float]]:
+def traced(tree: Any) -> Iterator[tuple[Path, float]]:
     """Yield the numbers of a configuration that its class lists as `traced`; a 0 stays, as it may leave a state out."""
-    if isinstance(tree, tuple):
-        for i, part in enumerate(tree):
-            yield from traced(part, (*path, i))
-    elif is_dataclass(tree):
-        for field in fields(tree):
-            value = getattr(tree, field.name)
-            if type(value) is not float:
-                yield from traced(value, (*path, field.name))
-            elif value and field.name in getattr(tree, "traced", ()):
-                yield (*path, field.name), value
+    for path, number, holder in parts(tree):
+        if type(number) is float and number and path[-1] in getattr(holder, "traced", ()):
+            yield path, number
 
 
 class SampledNetworks:
     """The networks that `net.sample` has given so far: one template for all that differ in numbers only.
 
-    Args:
-        net: the network.
-        dtype: of the numbers that are not integers.
-
-    Attributes:
-        last: the network that was sampled last.
+    `last` is the one that was sampled last; `dtype` is that of numbers that are not integers.
     """
 
     _MOST = 64
@@ -152,8 +137,8 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
         numbers[path] = sampled
         return sampled.dtype.str, sampled.shape
     if isinstance(sampled, tuple):
-        parts = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
-        return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, parts, strict=True)))
+        nets = net if isinstance(net, tuple) and len(net) == len(sampled) else (None,) * len(sampled)
+        return tuple(_structure(*pair, (*path, i), numbers) for i, pair in enumerate(zip(sampled, nets, strict=True)))
     if is_dataclass(sampled):
         before = net if type(net) is type(sampled) else None
         names = [field.name for field in fields(sampled)]
@@ -163,29 +148,22 @@ def _structure(sampled: Any, net: Any, path: Path, numbers: dict[Path, Any]) -> 
     return sampled
 
 
-def _with_number(tree: Any, at: tuple[Path, Any]) -> Any:
-    """Return `tree` with a number at a path."""
-    path, number = at
-    if not path:
-        return number
-    key, rest = path[0], (path[1:], number)
-    if isinstance(key, int):
-        parts = (*tree[:key], _with_number(tree[key], rest), *tree[key + 1 :])
-        return type(tree)(*parts) if hasattr(tree, "_fields") else parts
-    changed = copy.copy(tree)
-    object.__setattr__(changed, key, _with_number(getattr(tree, key), rest))  # the dataclass is frozen
+def _with_numbers(tree: Any, paths: Iterable[Path], numbers: Iterable[Any]) -> Any:
+    for path, number in zip(paths, numbers, strict=True):
+        tree = with_part(tree, path, number, _unchecked)
+    return tree
+
+
+def _unchecked(config: Any, **changes: Any) -> Any:
+    """Return a dataclass, which may be frozen, with other fields, which may be tracers."""
+    changed = copy.copy(config)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
     return changed
 
 
 class Attributes:
-    """The attributes of every object in some configurations, as they were when this was made.
-
-    Args:
-        trees: the configurations.
-
-    Raises:
-        TypeError: one of them has no hash.
-    """
+    """The attributes of every object in some configurations, which have a hash, as they were when this was made."""
 
     def __init__(self, *trees: Any) -> None:
         for tree in trees:

@@ -35,10 +35,7 @@ def shares(work: float, threads: int | None) -> int:
 
 @contextmanager
 def blas_threads(work: float, threads: int | None) -> Iterator[None]:
-    """Limit the threads of NumPy's matrix products within a `with`, for steps of `work` floating-point operations.
-
-    Args:
-        threads: this many; None for one, or all of them from `PRODUCT_WORK` on.
+    """Limit NumPy's matrix products to so many `threads`; None for one, or all of them from `PRODUCT_WORK` on.
 
     The limit is that of the whole process: of several at a time the latest holds, and the last one to end restores what
     held before the first, also after an exception.

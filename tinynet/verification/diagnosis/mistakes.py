@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from tinynet.verification.diagnosis.pool import STEPS, Get, Pool, without_ones
 from tinynet.verification.diagnosis.primitives import UNARY, Array, evaluate, overwritten
-from tinynet.verification.diagnosis.tape import Operation, Passing, Tape
+from tinynet.verification.diagnosis.tape import Passing
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,6 @@ def _spread(reduce: Callable[..., Any], t: Array, *, axis: int | None) -> Array:
 
 
 Change = Callable[[Passing, float], Array | None]
-Get = Callable[[Passing], Array]
 
 
 def _passed(of: Callable[[Array], Array]) -> Change:
@@ -178,12 +178,8 @@ def _rolled_the_wrong_way(p: Passing) -> Iterator[Mistake]:
             yield Mistake("shifted", sentence, _passed(partial(np.roll, shift=step, axis=axis)))
 
 
-def _from_above(p: Passing) -> Array:
-    return np.asarray(p.ct[0])
-
-
 def _made_of_above(of: Callable[[Array], Array], p: Passing) -> Array:
-    return of(_from_above(p))
+    return of(p.above)
 
 
 def other_arrays(p: Passing, pool: Pool) -> Iterator[Mistake]:
@@ -251,7 +247,7 @@ _OF_A_FACTOR: Sequence[tuple[Callable[[Any], Any], str, str]] = (
 
 def _own_input_only(p: Passing) -> Array:
     """Return what passes to each entry of the operand from the output's entry in the same place."""
-    above, own = _from_above(p), np.zeros(p.x.shape)
+    above, own = p.above, np.zeros(p.x.shape)
     for i in np.ndindex(*above.shape):
         alone = np.zeros(above.shape)
         alone[i] = above[i]
@@ -262,11 +258,11 @@ def _own_input_only(p: Passing) -> Array:
 def _by_the_operation_itself(p: Passing) -> Array:
     """Return what a linear operation makes of what comes from above, where what is transposed to it belongs."""
     assert p.operation is not None
-    return np.asarray(evaluate(p.operation.primitive, p.operation.params, [_from_above(p)])[0])
+    return np.asarray(evaluate(p.operation.primitive, p.operation.params, [p.above])[0])
 
 
 def _of_one_step(kept: int) -> Change:
-    return lambda p, c: p.right if p.step == kept % p.site.steps else None
+    return lambda p, c: p.right if p.step == p.site.at[kept] else None
 
 
 def _slope_of(slopes: Callable[[Array, Array], tuple[Any, ...]], get: Get) -> Change:
@@ -294,7 +290,7 @@ def _two_left_out(i: int, j: int) -> Change:
 
 
 def _ones(p: Passing) -> Array:
-    return np.ones_like(_from_above(p))
+    return np.ones_like(p.above)
 
 
 def _of_a_sum(p: Passing) -> Iterator[Mistake]:
@@ -302,13 +298,13 @@ def _of_a_sum(p: Passing) -> Iterator[Mistake]:
 
     Factors that have the operand's own shape may stand before that sum or after it.
     """
-    above, shape = np.shape(_from_above(p)), p.x.shape
+    above, shape = np.shape(p.above), p.x.shape
     given = p.factors()
     if not given or above == shape or len(above) != len(shape):
         return
     outside = [i for i, f in enumerate(given) if np.shape(f) == shape]
     sentence = "what comes back to `{text}` is not summed: each entry keeps its own"
-    yield Mistake("off-diagonal terms missing", sentence, lambda p, c: math.prod(p.factors(), start=_from_above(p)))
+    yield Mistake("off-diagonal terms missing", sentence, lambda p, c: math.prod(p.factors(), start=p.above))
     for n in range(len(outside) + 1):
         for axis in range(-len(above), 0):
             if above[axis] > 1 and shape[axis] == above[axis]:
@@ -324,7 +320,7 @@ def _summed_over(axis: int | None, after: Sequence[int]) -> Change:
 
 def _summed(p: Passing, axis: int | None, after: Sequence[int]) -> Array:
     factors = p.factors()
-    inner = math.prod((f for i, f in enumerate(factors) if i not in after), start=_from_above(p))
+    inner = math.prod((f for i, f in enumerate(factors) if i not in after), start=p.above)
     total = np.broadcast_to(inner.sum(axis=axis, keepdims=True), inner.shape)
     return math.prod((f for i, f in enumerate(factors) if i in after), start=np.asarray(total))
 
@@ -366,26 +362,12 @@ def _with(other: int, get: Get) -> Change:
 
     def change(p: Passing, _: float) -> Array | None:
         operands = p.operands()
-        operands[other] = _without_ones(get(p), operands[other].shape)
+        operands[other] = without_ones(get(p), operands[other].shape)
         if p.operation is not None and p.operation.operands[0] == p.operation.operands[1]:
             return p.with_factors(operands[other])
         return p.by_rule(operands=operands)
 
     return change
-
-
-def _long(shape: tuple[int, ...]) -> list[int]:
-    return [n for n in shape if n > 1]
-
-
-def _shaped_above(get: Get, p: Passing) -> Array:
-    """Return an array in the shape of what comes from above: rows that a loop stacks have an axis of length 1 more."""
-    return _without_ones(get(p), np.shape(_from_above(p)))
-
-
-def _without_ones(a: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array in a shape that differs from its own by axes of length 1: JAX drops them from a product."""
-    return a.reshape(shape) if _long(a.shape) == _long(shape) else a
 
 
 def _other_of(other: int, of: Callable[[Array], Array], p: Passing) -> Array:
@@ -402,7 +384,7 @@ def _own(other: int, p: Passing) -> Array:
 
 def _overwritten(p: Passing) -> Array:
     assert p.operation is not None
-    return overwritten(p.operation.primitive, p.operation.params, p.operands(), _from_above(p))
+    return overwritten(p.operation.primitive, p.operation.params, p.operands(), p.above)
 
 
 def _updated(other: int, p: Passing, c: float) -> Array | None:
@@ -416,7 +398,7 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
     if p.a is None:
         return
     slope = p.slope()
-    for words, step in _STEPS if len(set(p.site.at)) > 1 else ():
+    for words, step in STEPS if len(set(p.site.at)) > 1 else ():
         sentence = f"the derivative of `{{text}}` is taken at the value {words}"
         yield Mistake("another value", sentence, _slope_of_step(step))
     if np.ptp(slope) > 1e-9 * np.max(np.abs(slope)):
@@ -426,7 +408,7 @@ def activation_mistakes(p: Passing) -> Iterator[Mistake]:
         yield Mistake(
             "σ′ of the output",
             "the derivative of `{text}` is taken at its output a where it belongs at z",
-            lambda p, c: _from_above(p) * p.slope(np.asarray(p.a)),
+            lambda p, c: p.above * p.slope(np.asarray(p.a)),
         )
         for words, derivative in DERIVATIVES:
             sentence = f"{words} stands where the derivative of `{{text}}` belongs"
@@ -437,15 +419,14 @@ def _slope_of_step(step: Callable[[int, int], int]) -> Change:
     """What passes with the slope that an activation has at another step of its loop."""
 
     def change(p: Passing, _: float) -> Array:
-        at = step(p.step, p.site.steps)
-        z, a = next(edge for edge, i in zip(p.site.edges, p.site.at, strict=True) if i == at)
-        return _from_above(p) * p.tape.slope(z, a)
+        z, a = dict(zip(p.site.at, p.site.edges, strict=True))[step(p.step, p.site.steps)]
+        return p.above * p.tape.slope(z, a)
 
     return change
 
 
 def _derived(derivative: Callable[[Any, Any], Any]) -> Change:
-    return lambda p, c: _from_above(p) * derivative(p.x, p.a)
+    return lambda p, c: p.above * derivative(p.x, p.a)
 
 
 def _sigmoid(z: Array) -> Array:
@@ -492,175 +473,3 @@ DERIVATIVES: Sequence[tuple[str, Callable[[Any, Any], Any]]] = (
     ("1/(1 + |z|)²", lambda z, a: 1 / (1 + np.abs(z)) ** 2),
     ("the density of the normal distribution", lambda z, a: np.exp(-z * z / 2) / math.sqrt(2 * math.pi)),
 )
-
-
-class Pool:
-    """The other arrays that stand on a tape, by the place that made them: what could be used by mistake."""
-
-    def __init__(self, tape: Tape) -> None:
-        self._places: dict[tuple[int, ...], tuple[Any, str]] = {}
-        for place, (slots, name) in places_of(tape).items():
-            if len({tape.values[slot].shape for slot in slots}) == 1:
-                self._places.setdefault(slots, (place, name))
-        self._tape = tape
-        self._users: dict[int, list[Operation]] = {}
-        self._functions: dict[int, Any] = {}
-        for op in tape.operations:
-            for slot in op.operands:
-                self._users.setdefault(slot, []).append(op)
-            for slot in op.outs:
-                self._functions[slot] = op.frames[0][1] if op.frames else None
-        self._divisors = {op.operands[1] for op in tape.operations if op.name == "div"}
-
-    def is_dy(self, slot: int) -> bool:
-        """Return whether ∂E/∂(slot) is what the function that computes it, a layer, is handed as its dy."""
-        while slot not in self._tape.outputs:
-            users = self._users.get(slot, [])
-            if len(users) != 1 or not users[0].frames:
-                return False
-            if users[0].frames[0][1] != self._functions[slot]:
-                return True
-            if users[0].name not in ("add", "add_any", "reshape", "squeeze", "broadcast_in_dim"):
-                return False
-            slot = users[0].outs[0]
-        return True
-
-    def values(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
-        """Yield the values of this shape, as they were at the same step."""
-        for slots, (place, name) in self._places.items():
-            if _fits(slots, site) and self._tape.values[slots[0]].shape == shape:
-                yield name, partial(_value, place)
-
-    def at_other_steps(self, site: Any, slot: int) -> Iterator[tuple[str, Get]]:
-        """Yield a value as it was at other steps of a loop."""
-        for slots, (place, _) in self._places.items():
-            if slot in slots and len(set(slots)) == len(slots) == site.steps > 1:
-                for words, step in _STEPS:
-                    yield words, partial(_value_at, place, step)
-                return
-
-    def without_epsilon(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
-        """Yield √v and √v + ε where the forward takes √(v + ε)."""
-        makers = {op.outs[0]: op for op in self._tape.operations if op.name in ("add", "add_any")}
-        for slots, (place, name) in self._places.items():
-            root = next((op for op in self._tape.operations if op.outs[0] == slots[0] and op.name == "sqrt"), None)
-            inner = makers.get(root.operands[0]) if root else None
-            if inner is None or not _fits(slots, site) or _with_axes(self._tape.values[slots[0]], shape) is None:
-                continue
-            for epsilon in (self._tape.values[s] for s in inner.operands if self._tape.values[s].size == 1):
-                get = _widened(partial(_value, place), self._tape.values[slots[0]].shape, shape)
-                yield f"({name} without ε)", partial(_root, get, float(epsilon.item()), 0.0)
-                yield f"({name} with ε outside the root)", partial(_root, get, float(epsilon.item()), 1.0)
-
-    def factors(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get, bool]]:
-        """Yield the values that multiply an array of this shape, and whether the forward divides by them."""
-        for slots, (place, name) in self._places.items():
-            value = self._tape.values[slots[0]]
-            if _fits(slots, site) and value.dtype.kind == "f" and _with_axes(value, shape) is not None:
-                inverted = bool(self._divisors & set(slots))
-                yield name, _widened(partial(_value, place), value.shape, shape), inverted
-
-    def other_cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
-        """Yield the cotangents that can be repeated to this shape."""
-        own = {slot for _, slot in site.edges}
-        for slots, (place, name) in self._places.items():
-            ct = self._tape.cotangents.get(slots[0]) if _fits(slots, site) and set(slots) != own else None
-            if ct is not None and _with_axes(ct, shape) is not None:
-                yield f"∂E/∂({name})", _widened(partial(_cotangent, place), ct.shape, shape)
-
-    def cotangents(self, site: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, Get]]:
-        """Yield the cotangents and the values of this shape."""
-        for slots, (place, name) in self._places.items():
-            if _fits(slots, site) and _long(self._tape.values[slots[0]].shape) == _long(shape):
-                if slots[0] in self._tape.cotangents:
-                    yield f"∂E/∂({name})", partial(_shaped_above, partial(_cotangent, place))
-                if self._tape.values[slots[0]].shape == shape:
-                    yield name, partial(_value, place)
-        for i, dy in enumerate(self._tape.dy):
-            for axis in range(np.ndim(dy)):
-                rest = [n for k, n in enumerate(np.shape(dy)) if k != axis]
-                if np.shape(dy)[axis] == site.steps > 1 and _long(tuple(rest)) == _long(shape):
-                    yield "dy of the same step", partial(_shaped_above, partial(_dy_of_step, i, axis))
-
-
-def _root(get: Get, epsilon: float, outside: float, p: Passing) -> Array:
-    return np.asarray(np.sqrt(get(p) ** 2 - epsilon) + outside * epsilon)
-
-
-def _dy_of_step(i: int, axis: int, p: Passing) -> Array:
-    return np.asarray(np.take(p.tape.dy[i], p.step, axis))
-
-
-def places_of(tape: Tape) -> dict[Any, tuple[tuple[int, ...], str]]:
-    """Return for each place that an array has in the forward its slots, in the order of the steps, and its name."""
-    if tape.places is None:
-        found: dict[Any, list[int]] = {("input", name): [slot] for name, slot in tape.inputs.items()}
-        names: dict[Any, str] = {("input", name): name for name in tape.inputs}
-        every = [*tape.operations, *tape.beside]
-        # Of a statement, and of those that call it, the operation that makes what it assigns.
-        last = {line: op.key for op in every for line in (op.line, *(line for line, _ in op.frames))}
-        for op in every:
-            text = op.line.text()
-            made = (line.target() for line, _ in op.frames[::-1] if last[line] == op.key)
-            whole = next(filter(None, made), "") or f"the value of `{text}`"
-            for j, slot in enumerate(op.outs):
-                # What a statement assigns may come from another operation where an axis has length 1.
-                place = (op.line, "out", j) if last[op.line] == op.key else (op.key, "out", j)
-                found.setdefault(place, []).append(slot)
-                names.setdefault(place, whole if last[op.line] == op.key else f"a part of `{text}`")
-            for k, slot in enumerate(op.operands):
-                found.setdefault((op.key, "in", k), []).append(slot)
-                names.setdefault((op.key, "in", k), f"an operand of `{op.line.text()}`")
-        named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
-        tape.places = {place: (tuple(found[place]), names[place]) for place in named}
-    return tape.places
-
-
-def _multiplies(factor: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(factor) <= len(shape) and all(n in (1, s) for n, s in zip(factor[::-1], shape[::-1], strict=False))
-
-
-def _with_axes(a: Array, shape: tuple[int, ...]) -> Array | None:
-    """Return an array as it multiplies one of this shape: with axes behind its own where it has the leading ones."""
-    if _multiplies(a.shape, shape):
-        return a
-    leads = a.ndim < len(shape) and a.shape == shape[: a.ndim]
-    return a.reshape(a.shape + (1,) * (len(shape) - a.ndim)) if leads else None
-
-
-def _widened(get: Get, given: tuple[int, ...], shape: tuple[int, ...]) -> Get:
-    """Return an array of some shape as it multiplies one of another: `_with_axes`, in other runs too."""
-    behind = 0 if _multiplies(given, shape) else len(shape) - len(given)
-    return lambda p: get(p).reshape(get(p).shape + (1,) * behind)
-
-
-def _fits(slots: tuple[int, ...], site: Any) -> bool:
-    return len(set(slots)) == 1 or len(slots) == site.steps
-
-
-def _slot(p: Passing, place: Any) -> int:
-    slots = places_of(p.tape)[place][0]
-    return slots[0] if len(set(slots)) == 1 else slots[p.step]
-
-
-_STEPS: Sequence[tuple[str, Callable[[int, int], int]]] = (
-    ("from the steps in reverse", lambda i, n: n - 1 - i),
-    ("from the step before", lambda i, n: max(i - 1, 0)),
-    ("from the step after", lambda i, n: min(i + 1, n - 1)),
-    ("from the last step", lambda i, n: n - 1),
-    ("from the first step", lambda i, n: 0),
-)
-"""Which other step of a loop a value may be taken from, given the step and how many there are."""
-
-
-def _value_at(place: Any, step: Callable[[int, int], int], p: Passing) -> Array:
-    slots = places_of(p.tape)[place][0]
-    return p.tape.values[slots[step(p.step, len(slots))]]
-
-
-def _value(place: Any, p: Passing) -> Array:
-    return p.tape.values[_slot(p, place)]
-
-
-def _cotangent(place: Any, p: Passing) -> Array:
-    return p.cotangent(_slot(p, place))

@@ -24,10 +24,10 @@ import numpy as np
 
 from tinynet.trees import leaves
 from tinynet.verification.diagnosis.evidence import Wrong
-from tinynet.verification.diagnosis.mistakes import places_of
 from tinynet.verification.diagnosis.primitives import Array, disturbed
+from tinynet.verification.diagnosis.recording import record
 from tinynet.verification.diagnosis.source import Line, statement_at, statements_on
-from tinynet.verification.diagnosis.tape import Tape, record
+from tinynet.verification.diagnosis.tape import Tape
 from tinynet.verification.execution import is_targets_file
 
 Run = Callable[["Tracer"], Mapping[str, Any]]
@@ -157,7 +157,7 @@ class Exact:
     """What belongs where a statement wrote something else: a value of the forward, or ∂E/∂ of it.
 
     Attributes:
-        place, name: of the value, among `places_of` a tape.
+        place, name: of the value, among `Tape.places`.
         value: whether it is the value itself.
         turned: whether its last two axes are exchanged.
         at: the forward's statement that makes the value; of ∂E/∂ of it, the last one that uses it.
@@ -173,7 +173,7 @@ class Exact:
 
     def of(self, tape: Tape) -> list[Array] | None:
         """Return it as it is in a run, in the order in which a backward comes to its steps; None if it is not there."""
-        slots, _ = places_of(tape).get(self.place, ((), ""))
+        slots, _ = tape.places.get(self.place, ((), ""))
         arrays = dict(enumerate(tape.values)) if self.value else tape.cotangents
         if not slots or not all(slot in arrays for slot in slots):
             return None
@@ -336,10 +336,10 @@ def _known(tape: Tape | None) -> Known:
     makes = {slot: op.line for op in tape.operations for slot in op.outs}
     found = []
     places: dict[tuple[int, ...], Any] = {}
-    for place, (slots, _) in places_of(tape).items():
+    for place, (slots, _) in tape.places.items():
         places.setdefault(slots, place)
     for slots, place in places.items():
-        name = places_of(tape)[place][1]
+        name = tape.places[place][1]
         for value, turned in itertools.product((False, True), (False, True)):
             lines = (makes, uses) if value else (uses, makes)
             at = next((of[slots[-1]] for of in lines if slots[-1] in of), Line())

@@ -6,7 +6,7 @@ What passes an edge is b ⊗ f ⊗ g, or b ⊗ (1 − f ⊗ g), times a number, 
 
     ⟨m, b ⊗ f ⊗ g⟩ = Σ (m ⊗ b) f g,
 
-for all pairs one product of matrices, F · diag(m ⊗ b) · Fᵀ.
+for all pairs one product of matrices, F · diag(m ⊗ b) · Gᵀ, G the simplest ones of F.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tinynet.verification.diagnosis.look import Look
-from tinynet.verification.diagnosis.mistakes import Get, Mistake, Pool
+from tinynet.verification.diagnosis.mistakes import Mistake
+from tinynet.verification.diagnosis.pool import Get, Pool
 from tinynet.verification.diagnosis.primitives import Array, shaped
 from tinynet.verification.diagnosis.tape import Passing
 
@@ -46,6 +48,10 @@ class _Factor:
     fault: str = "another value"
 
 
+Known = dict[tuple[Any, ...], tuple[list[_Factor], list[Array]]]
+"""By shape and step of a loop the factors that there are, and for each passing their entries, one row a factor."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a product may stand.
@@ -69,32 +75,51 @@ class _Place:
 
 
 _ONE = _Factor("", lambda p: np.ones(()), 0)
+_SIMPLE = 113
+"""How many factors, the simplest, are multiplied with each of them: 1 and sixteen values in seven forms."""
 
 
-def products(passings: Sequence[Passing], pool: Pool, look: Look, most: int = 12) -> Iterator[tuple[Rank, Mistake]]:
-    """Yield the products of two values that look like what the target returned, the simplest first, and their ranks."""
+def products(
+    passings: Sequence[Passing], pool: Pool, look: Look, known: Known, most: int = 12
+) -> Iterator[tuple[Rank, Mistake]]:
+    """Yield the products of two values that look like what the target returned, the simplest first, and their ranks.
+
+    Args:
+        known: the factors that there are, kept from one site to the next.
+        most: at most so many of each place where a product may stand.
+    """
     shapes = {(p.right.shape, np.shape(np.asarray(p.ct[0]))) for p in passings}
     if look.entries < 2 or len(shapes) > 1 or sum(p.right.size for p in passings) > 4096:
         return
     for place in _places(passings[0], pool):
-        factors = [_ONE, *_factors(passings[0], pool, place.shape)]
-        stacks = [np.stack([np.broadcast_to(f.of(p), place.shape).ravel() for f in factors]) for p in passings]
-        pairs = [
-            sum((s * place.weights(p, m).ravel()) @ s.T for s, p, m in zip(stacks, passings, move, strict=True))
-            for move in look.along(passings)
-        ]
+        key = (place.shape, passings[0].site.steps, *(p.step for p in passings))
+        if key not in known:
+            made = [_ONE, *_factors(passings[0], pool, place.shape)]
+            known[key] = made, [_entries(made, p, place.shape) for p in passings]
+        factors, entries = known[key]
+        pairs = [_pairs(place, entries, passings, move) for move in look.along(passings)]
         found = [
             (rest, abs(c - 1) > 1e-6, factors[i].rank + factors[j].rank, i, j)
             for rest in (False, True)
             for i, j, c in look.multiples([p[0, 0] - p if rest else p for p in pairs], passings, only_one=rest)
-            if j >= i and (i or not rest) and (j or place.alone)
+            if i >= j and (j or not rest) and (i or place.alone)
         ]
         for rest, times, rank, i, j in sorted(found)[:most]:
-            text = " · ".join(f.words for f in (factors[i], factors[j]) if f.words)
+            text = " · ".join(f.words for f in (factors[j], factors[i]) if f.words)
             told = place.words.replace("{f}", f"1 − {text}" if rest else text).replace(" times  stands", " stands")
-            fault = factors[j].fault if place.beside and not i and not rest else "another value"
+            fault = factors[i].fault if place.beside and not j and not rest else "another value"
             mistake = Mistake(fault, told, _product(place, factors[i], factors[j], rest), "factor")
             yield (times, rank), mistake
+
+
+def _entries(factors: Sequence[_Factor], p: Passing, shape: tuple[int, ...]) -> Array:
+    return np.stack([np.broadcast_to(f.of(p), shape).ravel() for f in factors])
+
+
+def _pairs(place: _Place, entries: Sequence[Array], passings: Sequence[Passing], move: Sequence[Array]) -> Array:
+    """Return F · diag(m ⊗ b) · Gᵀ, summed over the steps."""
+    steps = zip(entries, passings, move, strict=True)
+    return np.asarray(sum((f * place.weights(p, m).ravel()) @ f[:_SIMPLE].T for f, p, m in steps))
 
 
 def _places(p: Passing, pool: Pool) -> Iterator[_Place]:
@@ -139,20 +164,20 @@ def _passed_by_other(p: Passing, f: Array) -> Array | None:
     return p.by_rule(operands=operands)
 
 
-def _factors(p: Passing, pool: Pool, shape: tuple[int, ...], most: int = 16) -> Iterator[_Factor]:
+def _factors(p: Passing, pool: Pool, shape: tuple[int, ...]) -> Iterator[_Factor]:
     rank = 0
     known = [one for one in pool.factors(p.site, shape) if np.size(one[1](p)) == 1 or np.ptp(one[1](p)) > 0]
-    named = sum("`" not in name for name, _, _ in known)
     roots = [(name, get, False) for name, get in pool.without_epsilon(p.site, shape)]
     with np.errstate(all="ignore"):
-        for name, get, inverted in [*roots, *known[: max(named, most)]]:
+        for name, get, inverted in [*roots, *known]:
             for form, of in _FORMS:
                 rank += 1
                 divides = (form == "1/{}") != inverted
                 fault = "factor left out" if divides else "factor taken twice"
                 fault = fault if form in ("{}", "1/{}", "{}²") else "another value"
                 if np.isfinite(of(get(p))).all():
-                    yield _Factor(form.replace("{}", "{0}").format(name), partial(_formed, of, get), rank, fault)
+                    words = form.replace("{}", "{0}").format(f"({name})" if " " in name and form != "{}" else name)
+                    yield _Factor(words, partial(_formed, of, get), rank, fault)
 
 
 def _formed(of: Callable[[Array], Array], get: Get, p: Passing) -> Array:

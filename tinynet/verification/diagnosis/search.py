@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,17 @@ from tinynet.verification.diagnosis.mistakes import (
     SCALED_SOMEHOW,
     SIGN,
     Mistake,
-    Pool,
     activation_mistakes,
     array_mistakes,
     multiplied,
     other_arrays,
     rule_mistakes,
 )
+from tinynet.verification.diagnosis.pool import Pool
 from tinynet.verification.diagnosis.primitives import Array
-from tinynet.verification.diagnosis.products import products
-from tinynet.verification.diagnosis.tape import FIRST, Key, Passing, Site, Tape, record, settle
+from tinynet.verification.diagnosis.products import Known, products
+from tinynet.verification.diagnosis.recording import record, settle
+from tinynet.verification.diagnosis.tape import FIRST, STEP, Key, Passing, Site, Tape
 
 Gradients = dict[str, Array]
 
@@ -70,7 +71,7 @@ class Scene:
         if key in self.sites or key[-1:] not in ((FIRST,), (-1,)):
             return self.sites.get(key)
         whole = self.sites.get(key[:-2])
-        return whole if whole and whole.steps == 1 else None
+        return whole if whole and len({*whole.at}) == 1 else None
 
     def check_time(self) -> None:
         """Raise OutOfTime if naming has taken too long."""
@@ -143,15 +144,20 @@ class Scene:
             return None
         if (look := self._look(off)).apart(site):
             return look
-        last = self.sites.get((*site.key, "step", -1))
+        last = self.sites.get((*site.key, STEP, -1))
         if last is None or not look.apart(last):
             return None
-        one, every = self.predict([last], CUT), self.predict([site], CUT)
-        if one is None or every is None:
-            return None
-        size = {n: 1e-12 * float(np.max(np.abs(self.exact[n]))) for n in off}
-        seen = {n: (np.abs(one[n] - every[n]) <= size[n]) & (np.abs(one[n] - self.exact[n]) > size[n]) for n in off}
+        before = [(edge, at) for edge, at in zip(site.edges, site.at, strict=True) if edge not in last.edges]
+        others = replace(site, edges=tuple(edge for edge, _ in before), at=tuple(at for _, at in before))
+        by_last, by_others = (self._depends_on(one, off) for one in (last, others))
+        seen = {n: by_last[n] & ~by_others[n] for n in off}
         return self._look(off, seen) if any(a.any() for a in seen.values()) else None
+
+    def _depends_on(self, site: Site, names: Iterable[str]) -> Gradients:
+        """Return which entries of these gradients are others if nothing passes a site."""
+        self.check_time()
+        cut = self.tape.gradients({site: lambda p: None})
+        return {n: np.abs(cut[n] - self.exact[n]) > 1e-12 * np.max(np.abs(self.exact[n])) for n in names}
 
     def _look(self, off: Gradients, seen: Mapping[str, Array] | None = None) -> Look:
         key = (*off, *(a.tobytes() for a in (seen or {}).values()))
@@ -162,12 +168,18 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Spot:
-    """A site where the mistake may be, what passes there, and how the wrong gradients look from there."""
+    """A site where the mistake may be, what passes there, and how the wrong gradients look from there.
+
+    Attributes:
+        seen: what a look is had at; of a loop whose steps pass on to one another what the last of them passes.
+        stages: which mistakes are made there, by the numbers of `_STAGES`.
+    """
 
     site: Site
     passings: Sequence[Passing]
     look: Look | None
     seen: Sequence[Passing]
+    stages: Collection[int]
 
 
 @dataclass
@@ -218,15 +230,25 @@ class Search:
                     beside.append(site)
         return alone, beside
 
-    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str]) -> list[_Spot]:
-        """Look at these sites."""
+    def _spots(self, scene: Scene, sites: Sequence[Site], names: Sequence[str], in_part: bool) -> list[_Spot]:
+        """Look at these sites.
+
+        Args:
+            in_part: whether something else is wrong, too: then a site where there is nothing to see is not worth much.
+        """
         found = []
         for site in sites:
             scene.check_time()
             passings, look = scene.passings(site), scene.look(site, names)
-            # Of a loop whose steps pass on to one another what the last step adds is seen.
             seen = passings if look is None or look.apart(site) else [p for p in passings if p.step == passings[0].step]
-            found += [_Spot(site, passings, look, seen)]
+            stages: Collection[int] = range(len(_STAGES))
+            if site.key[1] == "input":
+                stages = [_OTHER_ARRAYS]
+            elif look is None and in_part:
+                stages = range(2)
+            elif site.carried or not (site.whole or site.key[-1] in (FIRST, -1)):
+                stages = range(3)
+            found.append(_Spot(site, passings, look, seen, stages))
         return found
 
     def explain(self, names: Sequence[str], free: Sequence[str] = ()) -> Diagnosis | None:
@@ -235,24 +257,25 @@ class Search:
             return None
         pool = Pool(scene.tape)
         for only, sites in enumerate(self._through(scene, names, free)):
-            spots, numbered = self._spots(scene, sites, names), []
+            spots = self._spots(scene, sites, names, bool(only) or bool(free))
+            numbered, somehow = [], []
             for number, stage in enumerate(_STAGES):
                 if number == _OTHER_ARRAYS and not only and (d := self._several(scene, names, free)):
                     return d
                 for spot in spots:
-                    if number != _OTHER_ARRAYS if spot.site.key[1] == "input" else number > 2 and _simple(spot.site):
-                        continue
-                    for mistake in stage(spot.passings[0], pool):
+                    for mistake in stage(spot.passings[0], pool) if number in spot.stages else ():
                         c = self._multiple(spot, mistake)
                         if c is None:
                             continue
-                        if spot.look is not None and c != 1.0 and not mistake.fitted:
+                        if mistake is SCALED:
+                            somehow.append((spot.site, SCALED_SOMEHOW))
+                        elif spot.look is not None and c != 1.0 and not mistake.fitted:
                             numbered.append((spot.site, multiplied(mistake)))
                         if (mistake.fitted or c == 1.0 or math.isnan(c)) and (
                             d := self._tried(spot.site, mistake, names, free, bool(only))
                         ):
                             return d
-            for site, mistake in [*numbered, *((spot.site, SCALED_SOMEHOW) for spot in spots)]:
+            for site, mistake in [*numbered, *somehow]:
                 if d := self._tried(site, mistake, names, free, bool(only)):
                     return d
             if d := self._product(spots, pool, names, free, bool(only)):
@@ -264,12 +287,13 @@ class Search:
     ) -> Diagnosis | None:
         """Return a product of two values at one site that explains these gradients, the simplest there is."""
         ranked: list[tuple[Any, Site, Mistake]] = []
+        known: Known = {}
         for spot in spots:
             if spot.look is None or not spot.site.whole or spot.site.carried:
                 continue
             self.scenes[0].check_time()
             try:
-                made = list(products(spot.seen, pool, spot.look))
+                made = list(products(spot.seen, pool, spot.look, known))
             except _NOT_THERE:  # a value that one step has and another has not
                 continue
             ranked += [((rank, len(ranked) + i), spot.site, mistake) for i, (rank, mistake) in enumerate(made)]
@@ -432,11 +456,6 @@ def _sets(steps: Array, off: Array) -> Iterator[Sequence[int]]:
         chosen.append(i)
         left = left + steps[i]
         yield chosen
-
-
-def _simple(site: Site) -> bool:
-    """Return whether only the simplest mistakes are made there: in a step of a loop that is no end of it."""
-    return site.carried or not (site.whole or site.key[-1] in (FIRST, -1))
 
 
 _STAGES: Sequence[Callable[[Passing, Pool], Iterable[Mistake]]] = (

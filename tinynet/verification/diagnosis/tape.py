@@ -1,25 +1,24 @@
 """One run of a forward as a tape of operations, and the sweep back along it, in which mistakes can be put.
 
-Calls, scans, loops and branches are followed as they ran, so the tape is flat. Each use of a value by an operation is
+The tape is flat: of loops, branches and calls it holds the operations that ran. Each use of a value by an operation is
 an edge; edges that one place in the source made (the steps of a loop) form a `Site`, since the mistake of a loop is
-made in every step. Rules that the user gave JAX for a function of his own are not heeded: its body is differentiated.
+made in every step.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import itertools
 import math
-from collections import defaultdict
+import operator
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from tinynet.verification.diagnosis.evidence import Wrong
 from tinynet.verification.diagnosis.primitives import (
     ELEMENTWISE,
     Array,
@@ -30,20 +29,20 @@ from tinynet.verification.diagnosis.primitives import (
     rule,
     shaped,
 )
-from tinynet.verification.diagnosis.source import HERE, Line
-from tinynet.verification.execution import is_targets_file
-from tinynet.verification.jaxpr import called, interpret, is_users_rule, opened
+from tinynet.verification.diagnosis.source import Line
 
 Key = tuple[Any, ...]
 Frames = tuple[tuple[Line, Any], ...]
 """The user's lines on the way to an operation, the innermost first, each with its function."""
 Edge = tuple[int, int]
 """(operation, operand): a use. (−1, slot): all that passes back into a value. (z, a): an activation. (−1, j): dy[j]."""
+Place = tuple[Any, ...]
+"""Of an array in the forward: an input, what a statement or an operation makes, or what an operation is given."""
 Use = tuple[Key, int]
 """A use by the key of the operation, the same in every run and in every step of a loop."""
 
-FIRST = "first"
-"""Ends the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
+STEP, FIRST = "step", "first"
+"""They end the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Site:
             value that is used further, too).
         key: the same in every trace of the forward.
         order: where the last of them stands on the tape; later is nearer to the output.
-        at, steps: in which step of a loop each edge is, and how many steps there are.
+        at, steps: in which step of a loop each edge is, and how many steps there are; h = 0 at the first has no edge.
     """
 
     kind: str
@@ -86,8 +85,8 @@ class Site:
 
     @property
     def whole(self) -> bool:
-        """Whether it holds the edges of every step."""
-        return len(set(self.at)) == self.steps
+        """Whether it holds the edges of every step, not those of a single one."""
+        return self.key[-2:-1] != (STEP,)
 
     @property
     def carried(self) -> bool:
@@ -103,7 +102,7 @@ class Passing:
         step: which edge of its site it is.
         right: what the chain rule passes, given what came from above in this sweep.
         ct: what came from above, one array an output.
-        cotangents: ∂E/∂(slot) as far as this sweep has come.
+        cotangents: gives ∂E/∂(slot) in this sweep; None where nothing passes, or where it depends on what passes here.
     """
 
     tape: Tape
@@ -112,7 +111,12 @@ class Passing:
     edge: Edge
     right: Array
     ct: Sequence[Array | None]
-    cotangents: Mapping[int, Array]
+    cotangents: Callable[[int], Array | None]
+
+    @property
+    def above(self) -> Array:
+        """What came from above where there is one output."""
+        return np.asarray(self.ct[0])
 
     @property
     def operation(self) -> Operation | None:
@@ -139,8 +143,14 @@ class Passing:
         return self.tape.values[self.edge[1]] if self.site.kind == "activation" else None
 
     def cotangent(self, slot: int) -> Array:
-        """Return ∂E/∂(slot) as it is in this sweep."""
-        return self.cotangents[slot] if slot in self.cotangents else self.tape.cotangents[slot]
+        """Return ∂E/∂(slot) as it is in this sweep.
+
+        Raises:
+            KeyError: it is not known when something passes here.
+        """
+        if (found := self.cotangents(slot)) is None:
+            raise KeyError(slot)
+        return found
 
     def operands(self) -> list[Array]:
         return [self.tape.values[s] for s in self.operation.operands] if self.operation else []
@@ -173,7 +183,6 @@ class Passing:
 
 
 Change = Callable[[Passing], Array | None]
-_Changed = tuple[Site, int, Edge, Change]
 
 
 @dataclass
@@ -194,7 +203,6 @@ class Tape:
     """∂E/∂(slot) of the exact sweep."""
     rules: dict[Edge, Rule] = field(default_factory=dict)
     slopes: dict[Edge, Array] = field(default_factory=dict)
-    places: dict[Any, tuple[tuple[int, ...], str]] | None = None
 
     def rule(self, i: int, k: int) -> Rule:
         """The chain rule of one edge, made once."""
@@ -219,60 +227,66 @@ class Tape:
             return self.operations[i].operands[k]
         return i if kind == "activation" else self.outputs[k] if kind == "output" else k
 
+    @cached_property
+    def users(self) -> Mapping[int, Sequence[Edge]]:
+        """For each slot that moves its uses, the last first."""
+        found: dict[int, list[Edge]] = {slot: [] for slot, moves in enumerate(self.moving) if moves}
+        for i, op in reversed([*enumerate(self.operations)]):
+            for k, slot in enumerate(op.operands):
+                if self.moving[slot]:
+                    found[slot].append((i, k))
+        return found
+
     def sweep(self, changes: Mapping[Site, Change] | None = None) -> dict[int, Array]:
         """Return ∂E/∂(slot) of every slot into which something passes, with what passes each site changed."""
-        at_edge: dict[Edge, _Changed] = {}
-        at_slot: dict[int, _Changed] = {}
-        for site, change in (changes or {}).items():
-            for step, edge in zip(site.at, site.edges, strict=True):
-                if site.kind in ("use", "output"):
-                    at_edge[edge] = (site, step, edge, change)
-                else:
-                    at_slot[edge[1]] = (site, step, edge, change)
-        cts: dict[int, Array] = {}
+        made = {
+            (site.kind, edge): (site, step, change)
+            for site, change in (changes or {}).items()
+            for step, edge in zip(site.at, site.edges, strict=True)
+        }
+        activations = [edge for kind, edge in made if kind == "activation"]
+        skipped = {a for _, a in activations}
+        cts: dict[int, Array | None] = {}
 
-        def add(slot: int, term: Array | None) -> None:
-            if term is not None:
-                cts[slot] = cts[slot] + term if slot in cts else term
-
-        def changed(given: _Changed, above: Sequence[Array | None]) -> Array | None:
-            site, step, edge, change = given
-            passing = self._passing(site, step, edge, above, cts)
+        def passed(kind: str, edge: Edge, above: Sequence[Array | None]) -> Array | None:
+            if (kind, edge) not in made:
+                return self.rule(*edge)(above) if kind == "use" else above[0]
+            site, step, change = made[kind, edge]
+            passing = self._passing(site, step, edge, above, total)
             return change(passing) if passing else None
 
-        def arrived(slot: int) -> Array | None:
-            """Return all that passes back into a slot; None where it went another way, or there is nothing."""
-            if slot in at_slot and slot in cts:
-                site, _, (z, _), _ = at_slot[slot]
-                term = changed(at_slot[slot], [cts[slot]])
-                if site.kind == "activation":
-                    add(z, term)
-                    return None
-                del cts[slot]
-                add(slot, term)
-            return cts.get(slot)
+        def total(slot: int) -> Array | None:
+            if slot in cts:
+                return cts[slot]
+            cts[slot] = None  # what is asked for by something that it depends on
+            terms = [
+                passed("output", (-1, j), [np.asarray(dy, np.float64)])
+                for j, (out, dy) in enumerate(zip(self.outputs, self.dy, strict=True))
+                if out == slot
+            ]
+            for i, k in self.users[slot]:
+                above = [None if out in skipped else total(out) for out in self.operations[i].outs]
+                if (i, k) not in self.nothing and any(ct is not None for ct in above):
+                    terms.append(passed("use", (i, k), above))
+            terms += [passed("activation", (z, a), [total(a)]) for z, a in activations if z == slot]
+            there = [term for term in terms if term is not None]
+            if there:
+                cts[slot] = passed("value", (-1, slot), [functools.reduce(operator.add, there)])
+            return cts[slot]
 
-        for j, (slot, dy) in enumerate(zip(self.outputs, self.dy, strict=True)):
-            given = np.asarray(dy, np.float64)
-            if self.moving[slot]:
-                add(slot, changed(at_edge[-1, j], [given]) if (-1, j) in at_edge else given)
-        for i in range(len(self.operations) - 1, -1, -1):
-            op = self.operations[i]
-            out = [arrived(s) for s in op.outs]
-            if all(c is None for c in out):
-                continue
-            for k, slot in enumerate(op.operands):
-                if self.moving[slot] and (i, k) not in self.nothing:
-                    known = at_edge.get((i, k))
-                    add(slot, changed(known, out) if known else self.rule(i, k)(out))
-        for slot in self.inputs.values():
-            arrived(slot)
-        return cts
+        for slot in reversed([*self.users]):
+            total(slot)
+        return {slot: ct for slot, ct in cts.items() if ct is not None}
 
     def _passing(
-        self, site: Site, step: int, edge: Edge, above: Sequence[Array | None], cotangents: Mapping[int, Array]
+        self,
+        site: Site,
+        step: int,
+        edge: Edge,
+        above: Sequence[Array | None],
+        cotangents: Callable[[int], Array | None],
     ) -> Passing | None:
-        right = above[0] if site.kind != "use" else self.rule(*edge)(above)
+        right = self.rule(*edge)(above) if site.kind == "use" else above[0]
         if right is None:
             return None
         right = right * self.slope(*edge) if site.kind == "activation" else right
@@ -286,7 +300,7 @@ class Tape:
             above = [self.cotangents.get(s) for s in read]
             if site.kind == "output":
                 above = [np.asarray(self.dy[edge[1]], np.float64)]
-            if any(c is not None for c in above) and (p := self._passing(site, step, edge, above, {})):
+            if any(c is not None for c in above) and (p := self._passing(site, step, edge, above, self.cotangents.get)):
                 found.append(p)
         return found
 
@@ -320,6 +334,34 @@ class Tape:
             values |= zip(op.outs, outs, strict=True) if at else ()
             found |= zip(op.outs, push(op.primitive, op.params, given, outs, moves), strict=True)
         return found
+
+    @cached_property
+    def places(self) -> Mapping[Place, tuple[tuple[int, ...], str]]:
+        """For each place that an array has in the forward its slots, in the order of the steps, and its name."""
+        found: dict[Place, list[int]] = {("input", name): [slot] for name, slot in self.inputs.items()}
+        names: dict[Place, str] = {("input", name): name for name in self.inputs}
+        every = [*self.operations, *self.beside]
+        # Of a statement, and of those that call it, the operation that makes what it assigns.
+        last = {line: op.key for op in every for line in (op.line, *(line for line, _ in op.frames))}
+        for op in every:
+            text = op.line.text()
+            made = (line.target() for line, _ in op.frames[::-1] if last[line] == op.key)
+            whole = next(filter(None, made), "") or f"the value of `{text}`"
+            for j, slot in enumerate(op.outs):
+                # What a statement assigns may come from another operation where an axis has length 1.
+                place = (op.line, "out", j) if last[op.line] == op.key else (op.key, "out", j)
+                found.setdefault(place, []).append(slot)
+                names.setdefault(place, whole if last[op.line] == op.key else f"a part of `{text}`")
+            for k, slot in enumerate(op.operands):
+                found.setdefault((op.key, "in", k), []).append(slot)
+                names.setdefault((op.key, "in", k), f"an operand of `{text}`")
+        loops = [place for place in found if len(found[place]) > 1]
+        ahead = {tuple(found[place][:-1]): names[place] for place in loops if "`" not in names[place]}
+        for place in loops:
+            if "`" in names[place] and (name := ahead.get(tuple(found[place][1:]))):
+                names[place] = f"{name} of the step before"
+        named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
+        return {place: (tuple(found[place]), names[place]) for place in named}
 
     @cached_property
     def _depends(self) -> list[int]:
@@ -374,31 +416,37 @@ class Tape:
 
     def sites(self) -> list[Site]:
         """Return every site; those of a loop as a whole, and each of its steps."""
-        found: dict[tuple[str, Key], list[tuple[Edge, Line, int]]] = defaultdict(list)
-        users: dict[int, list[int]] = defaultdict(list)
+        found: dict[tuple[str, Key], list[_Made]] = defaultdict(list)
+        times: Counter[Key] = Counter()
+        steps: list[int] = []
+        for op in self.operations:
+            steps.append(times[op.key])
+            times[op.key] += 1
+        roots = self._roots()
+        made = [(i, op, (*op.key, j), slot) for i, op in enumerate(self.operations) for j, slot in enumerate(op.outs)]
+        made = [one for one in made if self.moving[one[-1]]]
+        shared = {key for _, _, key, slot in made if len(self.users[slot]) > 1 or slot in self.outputs}
+        for name, slot in self.inputs.items():
+            if self.users.get(slot):
+                last = self.operations[self.users[slot][0][0]]
+                found["value", ("value", "input", name)].append(_Made((-1, slot), last.line, 0, 0, 1))
         for i, op in enumerate(self.operations):
             for k, slot in enumerate(op.operands):
                 if self.moving[slot]:
-                    users[slot].append(i)
                     first = op.operands.index(slot)  # x · x: what is confused is confused in both
-                    found["use", ("use", *op.key, first)].append(((i, k), op.line, i))
-        for name, slot in self.inputs.items():
-            if users[slot]:
-                last = self.operations[users[slot][-1]]
-                found["value", ("value", "input", name)].append(((-1, slot), last.line, 0))
-        roots = self._roots()
-        made = [(i, op, (*op.key, j), slot) for i, op in enumerate(self.operations) for j, slot in enumerate(op.outs)]
-        shared = {key for _, _, key, slot in made if len(users[slot]) > 1 or slot in self.outputs}
+                    one = _Made((i, k), op.line, i, steps[i], times[op.key])
+                    found["use", ("use", *op.key, first)].append(one)
         for i, op, key, slot in made:
-            used, out = users[slot], slot in self.outputs
+            used, out = [u for u, _ in reversed(self.users[slot])], slot in self.outputs
+            here = partial(_Made, step=steps[i], steps=times[op.key])
             if used and out:
                 edge = (-1, self.outputs.index(slot))
-                found["output", ("output", *key)].append((edge, op.line.end(), len(self.operations)))
+                found["output", ("output", *key)].append(here(edge, op.line.end(), len(self.operations)))
             if (used or out) and key in shared:
-                found["value", ("value", *key)].append(((-1, slot), op.line, i))
+                found["value", ("value", *key)].append(here((-1, slot), op.line, i))
             on = [u for u in used if self.operations[u].name not in _PUTS]
             if 1 < len(on) < len(used):
-                edges = [((u, self.operations[u].operands.index(slot)), op.line, u) for u in on]
+                edges = [here((u, self.operations[u].operands.index(slot)), op.line, u) for u in on]
                 found["use", ("carried", *key)] += edges
             branches = any(
                 roots[self.operations[u].outs[0]] != roots[slot]
@@ -406,7 +454,7 @@ class Tape:
                 for u in used
             )
             if roots[slot] != slot and (branches or len(used) != 1 or out):
-                found["activation", ("activation", *key)].append(((roots[slot], slot), op.line, i))
+                found["activation", ("activation", *key)].append(here((roots[slot], slot), op.line, i))
         return [site for (kind, key), edges in found.items() for site in _steps(kind, key, edges, self.nothing)]
 
     def _roots(self) -> list[int]:
@@ -422,200 +470,35 @@ class Tape:
         return roots
 
 
-def _steps(kind: str, key: Key, made: list[tuple[Edge, Line, int]], nothing: set[Edge]) -> list[Site]:
-    """Return the site of these edges, and, where a loop made them, those of its single steps."""
-    operations = list(dict.fromkeys(order for _, _, order in made))
-    n = len(operations)
-    made = [m for m in made if kind != "use" or m[0] not in nothing]
-    if not made:
-        return []
-    at = tuple(operations.index(order) for _, _, order in made)
-    edges = tuple(edge for edge, _, _ in made)
-    sites = [Site(kind, key, edges, made[-1][1], made[-1][2], at, n)]
-    ends = [step for step in sorted(set(at)) if n <= 16 or step in (0, n - 1)]
-    for step in ends if n > 1 and key[0] != "carried" else ():
-        here = [i for i in range(len(made)) if at[i] == step]
-        _, line, order = made[here[0]]
-        alone = tuple(edges[i] for i in here)
-        for end in (step - n, FIRST) if step == 0 else (step - n,):
-            sites.append(Site(kind, (*key, "step", end), alone, line, order, (step,) * len(here), n))
-    return sites
-
-
-def record(run: Wrong) -> Tape | None:
-    """Trace the forward of a run and run it once, in NumPy; None where it cannot be traced."""
-    if run.forward is None:
-        return None
-    forward, args = run.forward, run.args
-    try:
-        with jax.enable_x64(True):
-            closed = jax.make_jaxpr(lambda given: forward(given))(dict(args))  # JAX would print what `forward` is
-        return _played(closed, run)
-    except Exception:
-        return None
-
-
-def _played(closed: Any, run: Wrong) -> Tape:
-    tape = Tape(dy=tuple(np.asarray(d) for d in run.dy))
-    names = sorted(run.args)  # JAX flattens a dict in this order
-    slots = [tape.new(run.args[name], name in run.wrt) for name in names]
-    tape.inputs = dict(zip(names, slots, strict=True))
-    tape.outputs = tuple(_follow(tape, closed.jaxpr, closed.consts, slots, (), ()))
-    every, used = tape.operations, _used(tape.operations, tape.outputs)
-    tape.operations = _with_lines(used)
-    known = {op.outs for op in used}
-    tape.beside = _with_lines([op for op in every if op.outs not in known])
-    tape.cotangents = tape.sweep()
-    settle([tape])
-    return tape
-
-
-def settle(tapes: Sequence[Tape]) -> None:
-    """Find the edges through which nothing passes in any run of a forward, from each run's exact sweep.
-
-    What passes nothing in one step of a loop alone, h = 0 at the first, or in one run, is no such edge.
-    """
-    uses = [tape.uses() for tape in tapes]
-    nothing = {use for _, idle in uses for use in idle} - {use for passing, _ in uses for use in passing}
-    for tape in tapes:
-        edges = [(i, k) for i, op in enumerate(tape.operations) for k in range(len(op.operands))]
-        tape.nothing = {(i, k) for i, k in edges if (tape.operations[i].key, k) in nothing}
-
-
-def _used(operations: Sequence[Operation], outputs: Sequence[int]) -> list[Operation]:
-    """Return the operations that the outputs depend on."""
-    needed, used = set(outputs), []
-    for op in reversed(operations):
-        if needed & set(op.outs):
-            used.append(op)
-            needed |= set(op.operands)
-    return used[::-1]
-
-
-def _with_lines(operations: Sequence[Operation]) -> list[Operation]:
-    """Give each operation its line: the innermost one that tells it from others.
-
-    The line inside a helper that several lines call does not say which of them; then theirs does.
-    """
-    callers: dict[Any, set[Any]] = defaultdict(set)
-    for op in operations:
-        for (_, function), caller in itertools.pairwise(op.frames):
-            callers[function].add(caller)
-    lines = []
-    for op in operations:
-        telling = [i for i, (_, function) in enumerate(op.frames) if len(callers[function]) < 2]
-        i = telling[0] if telling else len(op.frames) - 1
-        lines.append(dataclasses.replace(op, line=op.frames[i][0] if op.frames else Line()))
-    return lines
-
-
-def _follow(
-    tape: Tape, jaxpr: Any, consts: Sequence[Any], slots: Sequence[int], caller: Key, frames: Frames
-) -> list[int]:
-    """Run the operations of `jaxpr`, and return the slots of its outputs."""
-
-    def step(eqn: Any, operands: list[int]) -> list[int]:
-        own, inner = _origin(eqn)
-        key, here = (*caller, *own), (*inner, *frames)
-        outs = _into(tape, eqn, operands, key, here)
-        return _append(tape, eqn, operands, key, here) if outs is None else outs
-
-    return interpret(jaxpr, [tape.new(c, False) for c in consts], slots, step, lambda value: tape.new(value, False))
-
-
-def _append(tape: Tape, eqn: Any, operands: Sequence[int], key: Key, frames: Frames) -> list[int]:
-    moving = any(tape.moving[s] for s in operands) and eqn.primitive.name != "stop_gradient"
-    results = evaluate(eqn.primitive, eqn.params, [tape.values[s] for s in operands])
-    outs = [tape.new(value, moving) for value in results]
-    if any(tape.moving[s] for s in outs):
-        tape.operations.append(Operation(eqn.primitive, eqn.params, tuple(operands), tuple(outs), key, frames))
-    return outs
-
-
-def _into(tape: Tape, eqn: Any, operands: list[int], key: Key, frames: Frames) -> list[int] | None:
-    """Follow a call, a branch or a loop as it runs; None for a plain operation."""
-    name, p = eqn.primitive.name, eqn.params
-
-    def run(body: Any, slots: Sequence[int]) -> list[int]:
-        return _follow(tape, *opened(body), slots, key, frames)
-
-    if name == "scan":
-        fixed, carried = p["num_consts"], p["num_carry"]
-        consts, carry, xs = operands[:fixed], operands[fixed : fixed + carried], operands[fixed + carried :]
-        ys: list[list[int]] = []
-        order = range(p["length"])
-        for t in reversed(order) if p["reverse"] else order:
-            taken = [_part(tape, x, t, frames, (*key, "x", j)) for j, x in enumerate(xs)]
-            outs = run(p["jaxpr"], [*consts, *carry, *taken])
-            carry = outs[:carried]
-            ys.append(outs[carried:])
-        steps = ys[::-1] if p["reverse"] else ys
-        return [
-            *carry,
-            *(_stacked(tape, list(y), frames, (*key, "y", j)) for j, y in enumerate(zip(*steps, strict=True))),
-        ]
-    if name == "while":
-        a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
-        carry = operands[b:]
-        while tape.values[run(p["cond_jaxpr"], [*operands[:a], *carry])[0]]:
-            carry = run(p["body_jaxpr"], [*operands[a:b], *carry])
-        return carry
-    if name == "cond":
-        return run(p["branches"][int(tape.values[operands[0]])], operands[1:])
-    inner = called(eqn)
-    if inner is None or (name.startswith("custom_") and not is_users_rule(eqn)):
-        return None
-    return _follow(tape, *inner, operands[: len(inner[0].invars)], key, frames)
-
-
 _PUTS = ("reshape", "concatenate", "stack", "broadcast_in_dim", "expand_dims", "squeeze", "scatter")
 """Operations that do no more with a value than put it into the output."""
 
 
-class _Numpy:
-    """Stands for a primitive of JAX's where a loop takes its inputs apart and puts its outputs together."""
+class _Made(NamedTuple):
+    """An edge, its line and its place on the tape, and in which step of how many it is."""
 
-    multiple_results = False
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-_TAKE, _RESHAPE, _STACK = _Numpy("slice"), _Numpy("reshape"), _Numpy("concatenate")
+    edge: Edge
+    line: Line
+    order: int
+    step: int
+    steps: int
 
 
-def _part(tape: Tape, x: int, t: int, frames: Frames, key: Key) -> int:
-    shape = tape.values[x].shape
-    starts, limits = (t, *[0] * (len(shape) - 1)), (t + 1, *shape[1:])
-    cut = {"start_indices": starts, "limit_indices": limits, "strides": None}
-    return _put(tape, _RESHAPE, {"new_sizes": shape[1:]}, [_put(tape, _TAKE, cut, [x], frames, key)], frames, (*key, 1))
+def _steps(kind: str, key: Key, made: Sequence[_Made], nothing: set[Edge]) -> list[Site]:
+    """Return the site of these edges, and, where a loop made them, those of its single steps."""
+    made = [one for one in made if kind != "use" or one.edge not in nothing]
+    if not made:
+        return []
 
+    def site(key: Key, made: Sequence[_Made], last: _Made) -> Site:
+        edges, at = tuple(one.edge for one in made), tuple(one.step for one in made)
+        return Site(kind, key, edges, last.line, last.order, at, last.steps)
 
-def _stacked(tape: Tape, ys: list[int], frames: Frames, key: Key) -> int:
-    rows = [_put(tape, _RESHAPE, {"new_sizes": (1, *tape.values[y].shape)}, [y], frames, key) for y in ys]
-    return _put(tape, _STACK, {"dimension": 0}, rows, frames, (*key, 1))
-
-
-def _put(tape: Tape, primitive: Any, params: Any, operands: list[int], frames: Frames, key: Key) -> int:
-    (value,) = evaluate(primitive, params, [tape.values[s] for s in operands])
-    out = tape.new(value, any(tape.moving[s] for s in operands))
-    if tape.moving[out]:
-        tape.operations.append(Operation(primitive, params, tuple(operands), (out,), key, frames))
-    return out
-
-
-def _origin(eqn: Any) -> tuple[Key, Frames]:
-    """Return what identifies the place in the source where an operation was traced, and the user's lines of it."""
-    traceback = eqn.source_info.traceback
-    if traceback is None:
-        return (eqn.primitive.name,), ()
-    codes, offsets = traceback.raw_frames()
-    key: list[Any] = [eqn.primitive.name]
-    frames = []
-    for code, offset in itertools.islice(zip(codes, offsets, strict=True), 4, None):
-        if code.co_filename.startswith(HERE):
-            continue
-        key.append((code.co_filename, code.co_firstlineno, offset))
-        if is_targets_file(code.co_filename):
-            frames.append((Line.of(code, offset), (code.co_filename, code.co_firstlineno, code.co_name)))
-    return tuple(key), tuple(frames)
+    n, at = made[0].steps, sorted({one.step for one in made})
+    sites = [site(key, made, made[-1])]
+    for step in at if n > 1 and key[0] != "carried" else ():
+        if n <= 16 or step in (at[0], at[-1]):
+            alone = [one for one in made if one.step == step]
+            ends = (step - n, FIRST) if step == at[0] else (step - n,)
+            sites += [site((*key, STEP, end), alone, alone[0]) for end in ends]
+    return sites
