@@ -248,3 +248,14 @@ def test_shares_of_1_are_tried_more_and_less_even(floor):
 
     report = tn.verify((entropy, backward), inputs=shares)
     assert report.verdict == ("FAIL" if floor else "PASS"), report
+
+
+def test_rows_that_the_forward_pass_does_not_look_at_are_no_samples():
+    def forward(x, ends=((0, 2), (2, 5))):
+        return np.stack([x[a:b].mean(0) for a, b in ends])
+
+    def backward(args, dy):
+        return (np.concatenate([np.repeat(dy[:1] / 2, 2, 0), np.repeat(dy[1:] / 3, 3, 0)]),)
+
+    report = tn.verify((forward, backward), inputs=np.random.default_rng(0).standard_normal((5, 3)))
+    assert report.verdict == "PASS", report

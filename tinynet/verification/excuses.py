@@ -9,6 +9,7 @@ import numpy as np
 
 from tinynet.verification.adapters.subject import Array, Oracle
 from tinynet.verification.comparison import Comparison, without
+from tinynet.verification.examples import is_special
 from tinynet.verification.execution import Hang, Run, Watch, execute
 from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.oracle import nudged
@@ -83,18 +84,21 @@ def without_rounding(c: Comparison, oracle: Oracle, rng: np.random.Generator, wa
         exact, there = oracle(args, dy).grads, _judged(c, run)
         for name in c.wrong - rounded:
             if isinstance(there.get(name), np.ndarray) and there[name].shape == exact[name].shape:
-                error = _error(c, name)
-                if np.isfinite(error) and error <= share * distance(there[name].astype(np.float64), exact[name]):
+                off = distance(there[name].astype(np.float64), exact[name])
+                if np.isfinite(off) and _error(c, name) <= share * off:  # infinite where it overflows, which is none
                     rounded.add(name)
     names = ", ".join(sorted(rounded))
     return without(c, frozenset(rounded), f"{names}: digits are lost where terms cancel ({c.label})" if rounded else "")
 
 
 def _own_moves(c: Comparison, rng: np.random.Generator, watch: Watch) -> dict[str, float]:
-    """Return how far the target's wrong gradients move when all its inputs move by one unit in their last place."""
+    """Return how far the target's wrong gradients move when its inputs move by one unit in their last place.
+
+    Not those whose values mean something, as labels of 0 and 1 do: others are none.
+    """
     moves = {n: 0.0 for n in c.wrong if np.isfinite(_error(c, n))}
     for _ in range(_NUDGES):
-        args = nudged(c.args, unit_of(c.dtype), rng)
+        args = nudged(c.args, unit_of(c.dtype), rng) | {n: a for n, a in c.args.items() if is_special(a)}
         run = execute(c.subject.at(args), args, c.dy, watch)
         if run.error is not None:
             return {}

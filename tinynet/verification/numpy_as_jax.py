@@ -15,7 +15,7 @@ import operator
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -123,7 +123,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             return _boxed(attribute) if name in ("T", "mT", "real", "imag") else attribute
 
         def method(*args: Any, **options: Any) -> Any:
-            kept = options if not _is_traced(value) else {k: v for k, v in options.items() if k not in _NOT_JAXS}
+            kept = _as_jax_takes(name, options) if _is_traced(value) else options
             out = kept.pop("out", None)
             result = _boxed(attribute(*map(raw, args), **{k: raw(v) for k, v in kept.items()}))
             if out is not None:
@@ -302,12 +302,18 @@ def _call(function: Any, args: Any, options: Any, *, jax_name: str = "", method:
         return _boxed(_windows(*args, **options))
     home = next(h for h in _HOMES if hasattr(h, name))
     called = getattr(getattr(home, name), method) if method else getattr(home, name)
-    kept = {k: v for k, v in options.items() if k not in _NOT_JAXS}
+    kept = _as_jax_takes(name, options)
     if name in ("concatenate", "stack", "vstack", "hstack", "block", "column_stack", "dstack"):
         args = (jax.tree.map(jnp.asarray, list(args[0])), *args[1:])
     else:
         args = tuple(jnp.asarray(a) if isinstance(a, (list, np.ndarray)) else a for a in args)
     return _boxed(called(*args, **kept))
+
+
+def _as_jax_takes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without those that JAX does not know, the order in memory unless entries are put in it."""
+    put = name in ("ravel", "flatten", "reshape") and options.get("order") == "F"
+    return {k: v for k, v in options.items() if k not in _NOT_JAXS or (k == "order" and put)}
 
 
 def _windows(x: Any, window_shape: Any, axis: Any = None, **_: Any) -> Any:

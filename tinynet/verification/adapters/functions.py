@@ -196,7 +196,8 @@ def adapt_pair(
     if not found:
         known = "; ".join(c.text for c in of_pair(arguments))
         raise TargetError(f"{name}: backward takes {inspect.signature(backward)}; expected one of: {known}")
-    return [_subject(name, forward, backward, arguments, arrays, how) for how in found]
+    subjects = [(how, _subject(name, forward, backward, arguments, arrays, how)) for how in found]
+    return [replace(s, one_cache=how.arity == 1) for how, s in subjects]  # given dy alone, it keeps a cache of its own
 
 
 def adapt_closure(function: Callable[..., Any], out: Any, inputs: Any, rng: np.random.Generator) -> Subject:

@@ -60,7 +60,7 @@ METHODS = tuple((forward, backward) for forward, backward in (pair.split("/") fo
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
 _LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
-_RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
+_RESETS = tuple("zero_grad zero_grads zero_gradients reset_grad clear_grads cleargrads flush_gradients".split())
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients")
 _OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delta_{} g{}".split())
@@ -174,15 +174,15 @@ class _ObjectSession:
         for name, path in p.params.items():
             if held[path] is not args[name] and not np.array_equal(held[path], args[name]):
                 held[path][...] = args[name]
+        for reset in _RESETS:
+            if callable(getattr(self.target, reset, None)):
+                getattr(self.target, reset)()
         positional, keywords = p.arguments.filled(args)
         seed_own(self.target)
         y, rest = p.convention.unpack(getattr(self.target, p.methods[0])(*positional, **keywords))
         return y, (rest, (*positional, *keywords.values()))
 
     def backward(self, context: Any, dy: Any) -> Gradients:
-        for reset in _RESETS:
-            if callable(getattr(self.target, reset, None)):
-                getattr(self.target, reset)()
         pool = self.pulled(context, dy)
         chosen = self.places.grads or first_places(self.places, pool)
         found = {name: pool.get(path, MISSING) for name, path in chosen.items()}
