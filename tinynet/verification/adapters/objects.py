@@ -88,18 +88,19 @@ def adapt_object(
     """
     label = type(target).__name__
     arguments, arrays = _arguments(target, names[0], inputs, rng, label)
+    y_of = functools.partial(_call, names[0], arguments, arrays)
     owner, declared = keeping_arrays_of_its_class(target), params
     if names[0] == names[1]:
         conventions = [replace(BACKPROP, usual=False)]
     else:
-        outputs = len(_call(fresh(owner), names[0], arguments, arrays))
+        outputs = len(y_of(fresh(owner)))
         conventions = of_methods(names[1], getattr(target, names[1]), arguments, outputs)
     readings = [_Places(owner, names, arguments, {}, c) for c in conventions]
     _check_that_one_runs(readings, arrays)
     if declared is None:
         owner = _with_arrays_of_floats(owner, readings, arrays)
-        owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
-    paths = {_label(path, arrays): path for path in declared}
+        owner, declared = _find_params(owner, y_of, rng)
+    paths = {f"self.{path}" if path in arrays else path: path for path in declared}
     held = dict(reachable(owner))
     for path in declared:
         if path not in held:
@@ -363,7 +364,7 @@ def _written(places: _Places, arrays: Args) -> set[str]:
         target = fresh(mode.owner)
         before = {path: np.array(a) for path, a in reachable(target)}
         try:
-            _call(target, mode.methods[0], mode.arguments, arrays)
+            _call(mode.methods[0], mode.arguments, arrays, target)
         except Exception:
             continue
         now = dict(reachable(target))
@@ -506,25 +507,24 @@ def _check_that_one_runs(readings: Sequence[_Places], arrays: Args) -> None:
 
 
 def _find_params(
-    target: Any, method: str, arguments: Arguments, arrays: Args, rng: np.random.Generator
+    target: Any, y_of: Callable[[Any], list[Array]], rng: np.random.Generator
 ) -> tuple[Any, dict[str, Array]]:
     """Return the object, with weights that its first call makes, and the arrays that move y when they are moved."""
     used = fresh(target)
-    _call(used, method, arguments, arrays)
+    y_of(used)
     before = {path for path, _ in reachable(target)}
     made = {path: a for path, a in reachable(used) if path not in before}
-    owner = used if _moving(used, method, arguments, arrays, made, rng) else target
+    owner = used if _moving(used, y_of, made, rng) else target
     held, ids = reachable(owner), {id(a) for _, a in reachable(owner)}
     own = {path: a for path, a in held if not (_STATE.search(path) or is_transpose(a, ids))}
-    return owner, _moving(owner, method, arguments, arrays, own, rng)
+    return owner, _moving(owner, y_of, own, rng)
 
 
 def _moving(
-    owner: Any, method: str, arguments: Arguments, arrays: Args, held: Mapping[str, Array], rng: np.random.Generator
+    owner: Any, y_of: Callable[[Any], list[Array]], held: Mapping[str, Array], rng: np.random.Generator
 ) -> dict[str, Array]:
-    if not held:
-        return {}
-    at_rest = _call(fresh(owner), method, arguments, arrays)
+    """Return those of the arrays that move y when they are moved."""
+    at_rest = y_of(fresh(owner)) if held else []
     moving = {}
     for path, a in held.items():
         if not a.size:
@@ -535,7 +535,7 @@ def _moving(
             if all(part is not near for _, part in reachable(copied)):
                 raise TargetError(f"{path} is held where it cannot be moved; hold it in an attribute, a list or a dict")
             try:
-                moved = _call(copied, method, arguments, arrays)
+                moved = y_of(copied)
             except Exception:
                 continue
             pairs = zip(at_rest, moved, strict=False)
@@ -545,7 +545,7 @@ def _moving(
     return moving
 
 
-def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[Array]:
+def _call(method: str, arguments: Arguments, arrays: Args, copied: Any) -> list[Array]:
     seed_generators("numpy")
     seed_own(copied)
     out = arguments.call(getattr(copied, method), {n: a.copy() for n, a in arrays.items()})
@@ -568,7 +568,7 @@ def _arguments(
     for x in [*map(rng.standard_normal, shapes), *indices]:
         arguments, arrays = read_arguments(forward, (x,), rng, name=label, integers=True)
         try:
-            _call(fresh(target), method, arguments, arrays)
+            _call(method, arguments, arrays, fresh(target))
         except Exception as error:
             last = f"{told(error)} at {x.shape}"
         else:
@@ -589,8 +589,3 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _tail(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _label(path: str, arrays: Args) -> str:
-    """Name a parameter: its path, unless an argument has that name."""
-    return f"self.{path}" if path in arrays else path
