@@ -11,7 +11,7 @@ import numpy as np
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Oracle, Subject
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.oracle import rounding, spread
-from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, unit_of
+from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, largest, unit_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def compare(
     ratios = {n: _ratio(errors[n], tolerance[n]) for n in got}
     wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
     told = tuple(dict.fromkeys(notes))
-    sizes = {n: largest_of(exact, n) for n in subject.wrt}
+    sizes = {n: largest(exact.grads[n]) for n in subject.wrt}
     return Comparison(
         probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen, sizes
     )
@@ -144,15 +144,15 @@ def _tolerances(
     if not set(suspect) <= set(known):
         rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
         suspect = raise_for({n: float(np.max(rounded[n], initial=0.0)) for n in suspect})
-    terms = max(largest_of(exact), *usual.values(), 0.0)
+    terms = max([*map(largest, exact.grads.values()), *usual.values(), 0.0])
     excuses = []
     for n in suspect:
-        if largest_of(exact, n) <= CANCELLED * terms:
+        if largest(exact.grads[n]) <= CANCELLED * terms:
             tolerance[n] = max(tolerance[n], bound(np.array(terms), unit=unit, depth=depth))
         tolerance[n] = max(tolerance[n], exact.uncertainty.get(n, 0.0))
         excused = 2 * bound(np.array(usual.get(n, 0.0)), unit=unit, depth=depth)
         if tolerance[n] < errors[n] <= excused:
-            digits = -np.log10(max(errors[n] / max(largest_of(exact, n), 1e-300), 1e-17))
+            digits = -np.log10(max(errors[n] / max(largest(exact.grads[n]), 1e-300), 1e-17))
             excuses.append(f"{n} keeps {max(0, digits):.0f} digits where the forward pass saturates")
             tolerance[n] = excused
     return tolerance, excuses
@@ -215,12 +215,6 @@ def _why_shape(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
     return ": summed, or not, over an axis of length 1" if 1 in given or 1 in expected else ""
 
 
-def largest_of(exact: Exact, name: str | None = None) -> float:
-    """Return the largest entry of one exact gradient, or of all of them."""
-    names = exact.grads if name is None else (name,)
-    return max((float(np.max(np.abs(exact.grads[n]), initial=0.0)) for n in names), default=0.0)
-
-
 def tells(c: Comparison, name: str) -> bool:
     """Return whether a comparison tells a right gradient from zero: one that is smaller than its tolerance does not."""
     return c.sizes[name] > c.tolerance[name]
@@ -228,7 +222,8 @@ def tells(c: Comparison, name: str) -> bool:
 
 def _without_ties(moves: Array, exact: Exact, name: str) -> float:
     """Return the largest movement that is no jump from one side of a tie to the other."""
-    smooth = moves[(moves <= JUMP * largest_of(exact, name)) | (moves <= CANCELLED * largest_of(exact))]
+    terms = max(map(largest, exact.grads.values()))
+    smooth = moves[(moves <= JUMP * largest(exact.grads[name])) | (moves <= CANCELLED * terms)]
     return float(np.max(smooth, initial=0.0))
 
 

@@ -14,7 +14,16 @@ from tinynet.verification.execution import Hang, Run, Watch, execute
 from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.oracle import nudged
 from tinynet.verification.probes.compiled import own_rounding
-from tinynet.verification.tolerance import ROUNDED, ROUNDS_ALIKE, ROUNDS_AWAY, SATURATES, bound, distance, unit_of
+from tinynet.verification.tolerance import (
+    ROUNDED,
+    ROUNDS_ALIKE,
+    ROUNDS_AWAY,
+    SATURATES,
+    bound,
+    distance,
+    largest,
+    unit_of,
+)
 
 _NUDGES = 3
 
@@ -43,8 +52,8 @@ def without_own_rounding(c: Comparison, rng: np.random.Generator, watch: Watch) 
     """
     unit = unit_of(c.dtype)
     errors = {n: _error(c, n) for n in c.wrong}
-    terms = [1.0, *(float(np.max(np.abs(a), initial=0.0)) for a in c.args.values() if a.dtype.kind == "f")]
-    sizes = max(float(np.max(np.abs(d), initial=0.0)) for d in c.dy) * max(terms)
+    terms = [1.0, *(largest(a) for a in c.args.values() if a.dtype.kind == "f")]
+    sizes = max(largest(d) for d in c.dy) * max(terms)
     if not c.wrong or not c.subject.contract or min(errors.values()) > ROUNDED * unit * sizes:
         return c
     try:

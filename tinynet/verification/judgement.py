@@ -34,6 +34,7 @@ from tinynet.verification.probes.layout import probe_layout
 from tinynet.verification.probes.lines import Lines
 from tinynet.verification.probes.state import DRAWS, other_y, probe_state
 from tinynet.verification.probes.values import exit_of, hang, recorded, run, run_all, usual_sizes
+from tinynet.verification.tolerance import largest
 from tinynet.verification.twin import find_twin
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         raise
     except Exception as error:
         return judged(reason=f"no oracle for the forward pass: {told(error)}")
-    size = max(float(np.max(np.abs(y), initial=0.0)) for y in outputs)
+    size = max(largest(y) for y in outputs)
     b = Bench(subject, dy, settings, oracle, lines or Lines(subject), rng, size, Shapes(settings.watch))
     seen = _tried(_AS_GIVEN, b, Observed())
     twin = _twin(b, seen)

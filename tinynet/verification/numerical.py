@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinynet.verification.adapters.subject import Args, Array, Exact, TargetError
+from tinynet.verification.tolerance import largest
 
 _STEP = 0.1
 """The first step of the differences, relative to what is moved; each further one is half as long."""
@@ -82,7 +83,7 @@ class NumericalOracle:
         """
         how = " and ".join(dict.fromkeys(self._methods.values()))
         lengths = {name: _scale(args[name]) for name in grads}
-        moves = {name: float(np.max(np.abs(g), initial=0.0)) * lengths[name] for name, g in grads.items()}
+        moves = {name: largest(g) * lengths[name] for name, g in grads.items()}
         doubts = {name: u * lengths[name] for name, u in uncertainty.items()}
         vague = [n for n, doubt in doubts.items() if not doubt <= _VAGUE * max(moves.values(), default=0.0)]
         if not self.text and vague and any(doubts.values()):
@@ -149,7 +150,7 @@ class NumericalOracle:
         """
         a, step = args[name], _STEP
         if np.all(a > 0) or np.all(a < 0):
-            step = min(step, 0.5 / max(float(np.max(np.abs(direction / a), initial=0.0)), _TINY))
+            step = min(step, 0.5 / max(largest(direction / a), _TINY))
         return ridders(lambda h: self._outputs({**args, name: a + h * direction}), step)
 
     def _outputs(self, args: Args) -> tuple[Array, ...]:

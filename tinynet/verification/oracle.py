@@ -23,7 +23,7 @@ from tinynet.verification.jaxpr import Program, compiled_vjp, is_long, trace
 from tinynet.verification.numerical import ENTRIES, NumericalOracle
 from tinynet.verification.numpy_as_jax import explain, recorded, replayed
 from tinynet.verification.probes.lines import closeness
-from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS
+from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS, largest
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
@@ -262,7 +262,7 @@ def rounding(
     too, as log(1 − a) has where a is nearly 1.
     """
 
-    def largest(at: Array, *others: Array) -> Array:
+    def farthest(at: Array, *others: Array) -> Array:
         off = [np.nan_to_num(np.abs(other - at), nan=0.0, posinf=0.0) for other in others]
         return np.asarray(np.max(off, axis=0))
 
@@ -273,12 +273,12 @@ def rounding(
         if is_long(oracle.program(as_float64(args))):
             return nothing
         center = oracle.with_rounding(args, dy, 0.0, rng)
-        near = _of_each(largest, center, *(oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)))
-        far = _of_each(largest, center, oracle.with_rounding(args, dy, 64 * unit, rng))
+        near = _of_each(farthest, center, *(oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)))
+        far = _of_each(farthest, center, oracle.with_rounding(args, dy, 64 * unit, rng))
     except (Exception, Hang):
         return nothing
 
-    sizes = [float(np.max(np.abs(y), initial=0.0)) for y in exact.y]
+    sizes = [largest(y) for y in exact.y]
     if all(float(np.max(m, initial=0.0)) > LOST * unit * size > 0 for m, size in zip(near.y, sizes, strict=True)):
         return near
 

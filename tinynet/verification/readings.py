@@ -11,7 +11,7 @@ from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.examples import cotangent
 from tinynet.verification.execution import Run, Watch, execute
 from tinynet.verification.oracle import find_oracle, leaves_of
-from tinynet.verification.tolerance import CHOICE, distance
+from tinynet.verification.tolerance import CHOICE, distance, largest
 
 
 def choose(subjects: list[Subject], watch: Watch, rng: np.random.Generator) -> Subject:
@@ -55,7 +55,7 @@ def _score(subject: Subject, watch: Watch, rng: np.random.Generator) -> tuple[Su
         for name, g in exact.grads.items():
             got = run.grads.get(name)
             fits = isinstance(got, (np.ndarray, np.generic, float)) and np.shape(got) == g.shape
-            size = float(np.max(np.abs(g), initial=0.0))
+            size = largest(g)
             wrong += 2.0 if not fits else float(distance(np.asarray(got, np.float64), g) > CHOICE * size)
     return subject, wrong
 

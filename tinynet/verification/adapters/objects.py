@@ -48,7 +48,7 @@ from tinynet.verification.adapters.subject import (
 from tinynet.verification.copies import is_transpose, rebound
 from tinynet.verification.execution import like, seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw
-from tinynet.verification.tolerance import CHOICE
+from tinynet.verification.tolerance import CHOICE, largest
 
 _NAMES = """
     forward/backward __call__/backward __call__/backprop forward/backprop fprop/bprop forward_pass/backward_pass
@@ -399,9 +399,7 @@ def _fits(got: Any, exact: Array) -> bool:
         a = np.asarray(got, np.float64)
     except (TypeError, ValueError):
         return False
-    return a.shape == exact.shape and bool(
-        np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(exact), initial=0)))
-    )
+    return a.shape == exact.shape and bool(np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * largest(exact)))
 
 
 def _told(path: str) -> str:

@@ -30,6 +30,7 @@ from tinynet.verification.probes.lines import numbers_in
 from tinynet.verification.probes.state import other_y
 from tinynet.verification.probes.values import run, run_all
 from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import largest
 
 _NUMBERS = 8
 """How many of the numbers that stand in the target's code are tried."""
@@ -239,7 +240,7 @@ def _at_numbers(b: Bench) -> Iterator[Example]:
     for number in numbers:
         for name in b.subject.wrt if b.lines.missed() else ():
             a = b.subject.args[name]
-            size = float(np.max(np.abs(a), initial=0.0))
+            size = largest(a)
             if not size or (not number and keeps_its_sign(b.subject, name)):
                 continue
             for factor in (2 * number / size, -2 * number / size) if number else (-1.0,):

@@ -16,7 +16,7 @@ from tinynet.verification.examples import alike, cotangent, near, with_batch
 from tinynet.verification.execution import Hang, Run, execute, told
 from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.report import Probe
-from tinynet.verification.tolerance import CHOICE, distance, unit_of
+from tinynet.verification.tolerance import CHOICE, distance, largest, unit_of
 
 DRAWS = (
     "the forward pass gives another y at each call; draw from a generator that is kept, which is set to one state "
@@ -133,7 +133,7 @@ def _grows(results: Sequence[Any]) -> bool:
     if not size:
         return False
     rate = float(np.vdot(steps[0], steps[1])) / size
-    slack = 1e-9 * max(float(np.max(np.abs(a), initial=0)) for a in arrays)
+    slack = 1e-9 * max(largest(a) for a in arrays)
     return rate > 0 and all(distance(b, rate * a) <= slack for a, b in pairwise(steps))
 
 
@@ -264,7 +264,7 @@ def _another(A: Subject, rng: np.random.Generator, inputs: bool = True, params: 
 def _off(got: Any, exact: Array) -> bool:
     if not isinstance(got, (np.ndarray, np.generic)) or np.shape(got) != exact.shape:
         return False
-    scale = float(np.max(np.abs(exact), initial=0.0))
+    scale = largest(exact)
     return not distance(np.asarray(got, np.float64), exact) <= CHOICE * scale * (
         100 if np.asarray(got).dtype == np.float32 else 1
     )

@@ -22,6 +22,7 @@ from tinynet.verification.oracle import leaves_of
 from tinynet.verification.probes.forward import compare_forward
 from tinynet.verification.probes.state import mutation
 from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import largest
 
 
 def run_all(b: Bench, examples: Iterable[Example | Probe], seen: Observed) -> Observed:
@@ -194,7 +195,7 @@ def _excused(b: Bench, e: Example, c: Comparison, oracle: Oracle, seen: Observed
 
 def _growth(usual: Args, args: Args) -> float:
     """Return how many times larger some array is than in the example that was given, at least 1."""
-    now, before = ({n: float(np.max(np.abs(a), initial=0.0)) for n, a in arrays.items()} for arrays in (args, usual))
+    now, before = ({n: largest(a) for n, a in arrays.items()} for arrays in (args, usual))
     return max([1.0, *(now[n] / size for n, size in before.items() if size and n in now)])
 
 
@@ -239,8 +240,8 @@ def _slopes_are_finite(b: Bench, subject: Subject, name: str) -> bool:
     """Return whether the slopes of y to both sides along a random direction stay as they are when the step shrinks."""
     a = subject.args[name]
     v = b.rng.standard_normal(a.shape)
-    size = max(float(np.max(np.abs(a), initial=0.0)), 1e-3)
-    largest = []
+    size = max(largest(a), 1e-3)
+    steepest = []
     for step in (1e-5, 1e-7):
         ends = []
         for sign in (0, 1, -1):
@@ -254,5 +255,5 @@ def _slopes_are_finite(b: Bench, subject: Subject, name: str) -> bool:
             for end in ends[1:]
             for p, o in zip(end, ends[0], strict=True)
         ]
-        largest.append(float(np.nanmax(slopes)))
-    return bool(np.isfinite(largest[1]) and largest[1] < 3 * largest[0] + 1e-6)
+        steepest.append(float(np.nanmax(slopes)))
+    return bool(np.isfinite(steepest[1]) and steepest[1] < 3 * steepest[0] + 1e-6)
