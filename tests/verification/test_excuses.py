@@ -297,3 +297,17 @@ def test_a_small_constant_in_a_function_that_a_loop_asks_is_not_how_close_the_lo
     assert tn.verify((halved, halved_back), inputs=x).ok
     report = tn.verify((halved, lambda a, dy: halved_back(a, dy, 1e-4)), inputs=x, named=False)
     assert (report.verdict, report.resolution < 1e-12) == ("FAIL", True)
+
+
+def test_labels_are_not_moved_to_see_how_rounding_moves_a_gradient():
+    """One that a label of 1 + u would change at once is not lost in rounding for that."""
+
+    def loss(z, y):
+        p = sigmoid(z)
+        right = np.where(y == 1, p, 1 - p)
+        s = np.where(y == 1, 1, -1)
+        gradient = s * (1 - right) ** 2 * (2 * right * np.log(right) + right - 1) / z.size
+        return -((1 - right) ** 2 * np.log(right)).mean(), gradient * (1 + (np.abs(z) > 4))
+
+    report = tn.verify(loss, inputs=(RNG.normal(size=(5, 3)), (RNG.normal(size=(5, 3)) > 0).astype(float)))
+    assert report.verdict == "FAIL", report

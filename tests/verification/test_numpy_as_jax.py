@@ -297,3 +297,28 @@ def test_differences_alone_suffice_to_see_that_a_gradient_is_wrong():
 
     report = tn.verify((forward, lambda args, dy: -dy * np.cos(args[0])), inputs=X, probes=["rectangular"], named=False)
     assert report.verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        lambda x: x.ravel(order="F"),
+        lambda x: np.ravel(x, order="F"),
+        lambda x: x.flatten(order="F"),
+        lambda x: np.reshape(x, -1, order="F"),
+        lambda x: x.reshape((3, 4), order="F"),
+        lambda x: x.reshape(-1, order="C"),
+    ],
+)
+def test_entries_are_put_in_the_order_that_is_asked_for(flat):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 3))
+    order = flat(np.arange(12).reshape(4, 3))
+
+    def backward(args, dy):
+        dx = np.zeros(12, dy.dtype)
+        dx[order.ravel()] = dy.ravel()
+        return (dx.reshape(4, 3),)
+
+    report = tn.verify((lambda x: flat(x * 1), backward), inputs=x, probes=["rectangular"])
+    assert report.verdict == "PASS", report

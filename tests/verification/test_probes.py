@@ -233,3 +233,29 @@ def test_sums_of_products_of_tied_values_are_exact_so_that_every_order_of_them_t
     order = rng.permutation(40)
     assert np.array_equal(x @ w, x[:, order] @ w[order])
     assert np.array_equal(x @ w, (x[:, :, None] * w).sum(axis=1))
+
+
+@pytest.mark.parametrize("floor", [0, 0.05])
+def test_shares_of_1_are_tried_more_and_less_even(floor):
+    shares = np.array([[0.2, 0.3, 0.5], [0.6, 0.1, 0.3]])
+
+    def entropy(p):
+        return -(p * np.log(p)).sum()
+
+    def backward(args, dE):
+        (p,) = args
+        return (-dE * np.where(p > floor, np.log(p) + 1, 0),)
+
+    report = tn.verify((entropy, backward), inputs=shares)
+    assert report.verdict == ("FAIL" if floor else "PASS"), report
+
+
+def test_rows_that_the_forward_pass_does_not_look_at_are_no_samples():
+    def forward(x, ends=((0, 2), (2, 5))):
+        return np.stack([x[a:b].mean(0) for a, b in ends])
+
+    def backward(args, dy):
+        return (np.concatenate([np.repeat(dy[:1] / 2, 2, 0), np.repeat(dy[1:] / 3, 3, 0)]),)
+
+    report = tn.verify((forward, backward), inputs=np.random.default_rng(0).standard_normal((5, 3)))
+    assert report.verdict == "PASS", report

@@ -32,8 +32,6 @@ def place_of(j: Judgement, fault: Fault, bad: Sequence[Comparison], seconds: flo
         bad: the comparisons in which it showed; none where no value was wrong.
         seconds: how long it may take.
     """
-    if j.watch is None:
-        return fault
     c = most_telling(bad, fault.gradients) if bad else None
     try:
         blame = Blame()
@@ -102,7 +100,6 @@ def _of_what_ran(j: Judgement, fault: Fault, c: Comparison | None) -> Line:
 
 
 def _ones(j: Judgement) -> tuple[Array, ...]:
-    assert j.watch is not None
     return tuple(np.ones_like(y) for y in leaves_of(execute(j.subject, j.subject.args, None, j.watch).y))
 
 
@@ -123,7 +120,6 @@ def _traced(
     forward: bool = False,
 ) -> Mapping[str, Any]:
     """Run forward and backward with the tracer in the backward pass alone, or in both, and return the gradients."""
-    assert j.watch is not None
     session = subject.start()
     of_target: Callable[[Any, Any], Gradients] = getattr(session, method)
 
@@ -155,20 +151,9 @@ def run_of(c: Comparison, j: Judgement, names: Sequence[str]) -> Wrong:
     except Exception:
         forward = None
     got: Mapping[str, Array] = {**c.got, **c.misshapen}
-    wrong = frozenset(n for n in names if n in c.wrong or n in c.misshapen)
+    wrong, sizes = c.spoilt.intersection(names), sizes_of(c.subject)
     dy = tuple(np.asarray(d, np.float64) for d in c.dy)
-    return Wrong(
-        forward,
-        args,
-        c.subject.wrt,
-        dy,
-        got,
-        c.exact.grads,
-        c.tolerance,
-        wrong,
-        sizes_of(c.subject),
-        c.subject.constants,
-    )
+    return Wrong(forward, args, c.subject.wrt, dy, got, c.exact.grads, c.tolerance, wrong, sizes, c.subject.constants)
 
 
 def _forward_of(c: Comparison, j: Judgement, args: Args) -> Any:
@@ -195,4 +180,4 @@ def sizes_of(subject: Subject) -> dict[str, int]:
 
 def most_telling(seen: Sequence[Comparison], names: Sequence[str]) -> Comparison:
     """Return the first comparison of those in which most of these gradients are wrong."""
-    return max(seen, key=lambda c: sum(n in c.wrong or n in c.misshapen for n in names))
+    return max(seen, key=lambda c: len(c.spoilt.intersection(names)))

@@ -71,11 +71,11 @@ def _dropped(_params: Any, x: Any) -> Any:
     return np.where(np.reshape(kept, x.shape), x / 0.6, 0.0)
 
 
-def _convolution(stride: int, padding: int) -> Callable[..., Any]:
+def _convolution(stride: int, padding: int, axes: int = 2) -> Callable[..., Any]:
     def convolve(jax: Any, params: Any, x: Any) -> Any:
-        pads = [(padding, padding)] * 2
-        y = jax.lax.conv_general_dilated(x.reshape(-1, *x.shape[-3:]), params["W"], (stride, stride), pads)
-        return y.reshape(*x.shape[:-3], *y.shape[1:]) + params["b"][:, None, None]
+        one, strides, pads = x.shape[-axes - 1 :], (stride,) * axes, [(padding, padding)] * axes
+        y = jax.lax.conv_general_dilated(x.reshape(-1, *one), params["W"], strides, pads)
+        return y.reshape(*x.shape[: -axes - 1], *y.shape[1:]) + params["b"].reshape(-1, *[1] * axes)
 
     return _by_jax(convolve)
 
@@ -183,14 +183,6 @@ def _attention(heads: int, causal: bool = False) -> Callable[..., Any]:
     return attend
 
 
-def _convolution_1d(stride: int, padding: int) -> Callable[..., Any]:
-    def convolve(jax: Any, params: Any, x: Any) -> Any:
-        y = jax.lax.conv_general_dilated(x.reshape(-1, *x.shape[-2:]), params["W"], (stride,), [(padding, padding)])
-        return y.reshape(*x.shape[:-2], *y.shape[1:]) + params["b"][:, None]
-
-    return _by_jax(convolve)
-
-
 def _cross_entropy_of_labels(jax: Any, logits: Any, y: Any) -> Any:
     return -jax.nn.log_softmax(logits)[np.arange(len(y)), y].sum()
 
@@ -290,8 +282,8 @@ CASES: tuple[Case, ...] = (
     Case(tn.LSTM(3, 4), inputs=_SEQUENCE, reference=_walk(_lstm_cell)),
     Case(tn.MultiHeadAttention(6, 2), inputs=(2, 4, 6), reference=_attention(2)),
     Case(tn.MultiHeadAttention(6, 3, causal=True), inputs=(2, 4, 6), reference=_attention(3, causal=True)),
-    Case(tn.Conv1d(2, 3, kernel=3), inputs=(3, 2, 7), reference=_convolution_1d(1, 0)),
-    Case(tn.Conv1d(2, 3, kernel=2, stride=2, padding=1), inputs=(1, 3, 2, 4), reference=_convolution_1d(2, 1)),
+    Case(tn.Conv1d(2, 3, kernel=3), inputs=(3, 2, 7), reference=_convolution(1, 0, axes=1)),
+    Case(tn.Conv1d(2, 3, kernel=2, stride=2, padding=1), inputs=(1, 3, 2, 4), reference=_convolution(2, 1, axes=1)),
     Case(tn.Add(tn.Linear(4, 3), tn.Linear(4, 3), tn.Linear(4, 3)), inputs=(5, 4), reference=_added),
     Case(tn.Add(tn.GRU(3, 4), tn.RNN(3, 4)), inputs=(_LENGTHS,), reference=_two_walks, name="Add, lengths"),
     Case(tn.Concatenate(tn.Linear(4, 3), tn.Tanh()), inputs=(5, 4), reference=_concatenated),

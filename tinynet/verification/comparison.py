@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Exact, Oracle, Subject
-from tinynet.verification.execution import Run
-from tinynet.verification.oracle import leaves_of, rounding, spread
-from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, unit_of
+from tinynet.verification.numerical import NumericalOracle
+from tinynet.verification.oracle import rounding, spread
+from tinynet.verification.tolerance import CANCELLED, JUMP, bound, distance, largest, unit_of
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,22 @@ class Comparison:
     def args(self) -> Args:
         return self.subject.args
 
+    @property
+    def spoilt(self) -> frozenset[str]:
+        """The gradients of wrong values or of another shape."""
+        return self.wrong | self.misshapen.keys()
+
 
 def compare(
     subject: Subject,
-    oracle: Oracle,
-    dy: tuple[Array, ...],
-    run: Run,
-    grads: Mapping[str, Any],
     *,
+    grads: Mapping[str, Any],
     probe: str,
     label: str = "",
-    dtype: str,
+    oracle: Oracle,
+    dy: tuple[Array, ...],
+    y: tuple[Array, ...] = (),
+    dtype: str = "float64",
     rng: np.random.Generator,
     usual: Mapping[str, float],
     exact: Exact,
@@ -71,12 +76,14 @@ def compare(
     """Compare the gradients `grads` of a run with the oracle's.
 
     Args:
+        y: what came out, whose number type tells in which one the target computes.
         usual: the largest exact entry of each gradient where nothing is saturated. A factor such as 1 − a is off by u,
             however small it is: there the error may be u of what the gradient usually is, and a note says so.
         exact: what the oracle gives.
         known: the gradients that are known to be wrong, whose error is no rounding.
     """
-    single = is_single(subject, run, dtype)
+    # What is not in tinynet's contract may compute in float32, whatever it is given.
+    single = dtype == "float64" and not subject.contract and any(leaf.dtype == np.float32 for leaf in y)
     own = unit_of("float32" if single else dtype)
     unit = max(own, oracle.resolution / 32)
     got: dict[str, Array] = {}
@@ -99,7 +106,7 @@ def compare(
     ratios = {n: _ratio(errors[n], tolerance[n]) for n in got}
     wrong = frozenset(n for n, r in ratios.items() if not r <= 1)
     told = tuple(dict.fromkeys(notes))
-    sizes = {n: largest_of(exact, n) for n in subject.wrt}
+    sizes = {n: largest(exact.grads[n]) for n in subject.wrt}
     return Comparison(
         probe, dtype, subject, dy, exact, got, form, tolerance, ratios, wrong, label, told, misshapen, sizes
     )
@@ -131,31 +138,24 @@ def _tolerances(
             tolerance[n] = max(tolerance[n], bound(exact.grads[n], unit=unit, spread=far, depth=depth))
         return [n for n in moved if not errors[n] <= tolerance[n]]
 
-    if suspect:
+    if suspect and not isinstance(oracle, NumericalOracle):  # whose differences rounding moves less than their error
         moves = spread(oracle, subject.args, dy, exact, own, rng).grads
         suspect = raise_for({n: _without_ties(moves[n], exact, n) for n in suspect})
     if not set(suspect) <= set(known):
         rounded = rounding(oracle, subject.args, dy, exact, unit, rng).grads
         suspect = raise_for({n: float(np.max(rounded[n], initial=0.0)) for n in suspect})
-    uncertainty: Mapping[str, Array] = getattr(exact, "uncertainty", {})
-    terms = max(largest_of(exact), *usual.values(), 0.0)
+    terms = max([*map(largest, exact.grads.values()), *usual.values(), 0.0])
     excuses = []
     for n in suspect:
-        if largest_of(exact, n) <= CANCELLED * terms:
+        if largest(exact.grads[n]) <= CANCELLED * terms:
             tolerance[n] = max(tolerance[n], bound(np.array(terms), unit=unit, depth=depth))
-        tolerance[n] = max(tolerance[n], float(np.max(uncertainty.get(n, 0.0), initial=0.0)))
+        tolerance[n] = max(tolerance[n], exact.uncertainty.get(n, 0.0))
         excused = 2 * bound(np.array(usual.get(n, 0.0)), unit=unit, depth=depth)
         if tolerance[n] < errors[n] <= excused:
-            digits = -np.log10(max(errors[n] / max(largest_of(exact, n), 1e-300), 1e-17))
+            digits = -np.log10(max(errors[n] / max(largest(exact.grads[n]), 1e-300), 1e-17))
             excuses.append(f"{n} keeps {max(0, digits):.0f} digits where the forward pass saturates")
             tolerance[n] = excused
     return tolerance, excuses
-
-
-def is_single(subject: Subject, run: Run, dtype: str) -> bool:
-    """Return whether the target computes in float32, whatever it is given."""
-    leaves = leaves_of(run.y) if run.y is not None else ()
-    return dtype == "float64" and not subject.contract and any(leaf.dtype == np.float32 for leaf in leaves)
 
 
 def read(
@@ -164,10 +164,8 @@ def read(
     """Return a gradient as an array to compare, what is wrong with its form, and what is only worth a note."""
     like = subject.args[name]
     if grad is MISSING or grad is None:
-        if name in subject.may_lack:
-            return None, None, ""
         text = "no such gradient is returned" if grad is MISSING else "None is returned"
-        return None, ("missing", text), ""
+        return None, None if name in subject.may_lack else ("missing", text), ""
     try:
         array: Array = np.asarray(grad)
     except Exception:
@@ -177,11 +175,8 @@ def read(
     if is_array and array.dtype.kind not in "fiuV":
         return None, ("wrong dtype", f"{array.dtype} is returned for {name}; expected {dtype}"), ""
     if array.dtype.kind not in "fiuV" or (subject.contract and (is_number or isinstance(grad, (list, tuple)))):
-        return (
-            None,
-            ("not an array", f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"),
-            "",
-        )
+        text = f"a {type(grad).__name__} is returned; expected an array of shape {like.shape}"
+        return None, ("not an array", text), ""
     problem: tuple[str, str] | None = None
     note = ""
     if array.shape != like.shape:
@@ -215,19 +210,9 @@ def _why_shape(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
         return ": summed over too many axes" if given else ": summed over every axis"
     if len(given) > len(expected):
         return ": not summed over every axis that broadcasts" if given[len(given) - len(expected) :] == expected else ""
-    return (
-        ": transposed"
-        if given == expected[::-1]
-        else ": summed, or not, over an axis of length 1"
-        if 1 in given or 1 in expected
-        else ""
-    )
-
-
-def largest_of(exact: Exact, name: str | None = None) -> float:
-    """Return the largest entry of one exact gradient, or of all of them."""
-    names = exact.grads if name is None else (name,)
-    return max((float(np.max(np.abs(exact.grads[n]), initial=0.0)) for n in names), default=0.0)
+    if given == expected[::-1]:
+        return ": transposed"
+    return ": summed, or not, over an axis of length 1" if 1 in given or 1 in expected else ""
 
 
 def tells(c: Comparison, name: str) -> bool:
@@ -237,7 +222,8 @@ def tells(c: Comparison, name: str) -> bool:
 
 def _without_ties(moves: Array, exact: Exact, name: str) -> float:
     """Return the largest movement that is no jump from one side of a tie to the other."""
-    smooth = moves[(moves <= JUMP * largest_of(exact, name)) | (moves <= CANCELLED * largest_of(exact))]
+    terms = max(map(largest, exact.grads.values()))
+    smooth = moves[(moves <= JUMP * largest(exact.grads[name])) | (moves <= CANCELLED * terms)]
     return float(np.max(smooth, initial=0.0))
 
 

@@ -12,7 +12,7 @@ import copy
 import functools
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,8 @@ class _Rebinding:
         return copied
 
     def _array(self, value: np.ndarray[Any, Any]) -> Any:
+        if is_transpose(value, self.seen):
+            return self._remember(value, self.value(value.base).T)
         if value.dtype.kind == "f":
             return self._remember(value, Traced(value.copy()))
         if value.dtype.kind != "O":
@@ -164,28 +166,18 @@ def attributes(value: Any) -> list[str]:
     return [*getattr(value, "__dict__", ()), *(s for s in slots if hasattr(value, s))]
 
 
-def parts_of(value: Any) -> list[tuple[str, Any]]:
-    """Return what an object holds, each by its key, place or attribute; nothing of what the closed libraries define."""
-    if isinstance(value, types.MethodType):
-        return [("__self__", value.__self__)]
-    if isinstance(value, functools.partial):
-        return [(name, getattr(value, name)) for name in ("func", "args", "keywords")]
-    held: list[tuple[str, Any]] = []
-    if isinstance(value, Mapping):
-        held = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, (list, tuple, collections.deque)):
-        held = [(str(i), part) for i, part in enumerate(value)]
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        held = [(str(i), part) for i, part in enumerate(value.flat)]
-    closed = isinstance(value, type) or _root(type(value).__module__) in _CLOSED
-    if closed and not isinstance(value, types.SimpleNamespace):
-        return held
-    return held + [(name, getattr(value, name)) for name in attributes(value)]
-
-
 def _slots_of(cls: type) -> tuple[str, ...]:
     slots = vars(cls).get("__slots__", ())
     return tuple(s for s in ((slots,) if isinstance(slots, str) else slots) if s not in ("__dict__", "__weakref__"))
+
+
+def is_transpose(a: Any, ids: Container[int]) -> bool:
+    """Return whether an array is the transpose of another one of those that have these ids, in the same memory."""
+    base = getattr(a, "base", None)
+    if not isinstance(base, np.ndarray) or id(base) not in ids or a.ndim < 2:
+        return False
+    whole = base.T
+    return bool(a.shape == whole.shape and a.strides == whole.strides and a.ctypes.data == whole.ctypes.data)
 
 
 def names_in(code: types.CodeType) -> set[str]:
@@ -204,9 +196,6 @@ def _root(module: str) -> str:
 _LIBRARIES = frozenset(
     "numpy scipy jax jaxlib tinynet builtins pytest _pytest hypothesis torch thinc sklearn pandas matplotlib".split()
 )
-
-
-_CLOSED = frozenset("numpy builtins types functools jax jaxlib torch _thread".split())
 
 
 def is_users(module: str | None) -> bool:

@@ -164,21 +164,22 @@ def find_batches(subject: Subject, shapes: Shapes) -> list[Batch]:
 def _growing(subject: Subject, shapes: Shapes, first: str, axis: int) -> Batch | None:
     """Return the batch in which this axis of one input grows; None if the forward pass does not take a longer one."""
     args = subject.args
-    outputs = shapes.of(subject, args)
+    scalar = not any(y.ndim for y in shapes.of(subject, args))
     m, summed = args[first].shape[axis], None
+
+    def like(name: str) -> list[int]:
+        """Return the axes of another input that are as long, the one at the same end first."""
+        a = args[name]
+        end = 0 if axis == 0 else a.ndim - 1
+        return sorted((k for k in range(a.ndim) if a.shape[k] == m), key=lambda k: k != end)
+
     others = [n for n in subject.inputs if n != first and m in args[n].shape]
     for count in range(len(others), -1, -1):
         for chosen in itertools.combinations(others, count):
-            places = [{first: axis}]
-            for n in chosen:
-                like = [a for a in range(args[n].ndim) if args[n].shape[a] == m]
-                like = sorted(like, key=lambda a: a != (axis if axis == 0 else args[n].ndim - 1))
-                places = [{**p, n: a} for p in places for a in like]
-            for axes in places[:8]:
-                found = _followed(subject, shapes, m, axes)
-                if found is not None and (
-                    any(a is not None for a in found.outputs) or not any(y.ndim for y in outputs)
-                ):
+            places = itertools.product(*(like(n) for n in chosen))
+            for axes in itertools.islice(places, 8):
+                found = _followed(subject, shapes, m, {first: axis, **dict(zip(chosen, axes, strict=True))})
+                if found is not None and (scalar or any(a is not None for a in found.outputs)):
                     return found
                 summed = summed or found
     return summed
@@ -204,7 +205,10 @@ def _followed(subject: Subject, shapes: Shapes, m: int, axes: Mapping[str, int])
         return None
     # The places of the samples, each once: with the same ones twice they would be no such thing.
     places = [n for n in axes if len(axes) > 1 and _is_permutation(subject.args[n]) and longer((n,)) is not None]
-    idle = [n for n in axes if len(axes) > 1 and not places and not _counts(subject, shapes, axes, n)]
+    alone = len(axes) == 1 and all(f == _SUMMED for f in follows)
+    idle = [n for n in axes if (alone or len(axes) > 1) and not places and not _counts(subject, shapes, axes, n)]
+    if alone and idle:
+        return None  # it takes more and looks at the same, as x[:4]
     if idle and len(idle) < len(axes):
         fewer = _followed(subject, shapes, m, {n: axis for n, axis in axes.items() if n not in idle})
         if fewer is not None:
@@ -217,7 +221,7 @@ def _counts(subject: Subject, shapes: Shapes, axes: Mapping[str, int], name: str
     given = subject.args
     twice = {n: np.concatenate([given[n], given[n]], axis=axis) for n, axis in axes.items()}
     a, axis = given[name], axes[name]
-    other = np.roll(a, 1, axis=axis) if is_special(a) else -1.5 * a + 0.1
+    other = np.take(a, np.zeros(a.shape[axis], int), axis=axis) if is_special(a) else -1.5 * a + 0.1
     if np.array_equal(other, a):
         return True
     moved = {**twice, name: np.concatenate([a, other], axis=axis)}
@@ -236,17 +240,8 @@ def _follows(y: Array, twice: Array, m: int) -> int | None:
     """Return the axis along which an output has its samples twice, or that it sums over them; None for neither."""
     if twice.shape == y.shape:
         return _SUMMED
-    if twice.ndim != y.ndim:
-        return None
-    for axis in range(y.ndim):
-        if (
-            y.shape[axis] == m
-            and twice.shape[axis] == 2 * m
-            and y.shape[:axis] == twice.shape[:axis]
-            and y.shape[axis + 1 :] == twice.shape[axis + 1 :]
-        ):
-            return axis
-    return None
+    doubled = ((k, (*y.shape[:k], 2 * m, *y.shape[k + 1 :])) for k in range(y.ndim) if y.shape[k] == m)
+    return next((axis for axis, shape in doubled if twice.shape == shape), None)
 
 
 def with_batch(args: Args, batch: Batch, m: int, rng: np.random.Generator) -> dict[str, Array]:
@@ -283,10 +278,17 @@ def is_special(a: Array) -> bool:
         return False
     if np.all(a == np.rint(a)):
         return True
-    if a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9):
+    if _are_shares(a):
         return True
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1
     return bool(square and np.allclose(a, np.swapaxes(a, -1, -2), rtol=1e-12, atol=0))
+
+
+def _are_shares(a: Array) -> bool:
+    """Return whether each row holds shares of 1, not all of them whole."""
+    if a.dtype.kind != "f" or np.all(a == np.rint(a)):
+        return False
+    return bool(a.ndim and a.shape[-1] > 1 and np.all(a >= 0) and np.allclose(a.sum(axis=-1), 1.0, atol=1e-9))
 
 
 def _selects(a: Array) -> bool:
@@ -331,6 +333,14 @@ def _with(subject: Subject, names: Collection[str], change: Callable[[Array], Ar
     """Return the arrays with those of `names` changed whose values mean nothing special."""
     special = {n for n in names if is_special(subject.args[n])}
     return {n: change(a) if n in names and n not in special else a for n, a in subject.args.items()}
+
+
+def times(a: Array, factor: float) -> Array:
+    """Return an array times a factor; shares of 1 more or less even; what means something else as it is."""
+    if _are_shares(a) and factor > 0:
+        sharper = a ** min(factor, 6.0)
+        return np.asarray(sharper / sharper.sum(axis=-1, keepdims=True))
+    return a if is_special(a) else a * factor
 
 
 def of_one_sign(subject: Subject, names: tuple[str, ...], sign: float) -> dict[str, Array]:
@@ -432,7 +442,7 @@ def _values(subject: Subject, dy: tuple[Array, ...], rng: np.random.Generator) -
         return Example(probe, subject.at({**args, **changed}), dy, label, strict=strict)
 
     def scaled(names: Collection[str], factor: float) -> dict[str, Array]:
-        return _with(subject, names, lambda a: a * factor)
+        return {n: times(args[n], factor) for n in names}
 
     for probe, factor in (("saturated", 6.0), ("saturated", 20.0), ("huge", 100.0), ("huge", 1000.0), ("tiny", 1e-3)):
         yield at(probe, f"{factor:g} ×", scaled(inputs, factor))

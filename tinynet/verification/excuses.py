@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tinynet.verification.adapters.subject import Array, Oracle
 from tinynet.verification.comparison import Comparison, without
+from tinynet.verification.examples import is_special
 from tinynet.verification.execution import Hang, Run, Watch, execute
 from tinynet.verification.kinks import accept_kinks
 from tinynet.verification.oracle import nudged
 from tinynet.verification.probes.compiled import own_rounding
-from tinynet.verification.tolerance import ROUNDED, ROUNDS_ALIKE, ROUNDS_AWAY, SATURATES, bound, distance, unit_of
+from tinynet.verification.tolerance import (
+    ROUNDED,
+    ROUNDS_ALIKE,
+    ROUNDS_AWAY,
+    SATURATES,
+    bound,
+    distance,
+    largest,
+    unit_of,
+)
 
 _NUDGES = 3
 
-Reader = Callable[[Run], Mapping[str, Any]]
-"""Where a run has the gradients that are judged: those of `backward`, or of `param_grads`."""
+
+def _judged(c: Comparison, run: Run) -> Mapping[str, Any]:
+    """Return the gradients of a run that a comparison is about: those of `backward`, or of `param_grads`."""
+    return (run.short_grads or {}) if c.probe == "param_grads" else run.grads
 
 
-def at_kinks(c: Comparison, oracle: Oracle, read: Reader, rng: np.random.Generator, watch: Watch) -> Comparison:
+def at_kinks(c: Comparison, oracle: Oracle, rng: np.random.Generator, watch: Watch) -> Comparison:
     """Return the comparison without the gradients that are right at a kink."""
-    if not c.wrong:
-        return c
 
     def pull(one: tuple[Array, ...]) -> Mapping[str, Any]:
-        return read(execute(c.subject, c.args, one, watch))
+        return _judged(c, execute(c.subject, c.args, one, watch))
 
     try:
         return accept_kinks(c, oracle, pull, rng)
@@ -42,8 +52,8 @@ def without_own_rounding(c: Comparison, rng: np.random.Generator, watch: Watch) 
     """
     unit = unit_of(c.dtype)
     errors = {n: _error(c, n) for n in c.wrong}
-    terms = [1.0, *(float(np.max(np.abs(a), initial=0.0)) for a in c.args.values() if a.dtype.kind == "f")]
-    sizes = max(float(np.max(np.abs(d), initial=0.0)) for d in c.dy) * max(terms)
+    terms = [1.0, *(largest(a) for a in c.args.values() if a.dtype.kind == "f")]
+    sizes = max(largest(d) for d in c.dy) * max(terms)
     if not c.wrong or not c.subject.contract or min(errors.values()) > ROUNDED * unit * sizes:
         return c
     try:
@@ -55,14 +65,14 @@ def without_own_rounding(c: Comparison, rng: np.random.Generator, watch: Watch) 
     return without(c, lost, f"{', '.join(sorted(lost))}: digits are lost where terms cancel" if lost else "")
 
 
-def without_rounding(c: Comparison, oracle: Oracle, read: Reader, rng: np.random.Generator, watch: Watch) -> Comparison:
+def without_rounding(c: Comparison, oracle: Oracle, rng: np.random.Generator, watch: Watch) -> Comparison:
     """Return the comparison without the errors that are rounding where the forward pass saturates and terms cancel.
 
     Rounding is as much smaller in float64 as its spacing is; a wrong formula is as wrong in both. What saturates in
     one number type is not yet saturated in the other, so smaller inputs are looked at too. So is an error rounding that
     is no larger than what the target's own gradient moves by when its inputs move by one unit in their last place.
     """
-    moves = _own_moves(c, read, rng, watch) if c.wrong and c.probe in ("saturated", "huge") else {}
+    moves = _own_moves(c, rng, watch) if c.wrong and c.probe in ("saturated", "huge") else {}
     other, share = ("float32", ROUNDS_AWAY) if c.dtype == "float64" else ("float64", ROUNDS_ALIKE)
     rounded = {
         n
@@ -80,25 +90,29 @@ def without_rounding(c: Comparison, oracle: Oracle, read: Reader, rng: np.random
         run = execute(c.subject.at(args), args, dy, watch)
         if run.error is not None:
             break
-        exact, there = oracle(args, dy).grads, read(run)
+        exact, there = oracle(args, dy).grads, _judged(c, run)
         for name in c.wrong - rounded:
             if isinstance(there.get(name), np.ndarray) and there[name].shape == exact[name].shape:
-                error = _error(c, name)
-                if np.isfinite(error) and error <= share * distance(there[name].astype(np.float64), exact[name]):
+                off = distance(there[name].astype(np.float64), exact[name])
+                if np.isfinite(off) and _error(c, name) <= share * off:  # infinite where it overflows, which is none
                     rounded.add(name)
     names = ", ".join(sorted(rounded))
     return without(c, frozenset(rounded), f"{names}: digits are lost where terms cancel ({c.label})" if rounded else "")
 
 
-def _own_moves(c: Comparison, read: Reader, rng: np.random.Generator, watch: Watch) -> dict[str, float]:
-    """Return how far the target's wrong gradients move when all its inputs move by one unit in their last place."""
+def _own_moves(c: Comparison, rng: np.random.Generator, watch: Watch) -> dict[str, float]:
+    """Return how far the target's wrong gradients move when its inputs move by one unit in their last place.
+
+    Not those whose values mean something, as labels of 0 and 1 do: others are none.
+    """
     moves = {n: 0.0 for n in c.wrong if np.isfinite(_error(c, n))}
     for _ in range(_NUDGES):
-        args = nudged(c.args, unit_of(c.dtype), rng)
+        args = nudged(c.args, unit_of(c.dtype), rng) | {n: a for n, a in c.args.items() if is_special(a)}
         run = execute(c.subject.at(args), args, c.dy, watch)
         if run.error is not None:
             return {}
-        for name, there in ((n, read(run).get(n)) for n in moves):
+        for name in moves:
+            there = _judged(c, run).get(name)
             if not isinstance(there, np.ndarray) or there.shape != c.exact.grads[name].shape:
                 return {}
             moves[name] = max(moves[name], distance(there.astype(np.float64), np.asarray(c.got[name], np.float64)))

@@ -144,10 +144,17 @@ def _leave(thread: threading.Thread) -> None:
 
 def _line_of_thread(thread: threading.Thread) -> str:
     frame = sys._current_frames().get(thread.ident or 0)
-    for entry in reversed(traceback.extract_stack(frame) if frame is not None else []):
-        if is_targets_file(entry.filename):
-            return f"{Path(entry.filename).name}:{entry.lineno}"
-    return ""
+    return _innermost(traceback.extract_stack(frame)) if frame is not None else ""
+
+
+def line_of_error(error: BaseException) -> str:
+    """Return `file.py:line` of the innermost frame of the target's code; "" if there is none."""
+    return _innermost(traceback.extract_tb(error.__traceback__))
+
+
+def _innermost(frames: traceback.StackSummary) -> str:
+    own = [f for f in frames if is_targets_file(f.filename)]
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
 def is_targets_file(filename: str) -> bool:
@@ -398,9 +405,3 @@ def copy_of(a: Array) -> Array:
 def told(error: BaseException) -> str:
     """Return an error in one line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
-
-
-def line_of_error(error: BaseException) -> str:
-    """Return `file.py:line` of the innermost frame of the target's code; "" if there is none."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_targets_file(f.filename)]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

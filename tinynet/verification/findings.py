@@ -59,11 +59,7 @@ def _placed(j: Judgement, fault: Fault, deadline: float) -> Fault:
     of_forward = fault.gradients == ("y",) and "y" not in j.subject.wrt
     if fault.where or of_forward or fault.fault in ("hangs", "exits"):
         return fault
-    bad = [
-        c
-        for c in j.comparisons
-        if probe_of(c) == fault.probe and any(n in c.wrong or n in c.misshapen for n in fault.gradients)
-    ]
+    bad = [c for c in j.comparisons if probe_of(c) == fault.probe and c.spoilt.intersection(fault.gradients)]
     left = min(3.0, max(0.5, deadline - time.perf_counter()))
     return place_of(j, fault, bad, left)
 
@@ -81,9 +77,8 @@ def _forms(j: Judgement) -> list[Fault]:
             if fault == "missing" and not j.subject.contract and any(d.got for d in j.comparisons):
                 continue
             if not (fault in ("wrong shape", "kept a dimension") and name in explained):
-                found.setdefault(
-                    (name, fault), Fault((name,), fault, sentence, probe_of(c), shapes=(c.subject.shapes(),))
-                )
+                first = Fault((name,), fault, sentence, probe_of(c), shapes=(c.subject.shapes(),))
+                found.setdefault((name, fault), first)
     return list(found.values())
 
 
@@ -98,8 +93,10 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
     told: set[str] = set()
     plain = [c for c in j.comparisons if c.probe in SHAPES and c.dtype == j.comparisons[0].dtype]
     infinite: list[Fault] = []
-    for name in _not_finite(j):
+    for name in j.subject.wrt:
         seen = [c for c in j.comparisons if _is_infinite(c, name)]
+        if not seen:
+            continue
         nan = _of(seen, (name,), "non-finite", FAULTS["non-finite"])
         if any(c.probe == "rectangular" and name in c.wrong and not _is_infinite(c, name) for c in plain):
             infinite.append(nan)  # and wrong where it is finite, for which there may be a better name
@@ -110,35 +107,30 @@ def _values(j: Judgement, deadline: float) -> list[Fault]:
         found.append(_of([c for c in j.comparisons if name in c.wrong], (name,), "stale cache", FAULTS["stale cache"]))
         told.add(name)
     plain = [c for c in plain if not any(_is_infinite(c, n) for n in c.wrong - told)]
-    at_first = {n for c in plain if c.probe == "rectangular" for n in (*c.wrong, *c.misshapen)}
-    names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in plain)]
-    for name in [n for n in names if n not in at_first and any(c.probe == "rectangular" for c in plain)]:
-        bad = [c for c in plain if name in c.wrong or name in c.misshapen]
-        if all(c.probe.startswith("batch") for c in bad):
-            sentence = f"right at {_first_shape(plain)}, wrong at {', '.join(c.subject.shapes() for c in bad)}"
+    given = [c for c in plain if c.probe == "rectangular"]
+    for name in [n for n in j.subject.wrt if n not in told and given and not any(n in c.spoilt for c in given)]:
+        bad = [c for c in plain if name in c.spoilt]
+        if bad and all(c.probe.startswith("batch") for c in bad):
+            sentence = f"right at {given[0].subject.shapes()}, wrong at {', '.join(c.subject.shapes() for c in bad)}"
             found.append(_of(bad, (name,), "wrong only at some batch sizes", sentence))
             told.add(name)
-    names = [n for n in names if n not in told]
-    if names:
-        found += _diagnosed(j, plain, names, deadline)
-        told |= set(names)
     short = [c for c in j.comparisons if c.probe == "param_grads"]
     short = [c for c in short if c.label in SHAPES and c.dtype == short[0].dtype] or short
-    names = [n for n in j.subject.wrt if n not in told and any(n in c.wrong or n in c.misshapen for c in short)]
-    if names:
-        found += [replace(f, sentence=f"in param_grads, {f.sentence}") for f in _diagnosed(j, short, names, deadline)]
-        told |= set(names)
+    for among, where in ((plain, ""), (short, "in param_grads, ")):
+        names = [n for n in j.subject.wrt if n not in told and any(n in c.spoilt for c in among)]
+        if names:
+            found += [replace(f, sentence=where + f.sentence) for f in _diagnosed(j, among, names, deadline)]
+            told |= set(names)
     for c in j.comparisons:
         new = tuple(n for n in j.subject.wrt if n in c.wrong and n not in told)
         if new:
             same = [d for d in j.comparisons if d.probe == c.probe and d.dtype == c.dtype and set(new) & d.wrong]
-            fault = _ONLY_IN.get(c.probe, "unknown")
-            sentence = (
-                FAULTS[fault] if fault != "unknown" else f"right at the plain examples, wrong at: {c.label or c.probe}"
-            )
-            if c.dtype == "float32" and j.comparisons[0].dtype == "float64":
-                fault, sentence = "wrong only in float32", FAULTS["wrong only in float32"]
-            found.append(_of(same, new, fault, sentence + (f" ({c.label})" if c.label and fault != "unknown" else "")))
+            only_single = c.dtype == "float32" and j.comparisons[0].dtype == "float64"
+            fault = "wrong only in float32" if only_single else _ONLY_IN.get(c.probe, "unknown")
+            sentence = FAULTS[fault] + (f" ({c.label})" if c.label else "")
+            if fault == "unknown":
+                sentence = f"right at the plain examples, wrong at: {c.label or c.probe}"
+            found.append(_of(same, new, fault, sentence))
             told |= set(new)
     return found + infinite
 
@@ -177,22 +169,14 @@ def _is_of(oracle: Oracle, c: Comparison, earlier: Comparison, name: str, deadli
     return False
 
 
-def _not_finite(j: Judgement) -> list[str]:
-    return [n for n in j.subject.wrt if any(_is_infinite(c, n) for c in j.comparisons)]
-
-
 def _is_infinite(c: Comparison, name: str) -> bool:
     """Return whether a gradient holds an infinity or a NaN where the exact one is finite."""
     return c.probe != "empty batch" and name in c.wrong and not np.isfinite(np.asarray(c.got[name], float)).all()
 
 
-def _first_shape(comparisons: Sequence[Comparison]) -> str:
-    return next(c for c in comparisons if c.probe == "rectangular").subject.shapes()
-
-
 def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence: str, **more: Any) -> Fault:
     name = names[0]
-    c = most_telling([c for c in seen if name in c.wrong or name in c.misshapen], names)
+    c = most_telling([c for c in seen if name in c.spoilt], names)
     got = c.got.get(name, c.misshapen.get(name))
     expected = c.exact.grads[name]
     extent = f"at {len(seen)} example{'s' if len(seen) > 1 else ''}"
@@ -206,8 +190,16 @@ def _of(seen: Sequence[Comparison], names: tuple[str, ...], fault: str, sentence
 
 def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], deadline: float) -> list[Fault]:
     """Ask the table of mistakes; every name is in one fault."""
-    bad = [c for c in plain if any(n in c.wrong or n in c.misshapen for n in names)]
+    bad = [c for c in plain if c.spoilt.intersection(names)]
     found: list[Fault] = []
+
+    def tell(mine: tuple[str, ...], fault: str = "unknown", sentence: str = "", **more: Any) -> None:
+        seen = [c for c in bad if c.spoilt.intersection(mine)]
+        shape = next((c.form[n][1] for c in seen for n in mine if n in c.misshapen), "")
+        fault = "wrong shape" if shape and fault == "unknown" else fault
+        sentence = "; ".join(filter(None, (shape, sentence))) or FAULTS["unknown"]
+        found.append(_of(seen, mine, fault, sentence, **more))
+
     seconds = deadline - time.perf_counter()
     if seconds > 0:
         every = max((c.subject.wrt for c in plain), key=len)
@@ -215,18 +207,11 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         given = tuple(n for n in every if all(n in c.got or n in c.misshapen for c in alike))
         runs = [replace(run_of(c, j, names), wrt=given) for c in alike] if set(names) <= set(given) else []
         for d in diagnose(runs, seconds=seconds):
-            mine = tuple(n for n in d.gradients if n in names)
-            if mine:
-                seen = [c for c in bad if any(n in c.wrong or n in c.misshapen for n in mine)]
-                shape = next((c.form[n][1] for c in seen for n in mine if n in c.misshapen), "")
-                sentence = f"{shape}; {d.sentence}" if shape else d.sentence
-                fault = "wrong shape" if shape and d.fault == "unknown" else d.fault
-                found.append(_of(seen, mine, fault, sentence, factor=d.factor, at=d.at))
+            if mine := tuple(n for n in d.gradients if n in names):
+                tell(mine, d.fault, d.sentence, factor=d.factor, at=d.at)
     explained = {n for f in found for n in f.gradients}
     for name in [n for n in names if n not in explained]:
-        seen = [c for c in bad if name in c.wrong or name in c.misshapen]
-        shape = next((c.form[name][1] for c in seen if name in c.misshapen), "")
-        found.append(_of(seen, (name,), "wrong shape" if shape else "unknown", shape or FAULTS["unknown"]))
+        tell((name,))
     return found
 
 
@@ -239,7 +224,7 @@ def _merged(faults: Sequence[Fault]) -> list[Fault]:
         if known is None:
             merged[key] = f
         elif set(f.gradients) - set(known.gradients):
-            merged[key] = Fault(**{**vars(known), "gradients": tuple(dict.fromkeys((*known.gradients, *f.gradients)))})
+            merged[key] = replace(known, gradients=tuple(dict.fromkeys((*known.gradients, *f.gradients))))
     return list(merged.values())
 
 
@@ -249,8 +234,7 @@ def _finding(f: Fault, subject: Subject, label: str) -> Finding:
     ratio = float("inf")
     if f.got is not None and f.expected is not None and np.shape(f.got) == np.shape(f.expected) and np.size(f.got):
         got, expected = np.asarray(f.got, np.float64), np.asarray(f.expected, np.float64)
-        with np.errstate(all="ignore"):
-            off = np.nan_to_num(np.abs(got - expected), nan=np.inf)
+        off = np.nan_to_num(np.abs(got - expected), nan=np.inf)
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(off)), off.shape))
         value, wanted = float(got[index]), float(expected[index])
         ratio = float(off[index]) / f.tolerance if f.tolerance else float("inf")

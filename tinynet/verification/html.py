@@ -152,7 +152,7 @@ def _source(lines: Sequence[tuple[int, str, bool]]) -> str:
 def _coverage(report: Report) -> str:
     """Return the table of errors; what failed stands in the first columns."""
     wrong = [g for f in report.findings for g in (f.gradient, *f.also)]
-    compared = [name for p in report.coverage if not _is_layer(p) for name in p.ratios]
+    compared = [name for p in report.coverage for name in p.ratios]
     gradients = list(dict.fromkeys([*wrong, *compared]))
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("probe", *gradients))
     rows = "".join(_row(p, gradients, report.findings) for p in report.coverage)
@@ -166,24 +166,17 @@ def _coverage(report: Report) -> str:
     )
 
 
-def _is_layer(probe: Probe) -> bool:
-    return probe.name.startswith("layer ")
-
-
 def _row(probe: Probe, gradients: Sequence[str], findings: Sequence[Finding]) -> str:
     found = [f for f in findings if f.probe == probe.name]
     faulty = {g: f.name for f in found for g in (f.gradient, *f.also)}
     if probe.skipped:
         cells = _remark("none", f"skipped: {probe.skipped}", gradients)
-    elif _is_layer(probe):
-        told = "; ".join(f"{name}: {_short(ratio)}" for name, ratio in probe.ratios.items())
-        cells = _remark(_kind(max(probe.ratios.values(), default=0.0)), told, gradients)
     elif not probe.ratios:
         cells = _remark("wrong" if found else "fine", "; ".join(faulty.values()) or "nothing wrong", gradients)
     else:
         cells = "".join(_cell(probe.ratios.get(name), faulty.get(name, "")) for name in gradients)
     name = escape(probe.name)
-    link = f'<a href="#probe-{_id(name)}">{name}</a>' if probe.name in TRIED and not probe.skipped else name
+    link = name if probe.skipped else f'<a href="#probe-{_id(name)}">{name}</a>'
     note = f'<td class="note">{escape(probe.note)}</td>' if probe.note else ""
     return f'<tr><th scope="row">{link}</th>{cells}{note}</tr>'
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import Args, Array, Draw, Exact, Oracle, Subject, TargetError, followed
+from tinynet.verification.adapters.parts import followed
+from tinynet.verification.adapters.subject import Args, Array, Draw, Exact, Oracle, Subject, TargetError
 from tinynet.verification.execution import Watch, told
 from tinynet.verification.numerical import NumericalOracle
 from tinynet.verification.oracle import find_oracle, leaves_of

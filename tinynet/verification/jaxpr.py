@@ -60,12 +60,13 @@ def trace(pure: Callable[[Args], Any], args: Args) -> Program:
 
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(flat)(*args.values())
-        stripped: list[str] = []
+        met: list[tuple[Any, list[Any]]] = []
         if any(is_users_rule(eqn) for eqn in walk(closed.jaxpr)):
             rules = closed
-            closed = jax.make_jaxpr(lambda *xs: _evaluate(rules.jaxpr, rules.consts, xs, stripped))(*args.values())
+            closed = jax.make_jaxpr(lambda *xs: _evaluate(rules.jaxpr, rules.consts, xs, met))(*args.values())
+    stripped = dict.fromkeys(rule_name(eqn) for eqn, _ in met)
     stopped = tuple(dict.fromkeys(line_of(e) for e in walk(closed.jaxpr) if e.primitive.name == "stop_gradient"))
-    return Program(closed, names, tree[0], tuple(dict.fromkeys(stripped)), tuple(filter(None, stopped)))
+    return Program(closed, names, tree[0], tuple(stripped), tuple(filter(None, stopped)))
 
 
 def walk(jaxpr: Any) -> Any:
@@ -168,29 +169,31 @@ def called(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
 
 def evaluate_until(closed: Any, args: Mapping[str, Any]) -> list[tuple[Any, list[Array]]]:
     """Return each custom rule of the user's with the operands that reach it, outside loops."""
-    met: list[tuple[Any, list[Array]]] = []
-
-    def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
-        if is_users_rule(eqn):
-            met.append((eqn, [np.asarray(o) for o in operands]))
-        inner = called(eqn)
-        return interpret(*inner, operands, step) if inner else bind(eqn, operands)
-
+    met: list[tuple[Any, list[Any]]] = []
     with jax.enable_x64(True):
-        interpret(closed.jaxpr, closed.consts, jax.tree.leaves(dict(args)), step)
-    return met
+        _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(dict(args)), met)
+    outside = [(eqn, operands) for eqn, operands in met if not any(isinstance(o, jax.core.Tracer) for o in operands)]
+    return [(eqn, list(map(np.asarray, operands))) for eqn, operands in outside]
 
 
-def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], stripped: list[str]) -> list[Any]:
-    """Evaluate with the primal in place of each of the user's custom rules."""
+def _evaluate(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any], met: list[tuple[Any, list[Any]]]) -> list[Any]:
+    """Evaluate with the primal in place of each of the user's custom rules, which `met` gets with their operands."""
+
+    def plain(closed: Any) -> Any:
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]  # type: ignore[no-untyped-call]
+        return jax.make_jaxpr(lambda *xs: _evaluate(closed.jaxpr, closed.consts, xs, met))(*shapes)
 
     def step(eqn: Any, operands: list[Any]) -> Sequence[Any]:
+        inner = called(eqn)
         if is_users_rule(eqn):
-            stripped.append(rule_name(eqn))
-            return _evaluate(*opened(eqn.params["call_jaxpr"]), operands, stripped)
-        if any(is_users_rule(e) for inner in inner_jaxprs(eqn) for e in walk(inner)):
-            return _evaluate_call(eqn, operands, stripped)
-        return bind(eqn, operands)
+            met.append((eqn, operands))
+        elif not any(is_users_rule(e) for body in inner_jaxprs(eqn) for e in walk(body)):
+            return bind(eqn, operands)
+        if inner is not None:
+            return _evaluate(*inner, operands, met)
+        bodies = {key: eqn.params[key] for key in _INNER if eqn.params.get(key) is not None}
+        made = {k: tuple(map(plain, v)) if isinstance(v, (tuple, list)) else plain(v) for k, v in bodies.items()}
+        return list(eqn.primitive.bind(*operands, **{**eqn.params, **made}))
 
     return interpret(jaxpr, consts, values, step)
 
@@ -202,28 +205,6 @@ def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     distinct = list(dict.fromkeys(variables))
     one = core.Jaxpr((), distinct, list(eqn.outvars), [eqn], eqn.effects)
     return list(jax.core.eval_jaxpr(one, (), *(values[v] for v in distinct)))
-
-
-def _evaluate_call(eqn: Any, operands: Sequence[Any], stripped: list[str]) -> list[Any]:
-    """Evaluate a call or a loop whose inside has custom rules of the user's."""
-
-    def plain(closed: Any) -> Any:
-        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]  # type: ignore[no-untyped-call]
-        return jax.make_jaxpr(lambda *xs: _evaluate(closed.jaxpr, closed.consts, xs, stripped))(*shapes)
-
-    if eqn.primitive.name in ("scan", "while", "cond"):
-        params = dict(eqn.params)
-        for key in _INNER:
-            value = params.get(key)
-            if isinstance(value, (tuple, list)):
-                params[key] = tuple(map(plain, value))
-            elif value is not None:
-                params[key] = plain(value)
-        result = eqn.primitive.bind(*operands, **params)
-        return list(result)
-    inner = called(eqn)
-    assert inner is not None
-    return _evaluate(*inner, operands, stripped)
 
 
 def is_long(program: Program) -> bool:
@@ -255,9 +236,8 @@ def with_noise(function: Callable[..., Any], *values: Any) -> Callable[[Array], 
     flat = jax.tree.leaves(values)
 
     def call(noise: Array) -> Any:
-        return jax.tree.unflatten(
-            jax.tree.structure(shape), _rounded(closed.jaxpr, closed.consts, flat, noise, count())
-        )
+        results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return call
 
@@ -310,10 +290,7 @@ def _compiled_with_noise(program: _ByText) -> Callable[..., Any]:
     vjp = _vjp_of(program.jaxpr, program.positions)
 
     def noisy(consts: Any, values: Any, dy: Any, noise: Any) -> Any:
-        closed, shape = jax.make_jaxpr(vjp, return_shape=True)(consts, values, dy)
-        flat = jax.tree.leaves((consts, values, dy))
-        results = _rounded(closed.jaxpr, closed.consts, flat, noise, count())
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+        return with_noise(vjp, consts, values, dy)(noise)
 
     return jax.jit(noisy, compiler_options=quickly())
 
@@ -352,12 +329,10 @@ def _vjp_of(jaxpr: Any, positions: tuple[int, ...]) -> Callable[..., Any]:
                 full[i] = value
             return jax.core.eval_jaxpr(jaxpr, consts, *full)
 
+        def typed(d: Any, v: Any) -> Any:
+            return d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0)
+
         y, pull = jax.vjp(forward, *(values[i] for i in positions))
-        return y, pull(
-            [
-                d.astype(v.dtype) if v.dtype.kind == "f" else np.zeros(v.shape, jax.dtypes.float0)
-                for d, v in zip(dy, y, strict=True)
-            ]
-        )
+        return y, pull(list(map(typed, dy, y)))
 
     return vjp

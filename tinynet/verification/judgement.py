@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from tinynet.verification.adapters.subject import DATA_NAMES, MISSING, Malformed, Oracle, Subject, TargetError
+from tinynet.verification.adapters.subject import DATA_NAMES, Malformed, Oracle, Subject, TargetError
 from tinynet.verification.bench import Bench, Settings
 from tinynet.verification.comparison import compare, tells
 from tinynet.verification.examples import (
@@ -24,7 +25,7 @@ from tinynet.verification.examples import (
     with_batch,
 )
 from tinynet.verification.execution import Hang, Run, Watch, execute, told
-from tinynet.verification.observations import Fault, Observed
+from tinynet.verification.observations import Fault, Observed, skipped
 from tinynet.verification.oracle import JaxOracle, find_oracle, leaves_of
 from tinynet.verification.probes.branches import probe_branches
 from tinynet.verification.probes.compiled import compiled_gradients
@@ -33,7 +34,7 @@ from tinynet.verification.probes.layout import probe_layout
 from tinynet.verification.probes.lines import Lines
 from tinynet.verification.probes.state import DRAWS, other_y, probe_state
 from tinynet.verification.probes.values import exit_of, hang, recorded, run, run_all, usual_sizes
-from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import largest
 from tinynet.verification.twin import find_twin
 
 T = TypeVar("T")
@@ -50,28 +51,29 @@ class Judgement(Observed):
 
     Attributes:
         subject, oracle: what was judged, by what; the oracle is None where there is none.
-        inside: the judgements of the layers inside, by path; "" for the same target on shorter axes.
         watch: what the target may be run under again.
+        inside: the judgements of the layers inside, by path; "" for the same target on shorter axes.
     """
 
     subject: Subject
+    watch: Watch
     oracle: Oracle | None = None
     inside: tuple[tuple[str, Judgement], ...] = ()
-    watch: Watch | None = None
 
 
 def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> Judgement:
     """Run a subject on every example and compare; `lines` has the steps of its code that other examples took."""
+    judged = partial(Judgement, subject=subject, watch=settings.watch)
     first = execute(subject, subject.args, None, settings.watch)
     if isinstance(first.error, Hang):
         fault = Fault(subject.wrt, "hangs", "the forward pass does not come back", "forward")
-        return Judgement(subject=subject, faults=(fault,))
+        return judged(faults=(fault,))
     if isinstance(first.error, SystemExit):
-        return Judgement(subject=subject, faults=(exit_of(subject, first, "forward"),))
+        return judged(faults=(exit_of(subject, first, "forward"),))
     if reason := _why_not(first, subject):
-        return Judgement(subject=subject, reason=reason)
+        return judged(reason=reason)
     if not subject.contract and other_y(first, execute(subject, subject.args, None, settings.watch)):
-        return Judgement(subject=subject, reason=DRAWS)
+        return judged(reason=DRAWS)
     rng = np.random.default_rng([settings.seed, 1])
     outputs = leaves_of(first.y)
     dy = cotangent(outputs, rng)
@@ -80,16 +82,16 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         oracle(subject.args, dy)
     except Hang:
         fault = hang(subject, "the oracle runs your forward pass and it", settings.watch)
-        return Judgement(subject=subject, faults=(fault,))
+        return judged(faults=(fault,))
     except TargetError:
         raise
     except Exception as error:
-        return Judgement(subject=subject, reason=f"no oracle for the forward pass: {told(error)}")
-    size = max(float(np.max(np.abs(y), initial=0.0)) for y in outputs)
+        return judged(reason=f"no oracle for the forward pass: {told(error)}")
+    size = max(largest(y) for y in outputs)
     b = Bench(subject, dy, settings, oracle, lines or Lines(subject), rng, size, Shapes(settings.watch))
     seen = _tried(_AS_GIVEN, b, Observed())
     twin = _twin(b, seen)
-    seen += _tried(_MORE, b, seen) if twin is None else _of_twin(b, twin, seen)
+    seen = _tried(_MORE, b, seen) if twin is None else seen + _of_twin(b, twin, seen)
     seen += _missing_at_times(b, seen)
     seen = _uncompared(b, seen) + seen
     inside = [("", twin), *twin.inside] if twin is not None and not seen.failed else _inside(b, seen)
@@ -100,7 +102,7 @@ def judge(subject: Subject, settings: Settings, lines: Lines | None = None) -> J
         reason=seen.reason or oracle.caveat,
         unreached=tuple(dict.fromkeys(seen.unreached)),
     )
-    return Judgement(subject=subject, oracle=oracle, inside=tuple(inside), watch=settings.watch, **vars(seen))
+    return judged(oracle=oracle, inside=tuple(inside), **vars(seen))
 
 
 def _why_not(run: Run, subject: Subject) -> str:
@@ -131,12 +133,14 @@ def _or_none(f: Callable[[], T]) -> T | None:
 
 
 def _tried(stages: tuple[tuple[str, Stage], ...], b: Bench, seen: Observed) -> Observed:
-    """Run stages until one stops the target, and return what they showed beside what was `seen` before."""
-    new = Observed()
+    """Run stages until one stops the target."""
     for probe, stage in stages:
-        if not (seen + new).stopped and (not probe or probe in b.settings.wanted):
-            new += _watched(stage, b, seen + new)
-    return new
+        if not seen.stopped and (not probe or probe in b.settings.wanted):
+            try:
+                seen = stage(b, seen)
+            except Hang:
+                seen += Observed(faults=(hang(b.subject, "a call", b.watch),), stopped=True)
+    return seen
 
 
 def _twin(b: Bench, seen: Observed) -> Judgement | None:
@@ -172,13 +176,6 @@ def _of_twin(b: Bench, twin: Judgement, seen: Observed) -> Observed:
     return Observed(coverage=coverage, notes=(*((note,) if coverage else ()), *twin.notes))
 
 
-def _watched(stage: Stage, b: Bench, seen: Observed) -> Observed:
-    try:
-        return stage(b, seen)
-    except Hang:
-        return Observed(faults=(hang(b.subject, "a call", b.watch),), stopped=True)
-
-
 def _inside(b: Bench, seen: Observed) -> list[tuple[str, Judgement]]:
     """Judge the layers inside a composite on what reaches them; the same layer at the same shapes once.
 
@@ -196,13 +193,14 @@ def _inside(b: Bench, seen: Observed) -> list[tuple[str, Judgement]]:
     return found
 
 
-def _forward_alone(b: Bench, _seen: Observed) -> Observed:
+def _forward_alone(b: Bench, seen: Observed) -> Observed:
     """Compare the forward pass where "rectangular" is not asked for, at which it would be."""
     if "rectangular" in b.settings.wanted:
-        return Observed()
+        return seen
     exact = b.oracle(b.subject.args, b.dy)
     y = leaves_of(execute(b.subject, b.subject.args, None, b.watch).y)
-    return compare_forward(b, Example("rectangular", b.subject, b.dy), b.subject, b.dy, y, exact, "float64")
+    e = Example("rectangular", b.subject, b.dy)
+    return seen + compare_forward(b, e, b.subject, b.dy, y, exact, "float64")
 
 
 def _shapes(b: Bench, seen: Observed) -> Observed:
@@ -216,12 +214,12 @@ def _fewer_gradients(b: Bench, seen: Observed) -> Observed:
     return run_all(b, (Example("rectangular", variant, b.dy, label) for label, variant in fewer), seen)
 
 
-def _no_larger_batch(b: Bench, _seen: Observed) -> Observed:
+def _no_larger_batch(b: Bench, seen: Observed) -> Observed:
     """Say that no larger batch was tried, where the samples may be more and each run takes long."""
     if b.may_grow or all(batch.size >= 33 for batch in b.batches):
-        return Observed()
+        return seen
     why = "each run takes long"
-    return Observed(coverage=(Probe("batch 33", skipped=why),), notes=(f"no larger batch was tried: {why}",))
+    return seen + skipped("batch 33", why, note=f"no larger batch was tried: {why}")
 
 
 def _values(b: Bench, seen: Observed) -> Observed:
@@ -231,11 +229,10 @@ def _values(b: Bench, seen: Observed) -> Observed:
 def _far(b: Bench, seen: Observed) -> Observed:
     """Try a few of the values, and the cotangents, where the others will be tried on shorter axes."""
     if not b.takes_long:
-        return Observed()
+        return seen
     examples = value_examples(b.subject, b.shapes, b.rng)
-    new = run_all(b, (e for e in examples if isinstance(e, Example) and e.label in FEW), seen)
-    new += _cotangents(b, seen + new)
-    return new + _until_none_is_zero(b, seen + new)
+    seen = run_all(b, (e for e in examples if isinstance(e, Example) and e.label in FEW), seen)
+    return _until_none_is_zero(b, _cotangents(b, seen))
 
 
 def _cotangents(b: Bench, seen: Observed) -> Observed:
@@ -248,11 +245,9 @@ def _until_none_is_zero(b: Bench, seen: Observed) -> Observed:
     What was never anything but zero, an entry that no maximum picks, a unit that is dead, was not tested.
     """
     names = [n for n in b.subject.inputs if not is_special(b.subject.args[n])]
-    new = Observed()
     for _ in range(_SHUFFLES if names and not b.numerical else 0):
-        all_seen = (seen + new).comparisons
-        alike = [c for c in all_seen if c.subject.pure is b.subject.pure and c.probe != "layout"]
-        if new.stopped or not alike or any(c.wrong for c in alike):
+        alike = [c for c in seen.comparisons if c.subject.pure is b.subject.pure and c.probe != "layout"]
+        if seen.stopped or not alike or any(c.wrong for c in alike):
             break
         grads = {n: [c.exact.grads[n] for c in alike if n in c.got] for n in b.subject.wrt}
         here = {n: [g for g in gs if g.shape == b.subject.args[n].shape] for n, gs in grads.items()}
@@ -265,58 +260,55 @@ def _until_none_is_zero(b: Bench, seen: Observed) -> Observed:
                 args[n] = args[n] * b.rng.choice([-1.0, 1.0], args[n].shape)
         shuffled = b.subject.at(args)
         if (dy := b.draw(shuffled)) is not None:
-            new += run(b, Example("rectangular", shuffled, dy, "shuffled"), seen + new)
-    return new
+            seen += run(b, Example("rectangular", shuffled, dy, "shuffled"), seen)
+    return seen
 
 
 def _empty(b: Bench, seen: Observed) -> Observed:
     """Give no sample at all: gradients of what all samples share are then zeros, and nothing may be raised."""
     batch = b.batch
     if batch is None or b.numerical:
-        return Observed()
+        return seen
     subject = b.subject.at(
         {n: np.take(a, [], axis=batch.axes[n]) if n in batch.axes else a for n, a in b.subject.args.items()}
     )
     try:
         outputs = b.shapes.of(subject, subject.args)
     except Exception as error:
-        return Observed(coverage=(Probe("empty batch", skipped=f"the forward pass raises {told(error)}"),))
+        return seen + skipped("empty batch", f"the forward pass raises {told(error)}")
     if not all(np.isfinite(y).all() for y in outputs):
-        return Observed(coverage=(Probe("empty batch", skipped="the forward pass has no value for it"),))
-    return run(b, Example("empty batch", subject, cotangent(outputs, b.rng), ours=True), seen)
+        return seen + skipped("empty batch", "the forward pass has no value for it")
+    return seen + run(b, Example("empty batch", subject, cotangent(outputs, b.rng), ours=True), seen)
 
 
 def _compiled(b: Bench, seen: Observed) -> Observed:
     """Run the target's own code under jax.jit, where it can be traced: part of tinynet's contract."""
     if not b.subject.contract or b.numerical or seen.failed:
-        return Observed()
+        return seen
     try:
         grads = compiled_gradients(b.subject, b.dy, b.watch)
     except (Exception, Hang) as error:
-        skipped = Probe("compiled", skipped=f"JAX cannot trace the backward pass: {told(error)}")
-        return Observed(coverage=(skipped,), notes=("not under jax.jit: the code uses NumPy's functions",))
+        why = f"JAX cannot trace the backward pass: {told(error)}"
+        return seen + skipped("compiled", why, note="not under jax.jit: the code uses NumPy's functions")
     exact = b.oracle(b.subject.args, b.dy)
     if not all(np.isfinite(g).all() for g in exact.grads.values()):
-        return Observed()
-    got = {n: grads.get(n, MISSING) for n in b.subject.wrt}
-    c = compare(
-        b.subject, b.oracle, b.dy, Run(), got, probe="compiled", dtype="float64", rng=b.rng,
-        usual=usual_sizes(seen), exact=exact,
-    )  # fmt: skip
-    return recorded(b, dataclasses.replace(c, form={}))
+        return seen
+    usual = usual_sizes(seen)
+    c = compare(b.subject, grads=grads, probe="compiled", oracle=b.oracle, dy=b.dy, rng=b.rng, usual=usual, exact=exact)
+    return seen + recorded(b, dataclasses.replace(c, form={}))
 
 
 def _float32(b: Bench, seen: Observed) -> Observed:
     """Run the plain and the extreme examples in float32, unless that is the only type or float64 is wrong already."""
     if set(b.settings.dtypes) != {"float32", "float64"}:
-        return Observed()
+        return seen
     if b.numerical:
-        return Observed(coverage=(Probe("float32", skipped="differences do not resolve more than float32 does"),))
+        return seen + skipped("float32", "differences do not resolve more than float32 does")
     if b.oracle.resolution:
         why = "a loop that ends when it is close enough need not end in float32"
-        return Observed(coverage=(Probe("float32", skipped=why),), notes=(f"not in float32: {why}",))
+        return seen + skipped("float32", why, note=f"not in float32: {why}")
     if any(c.wrong and c.probe in SHAPES for c in seen.comparisons):
-        return Observed()
+        return seen
     examples = [Example("rectangular", b.subject, cotangent(b.dy, b.rng))]
     if b.batch is not None:
         one = b.subject.at(with_batch(b.subject.args, b.batch, 1, b.rng))
@@ -325,15 +317,14 @@ def _float32(b: Bench, seen: Observed) -> Observed:
     extreme = ("saturated", "huge", "tiny", "zeros and ties")
     others = value_examples(b.subject, b.shapes, b.rng)
     examples += [e for e in others if isinstance(e, Example) and e.probe in extreme]
-    new = Observed()
     for e in examples:
-        if not new.stopped:
-            new += run(b, e, seen + new, "float32")
-    return new
+        if not seen.stopped:
+            seen += run(b, e, seen, "float32")
+    return seen
 
 
 Stage: TypeAlias = Callable[[Bench, Observed], Observed]
-"""Tries something, given what was seen before, and returns what it showed."""
+"""Tries something, and adds what it shows to what was seen before."""
 
 _AS_GIVEN: tuple[tuple[str, Stage], ...] = (
     ("", _forward_alone),

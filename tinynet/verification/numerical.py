@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tinynet.verification.adapters.subject import Args, Array, Exact, TargetError
+from tinynet.verification.tolerance import largest
 
 _STEP = 0.1
 """The first step of the differences, relative to what is moved; each further one is half as long."""
@@ -24,17 +24,6 @@ _VAGUE, _SHARP = 1e-3, 1e-6
 
 Column = npt.NDArray[np.float64]
 """∂y/∂xᵢ of one entry xᵢ: all outputs, flattened, one behind another."""
-
-
-@dataclass(frozen=True)
-class Estimate(Exact):
-    """Gradients with the distance that each may have from the exact one.
-
-    Attributes:
-        uncertainty: by array, the largest error of an entry; 0 where rounding alone limits it.
-    """
-
-    uncertainty: Mapping[str, float] = field(default_factory=dict)
 
 
 class NumericalOracle:
@@ -70,7 +59,7 @@ class NumericalOracle:
         self._methods: dict[str, str] = {}
         self._last: tuple[Any, dict[str, tuple[Array, Array]]] = (None, {})
 
-    def __call__(self, args: Args, dy: tuple[Array, ...]) -> Estimate:
+    def __call__(self, args: Args, dy: tuple[Array, ...]) -> Exact:
         """Return the outputs, the gradients of Σ dy ⊗ y, and how far off these may be.
 
         Raises:
@@ -85,7 +74,7 @@ class NumericalOracle:
                 uncertainty[name] = float(np.max(error @ np.abs(flat), initial=0.0))
         if all(np.isfinite(leaf).all() for leaf in y):
             self._judge(args, grads, uncertainty)
-        return Estimate(y, grads, uncertainty)
+        return Exact(y, grads, uncertainty)
 
     def _judge(self, args: Args, grads: Mapping[str, Array], uncertainty: Mapping[str, float]) -> None:
         """Say how well the gradients are known, as far as the arrays are that matter for y.
@@ -94,7 +83,7 @@ class NumericalOracle:
         """
         how = " and ".join(dict.fromkeys(self._methods.values()))
         lengths = {name: _scale(args[name]) for name in grads}
-        moves = {name: float(np.max(np.abs(g), initial=0.0)) * lengths[name] for name, g in grads.items()}
+        moves = {name: largest(g) * lengths[name] for name, g in grads.items()}
         doubts = {name: u * lengths[name] for name, u in uncertainty.items()}
         vague = [n for n, doubt in doubts.items() if not doubt <= _VAGUE * max(moves.values(), default=0.0)]
         if not self.text and vague and any(doubts.values()):
@@ -161,7 +150,7 @@ class NumericalOracle:
         """
         a, step = args[name], _STEP
         if np.all(a > 0) or np.all(a < 0):
-            step = min(step, 0.5 / max(float(np.max(np.abs(direction / a), initial=0.0)), _TINY))
+            step = min(step, 0.5 / max(largest(direction / a), _TINY))
         return ridders(lambda h: self._outputs({**args, name: a + h * direction}), step)
 
     def _outputs(self, args: Args) -> tuple[Array, ...]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
 import operator
+import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -123,7 +123,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             return _boxed(attribute) if name in ("T", "mT", "real", "imag") else attribute
 
         def method(*args: Any, **options: Any) -> Any:
-            kept = options if not _is_traced(value) else {k: v for k, v in options.items() if k not in _NOT_JAXS}
+            kept = _as_jax_takes(name, options) if _is_traced(value) else options
             out = kept.pop("out", None)
             result = _boxed(attribute(*map(raw, args), **{k: raw(v) for k, v in kept.items()}))
             if out is not None:
@@ -190,6 +190,15 @@ def _answer(value: Any, kind: Callable[[Any], Any]) -> Any:
 
 
 @contextlib.contextmanager
+def _answering(answer: Callable[[Any, Any], Any]) -> Iterator[None]:
+    token = _ANSWER.set(answer)
+    try:
+        yield
+    finally:
+        _ANSWER.reset(token)
+
+
+@contextlib.contextmanager
 def recorded() -> Iterator[list[Any]]:
     """Give the list that fills with what a forward pass asks of the values of arrays, in order."""
     answers: list[Any] = []
@@ -198,11 +207,8 @@ def recorded() -> Iterator[list[Any]]:
         answers.append(kind(value))
         return answers[-1]
 
-    token = _ANSWER.set(answer)
-    try:
+    with _answering(answer):
         yield answers
-    finally:
-        _ANSWER.reset(token)
 
 
 class _Otherwise(BaseException):
@@ -223,11 +229,8 @@ def replayed(answers: Sequence[Any]) -> Iterator[None]:
             raise _Otherwise
         return left.pop()
 
-    token = _ANSWER.set(answer)
-    try:
+    with _answering(answer):
         yield
-    finally:
-        _ANSWER.reset(token)
     if left:
         raise RuntimeError("the forward pass branches in another way when it is traced")
 
@@ -299,12 +302,18 @@ def _call(function: Any, args: Any, options: Any, *, jax_name: str = "", method:
         return _boxed(_windows(*args, **options))
     home = next(h for h in _HOMES if hasattr(h, name))
     called = getattr(getattr(home, name), method) if method else getattr(home, name)
-    kept = {k: v for k, v in options.items() if k not in _NOT_JAXS}
+    kept = _as_jax_takes(name, options)
     if name in ("concatenate", "stack", "vstack", "hstack", "block", "column_stack", "dstack"):
         args = (jax.tree.map(jnp.asarray, list(args[0])), *args[1:])
     else:
         args = tuple(jnp.asarray(a) if isinstance(a, (list, np.ndarray)) else a for a in args)
     return _boxed(called(*args, **kept))
+
+
+def _as_jax_takes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without those that JAX does not know, the order in memory unless entries are put in it."""
+    put = name in ("ravel", "flatten", "reshape") and options.get("order") == "F"
+    return {k: v for k, v in options.items() if k not in _NOT_JAXS or (k == "order" and put)}
 
 
 def _windows(x: Any, window_shape: Any, axis: Any = None, **_: Any) -> Any:
@@ -317,13 +326,6 @@ def _windows(x: Any, window_shape: Any, axis: Any = None, **_: Any) -> Any:
     return x
 
 
-class _NumpyForTraced(types.ModuleType):
-    """NumPy, whose functions that make arrays make arrays that traced values can be written into."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _AnyArray if name == "ndarray" else counterpart(getattr(np, name))
-
-
 class _Arrays(type):
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, (np.ndarray, Traced))
@@ -333,13 +335,16 @@ class _AnyArray(metaclass=_Arrays):
     """What stands in for np.ndarray in isinstance(x, np.ndarray)."""
 
 
-class _MathForTraced(types.ModuleType):
+class _ForTraced(types.ModuleType):
+    """A module whose functions that make arrays make arrays that traced values can be written into."""
+
     def __getattr__(self, name: str) -> Any:
-        return counterpart(getattr(math, name))
+        value = getattr(sys.modules[self.__name__], name)
+        return _AnyArray if value is np.ndarray else counterpart(value)
 
 
-_NUMPY = _NumpyForTraced("numpy")
-MODULES: dict[str, types.ModuleType] = {"numpy": _NUMPY, "math": _MathForTraced("math")}
+_NUMPY = _ForTraced("numpy")
+MODULES: dict[str, types.ModuleType] = {"numpy": _NUMPY, "math": _ForTraced("math")}
 
 
 def _maker(function: Any) -> Any:
@@ -371,14 +376,9 @@ def counterpart(value: Any) -> Any:
     name, home = getattr(value, "__name__", ""), (getattr(value, "__module__", None) or "").partition(".")[0]
     if name in _MAKERS | _ALIKE and home == "numpy":
         return _maker(value)
-    if home == "math" and callable(value):
-        twin = next((getattr(h, name) for h in (jnp, jax.scipy.special) if hasattr(h, name)), None)
-        return (
-            (lambda *a: _boxed(twin(*map(raw, a))) if _any_traced(raw(a)) else value(*map(raw, a))) if twin else value
-        )
-    if home == "scipy" and not isinstance(value, (np.ufunc, type)):
-        twin = next((getattr(h, name) for h in _HOMES if hasattr(h, name)), None)
-        return (lambda *a, **k: _call(twin, a, k)) if twin else value
+    has_twin = any(hasattr(h, name) for h in _HOMES)
+    if home in ("math", "scipy") and callable(value) and not isinstance(value, (np.ufunc, type)) and has_twin:
+        return lambda *args, **options: _call(value, args, options)
     return value
 
 

@@ -80,3 +80,8 @@ class Observed:
     def ran(self, probe: str) -> bool:
         """Return whether a probe stands in the coverage."""
         return any(p.name == probe for p in self.coverage)
+
+
+def skipped(probe: str, why: str, *, dtype: str = "", note: str = "") -> Observed:
+    """Return that a probe did not run."""
+    return Observed(coverage=(Probe(probe, dtype, skipped=why),), notes=(note,) if note else ())

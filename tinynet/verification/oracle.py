@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from tinynet.verification.jaxpr import Program, compiled_vjp, is_long, trace
 from tinynet.verification.numerical import ENTRIES, NumericalOracle
 from tinynet.verification.numpy_as_jax import explain, recorded, replayed
 from tinynet.verification.probes.lines import closeness
-from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS
+from tinynet.verification.tolerance import COARSEST, JUMP, LONG_AS_IT_RUNS, LOOSER, LOST, PATIENCE, ROUNDINGS, largest
 
 ERRORS = 4093
 """How many errors are drawn for all operations: a prime, so that no two rows of an array get the same ones."""
@@ -61,8 +62,8 @@ class JaxOracle:
 
     @property
     def text(self) -> str:
-        how = "jax.vjp of your forward pass" if not self.manners else "jax.vjp of your forward pass, NumPy read as JAX"
-        return f"{how}{' as it runs' if self.eager else ''}, float64"
+        read, runs = ", NumPy read as JAX" if self.manners else "", " as it runs" if self.eager else ""
+        return f"jax.vjp of your forward pass{read}{runs}, float64"
 
     @property
     def traced(self) -> bool:
@@ -161,9 +162,8 @@ class JaxOracle:
         assert pure is not None
 
         def forward(*moving: Any) -> list[Any]:
-            return list(
-                map(jnp.asarray, jax.tree.leaves(pure({**args, **dict(zip(wrt, moving, strict=True))}, self.manners)))
-            )
+            y = pure({**args, **dict(zip(wrt, moving, strict=True))}, self.manners)
+            return list(map(jnp.asarray, jax.tree.leaves(y)))
 
         def run() -> Exact:
             seed_generators(self.subject.library)
@@ -243,10 +243,13 @@ def spread(
         oracle(nudged(args, unit, rng), tuple(d * (1 + unit * _signs(np.shape(d), rng)) for d in dy))
         for _ in range(ROUNDINGS)
     ]
-    return Exact(
-        tuple(np.max([np.abs(m.y[i] - y) for m in moved], axis=0) for i, y in enumerate(exact.y)),
-        {name: np.max([np.abs(m.grads[name] - g) for m in moved], axis=0) for name, g in exact.grads.items()},
-    )
+    return _of_each(lambda at, *others: np.max([np.abs(other - at) for other in others], axis=0), exact, *moved)
+
+
+def _of_each(f: Callable[..., Array], *several: Exact) -> Exact:
+    """Return f of each output, and of each gradient, of several results."""
+    grads = {name: f(*(e.grads[name] for e in several)) for name in several[0].grads}
+    return Exact(tuple(map(f, *(e.y for e in several))), grads)
 
 
 def rounding(
@@ -259,30 +262,23 @@ def rounding(
     too, as log(1 − a) has where a is nearly 1.
     """
 
-    def largest(center: Exact, runs: list[Exact]) -> Exact:
-        def far(at: Array, others: list[Array]) -> Array:
-            off = [np.nan_to_num(np.abs(other - at), nan=0.0, posinf=0.0) for other in others]
-            largest_off: Array = np.max(off, axis=0)
-            return largest_off
+    def farthest(at: Array, *others: Array) -> Array:
+        off = [np.nan_to_num(np.abs(other - at), nan=0.0, posinf=0.0) for other in others]
+        return np.asarray(np.max(off, axis=0))
 
-        return Exact(
-            tuple(far(y, [run.y[i] for run in runs]) for i, y in enumerate(center.y)),
-            {n: far(g, [run.grads[n] for run in runs]) for n, g in center.grads.items()},
-        )
-
-    nothing = Exact(tuple(map(np.zeros_like, exact.y)), {n: np.zeros_like(g) for n, g in exact.grads.items()})
+    nothing = _of_each(np.zeros_like, exact)
     if not isinstance(oracle, JaxOracle):
         return nothing
     try:
         if is_long(oracle.program(as_float64(args))):
             return nothing
         center = oracle.with_rounding(args, dy, 0.0, rng)
-        near = largest(center, [oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)])
-        far = largest(center, [oracle.with_rounding(args, dy, 64 * unit, rng)])
+        near = _of_each(farthest, center, *(oracle.with_rounding(args, dy, unit, rng) for _ in range(ROUNDINGS)))
+        far = _of_each(farthest, center, oracle.with_rounding(args, dy, 64 * unit, rng))
     except (Exception, Hang):
         return nothing
 
-    sizes = [float(np.max(np.abs(y), initial=0.0)) for y in exact.y]
+    sizes = [largest(y) for y in exact.y]
     if all(float(np.max(m, initial=0.0)) > LOST * unit * size > 0 for m, size in zip(near.y, sizes, strict=True)):
         return near
 
@@ -290,7 +286,7 @@ def rounding(
         jumps = (at > JUMP * np.max(np.abs(nominal), initial=0.0)) & (further < 8 * at)
         return np.where(jumps, 0.0, at)
 
-    return Exact(near.y, {n: smooth(near.grads[n], g, far.grads[n]) for n, g in exact.grads.items()})
+    return replace(_of_each(smooth, near, exact, far), y=near.y)
 
 
 def nudged(args: Args, unit: float, rng: np.random.Generator) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tinynet.verification import Finding, Report
+    from tinynet.verification import Report
 
 __all__ = ["gradients", "pytest_configure", "pytest_generate_tests", "pytest_pyfunc_call"]
 
@@ -100,25 +100,17 @@ def _report(item: pytest.Function, mark: pytest.Mark) -> Report:
 
 def _judge(report: Report, probe: str, *, is_first: bool) -> None:
     """Fail if the probe found something; skip if it did not run. The first test also has what belongs to no probe."""
-    ran = [p for p in report.coverage if _name(p.name) == probe]
-    found = [f for f in report.findings if _name(f.probe) == probe]
+    ran = [p for p in report.coverage if p.name == probe]
     spoilt = {name for p in ran for name, ratio in p.ratios.items() if not ratio <= 1}
-    found += [f for f in report.findings if f not in found and spoilt & {f.gradient, *f.also}]
-    if is_first:
-        shown = {_name(p.name) for p in report.coverage}
-        found += [f for f in report.findings if f not in found and _name(f.probe) not in shown]
+    shown = {p.name for p in report.coverage}
+    found = []
+    for f in report.findings:
+        where = f.probe.partition(" (")[0]  # "layout (strided)" is of the probe "layout"
+        if where == probe or spoilt & {f.gradient, *f.also} or (is_first and where not in shown):
+            found.append(f)
     if found or spoilt:
-        pytest.fail(_text(report, found), pytrace=False)
+        pytest.fail("\n".join(map(str, found)) or str(report), pytrace=False)
     if report.verdict == "INCONCLUSIVE" and is_first:
         pytest.fail(str(report), pytrace=False)
     if ran and all(p.skipped for p in ran):
         pytest.skip("; ".join(dict.fromkeys(p.skipped for p in ran)))
-
-
-def _text(report: Report, findings: list[Finding]) -> str:
-    return "\n".join(map(str, findings)) if findings else str(report)
-
-
-def _name(probe: str) -> str:
-    """Leave out which kind: "layout (strided)" is of the probe "layout"."""
-    return probe.partition(" (")[0]

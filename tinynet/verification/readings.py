@@ -11,7 +11,7 @@ from tinynet.verification.adapters.subject import MISSING, Array, Subject
 from tinynet.verification.examples import cotangent
 from tinynet.verification.execution import Run, Watch, execute
 from tinynet.verification.oracle import find_oracle, leaves_of
-from tinynet.verification.tolerance import CHOICE, distance
+from tinynet.verification.tolerance import CHOICE, distance, largest
 
 
 def choose(subjects: list[Subject], watch: Watch, rng: np.random.Generator) -> Subject:
@@ -23,7 +23,7 @@ def choose(subjects: list[Subject], watch: Watch, rng: np.random.Generator) -> S
         try:
             subject, wrong = _score(subject, watch, rng)
         except (Exception, SystemExit):
-            wrong = 1e6 + (0 if _runs(subject, watch) else 1e6)
+            wrong = 1e6 if _outputs(execute(subject, subject.args, None, watch)) else 2e6
         if wrong == 0:
             return subject
         scored.append((wrong, i, subject))
@@ -35,8 +35,7 @@ def _score(subject: Subject, watch: Watch, rng: np.random.Generator) -> tuple[Su
     first = execute(subject, subject.args, None, watch)
     if first.error is not None:
         raise first.error
-    outputs = leaves_of(first.y)
-    if any(leaf.dtype.kind not in "fV" for leaf in outputs):
+    if not (outputs := _outputs(first)):
         raise TypeError("an output is no array of floating-point numbers")
     oracle, draws = None, []
     for _ in range(2):
@@ -56,18 +55,9 @@ def _score(subject: Subject, watch: Watch, rng: np.random.Generator) -> tuple[Su
         for name, g in exact.grads.items():
             got = run.grads.get(name)
             fits = isinstance(got, (np.ndarray, np.generic, float)) and np.shape(got) == g.shape
-            size = float(np.max(np.abs(g), initial=0.0))
+            size = largest(g)
             wrong += 2.0 if not fits else float(distance(np.asarray(got, np.float64), g) > CHOICE * size)
     return subject, wrong
-
-
-def _runs(subject: Subject, watch: Watch) -> bool:
-    """Return whether a forward pass gives arrays of floating-point numbers."""
-    run = execute(subject, subject.args, None, watch)
-    try:
-        return run.error is None and all(leaf.dtype.kind in "fV" for leaf in leaves_of(run.y))
-    except Exception:
-        return False
 
 
 def with_updates(subject: Subject, watch: Watch, rng: np.random.Generator) -> Subject:
@@ -116,4 +106,4 @@ def _outputs(run: Run) -> tuple[Array, ...]:
         leaves = leaves_of(run.y) if run.error is None else ()
     except Exception:
         return ()
-    return leaves if all(leaf.dtype.kind == "f" for leaf in leaves) else ()
+    return leaves if all(leaf.dtype.kind in "fV" for leaf in leaves) else ()

@@ -111,7 +111,7 @@ class Finding:
         lines = [
             ("fault", f"{self.name}: {self.explanation}"),
             ("worst", worst and f"{worst}expected {self.expected:.9g}  (tolerance {self.tolerance:.2g})"),
-            ("extent", self.extent + (f", first {self.shapes[0]}" if self.shapes else "")),
+            ("extent", ", ".join(filter(None, [self.extent, *(f"first {s}" for s in self.shapes[:1])]))),
             ("probe", self.probe),
             ("at", f"{self.at}   {self.text}".rstrip() if self.at else ""),
             ("where", f"{self.where}   {self.where_text}".rstrip() if self.where else ""),

@@ -134,11 +134,7 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _place(error: BaseException) -> str:

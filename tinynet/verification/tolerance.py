@@ -97,9 +97,14 @@ def unit_of(dtype: Any) -> float:
     return float(np.finfo(dtype).eps)
 
 
+def largest(a: npt.NDArray[Any]) -> float:
+    """Return the size of the largest entry, 0 of none."""
+    return float(np.max(np.abs(a), initial=0.0))
+
+
 def bound(exact: npt.NDArray[Any], *, unit: float = UNIT, spread: float = 0.0, depth: int = 1) -> float:
     """Return the largest difference that the rule allows, for a gradient that `depth` layers contribute rounding to."""
-    return K * depth * max(unit * float(np.max(np.abs(exact), initial=0.0)), spread)
+    return K * depth * max(unit * largest(exact), spread)
 
 
 def distance(got: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:

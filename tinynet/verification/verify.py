@@ -258,4 +258,4 @@ def _oracle_text(j: Judgement, settings: Settings) -> str:
 def _of_fault(target: Any, fault: Fault, seed: int) -> Report:
     nothing = Subject(name=short(target), args={}, wrt=(), inputs=(), start=lambda: None)  # type: ignore[arg-type, return-value]
     settings = Settings(None, (), frozenset(), seed, Watch(HANG_SECONDS))
-    return _report(Judgement(subject=nothing, faults=(fault,)), settings, 0.0, seed)
+    return _report(Judgement(subject=nothing, watch=settings.watch, faults=(fault,)), settings, 0.0, seed)

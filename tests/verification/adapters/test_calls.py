@@ -318,3 +318,23 @@ def of_pair_with_cache(factor):
 def test_backward_takes_one_cotangent_for_each_output(form, factor):
     report = tn.verify(form(factor), inputs=X, **QUICK)
     assert report.verdict == ("PASS" if factor == 1 else "FAIL"), report
+
+
+def of_one_cache(factor, stack):
+    kept = []
+
+    def forward(x):
+        kept.append(x)
+        return np.sin(x)
+
+    def backward(dy):
+        return factor * dy * np.cos(kept.pop() if stack else kept[-1])
+
+    return forward, backward
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("stack", [True, False])
+def test_a_pair_whose_backward_is_given_dy_alone_has_one_cache(stack, factor):
+    report = tn.verify(of_one_cache(factor, stack), inputs=X)
+    assert [f.name for f in report.findings] == ["scaled by 2"][: factor - 1], report

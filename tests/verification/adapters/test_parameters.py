@@ -85,7 +85,69 @@ class OfList(collections.UserList, Product):
         return self[0]
 
 
+class WithGradient(np.ndarray):
+    """An array that keeps its gradient."""
+
+    def __array_finalize__(self, other):
+        self.grad = getattr(other, "grad", None)
+
+
+class OfWithGradient(Product):
+    def __init__(self, factor):
+        self.W, self.factor = W.view(WithGradient).copy(), factor
+
+    def forward(self, x):
+        return np.asarray(super().forward(x))
+
+    def backward(self, dy):
+        self.W.grad = self.factor * self.x.T @ dy
+        return dy @ np.asarray(self.W).T
+
+
+class KeepsTranspose(Product):
+    def __init__(self, factor):
+        super().__init__(factor)
+        self.WT = self.W.T
+
+    def backward(self, dy):
+        super().backward(dy)
+        return dy @ self.WT
+
+
+class CapturesItself(Product):
+    def __init__(self, factor):
+        super().__init__(factor)
+        self.ahead, self.back = lambda x: x @ self.W, [lambda dy: dy @ self.W.T]
+
+    def forward(self, x):
+        self.x = x
+        return self.ahead(x)
+
+    def backward(self, dy):
+        super().backward(dy)
+        return self.back[0](dy)
+
+
+class Scaled(Product):
+    """A number under a key that looks like a path."""
+
+    def __init__(self, factor):
+        self.params, self.factor = {"layer.0.scale": 0.5}, factor
+
+    def forward(self, x):
+        self.x = x
+        return x * self.params["layer.0.scale"]
+
+    def backward(self, dy):
+        self.grads = {"layer.0.scale": self.factor * float((self.x * dy).sum())}
+        return dy * self.params["layer.0.scale"]
+
+
 PLACES = {
+    "an array that keeps its gradient": OfWithGradient,
+    "beside its transpose": KeepsTranspose,
+    "functions that capture the object": CapturesItself,
+    "under a key with dots": Scaled,
     "beside a module": beside(lambda: np),
     "beside a lock": beside(threading.Lock),
     "beside a generator": beside(lambda: (i for i in range(3))),
@@ -108,6 +170,51 @@ def test_a_parameter_is_found_wherever_it_is_held(place, factor):
     report = tn.verify(PLACES[place](factor), inputs=X, **QUICK)
     assert len(report.compared) == 2, str(report)
     assert [(f.fault, f.factor) for f in report.findings] == ([] if factor == 1 else [("scaled", "3")]), str(report)
+
+
+class TiedByView(Product):
+    """tanh(x W) Wᵀ, the transpose kept as a view of W."""
+
+    def __init__(self, factor):
+        super().__init__(factor)
+        self.V = self.W.T
+
+    def forward(self, x):
+        self.h = np.tanh(super().forward(x))
+        return self.h @ self.V
+
+    def backward(self, dy):
+        dz = dy @ self.V.T * (1 - self.h**2)
+        self.dW = self.x.T @ dz + self.factor * dy.T @ self.h
+        return dz @ self.W.T
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_a_transpose_that_is_a_view_is_the_same_parameter(factor):
+    report = tn.verify(TiedByView(factor), inputs=X, **QUICK)
+    assert report.compared == ("x", "W")
+    assert report.verdict == ("PASS" if factor == 1 else "FAIL"), str(report)
+
+
+class OneGradient(Product):
+    """W and b, whose gradients lie in one array."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = np.ones(2)
+
+    def forward(self, x):
+        return super().forward(x) + self.b
+
+    def backward(self, dy):
+        self.grad = np.concatenate([(self.x.T @ dy).ravel(), dy.sum(0)])
+        return dy @ self.W.T
+
+
+def test_a_gradient_of_several_parameters_in_one_is_not_taken_for_that_of_one_of_them():
+    report = tn.verify(OneGradient(), inputs=X, **QUICK)
+    assert report.verdict == "INCONCLUSIVE", str(report)
+    assert "no gradient of it was found" in report.reason
 
 
 @pytest.mark.parametrize(

@@ -145,3 +145,29 @@ def test_an_argument_that_is_written_into_and_moves_y_is_still_a_fault():
 
     report = tn.verify((forward, lambda dy, m: (dy * m, None)), inputs=(X, np.ones(3)), **QUICK)
     assert "mutates x" in [f.fault for f in report.findings]
+
+
+class KeepsInputs:
+    """numpy-ml's manner: what forward is given is kept in a list until the gradients are flushed."""
+
+    def __init__(self, factor):
+        self.X, self.factor = [], factor
+        self.parameters, self.gradients = {"W": G[:, None] * np.ones(2)}, {"W": np.zeros((3, 2))}
+
+    def forward(self, x):
+        self.X.append(x)
+        return x @ self.parameters["W"]
+
+    def backward(self, dy):
+        for x, each in zip(self.X, [dy], strict=False):
+            self.gradients["W"] += self.factor * x.T @ each
+        return dy @ self.parameters["W"].T
+
+    def flush_gradients(self):
+        self.X, self.gradients = [], {"W": np.zeros((3, 2))}
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_what_is_kept_until_the_gradients_are_flushed_is_flushed_before_each_forward_pass(factor):
+    report = tn.verify(KeepsInputs(factor), inputs=X, **QUICK)
+    assert [f.name for f in report.findings] == ["scaled by 2"][: factor - 1], report

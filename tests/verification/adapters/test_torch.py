@@ -820,29 +820,59 @@ def test_running_statistics_that_are_handed_in_may_be_updated(target, verdict):
     assert "m, v: written into and without a gradient, as running statistics are" in report.notes
 
 
-class ByHand:
-    def forward(self, x):
-        return torch.sin(x)
-
-    __call__ = forward
-
-    def backward(self, dy):
-        return 3 * dy
+def tanh(x, w):
+    return torch.tanh(x @ w)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        ByHand(),
-        (torch.sin, lambda args, dy: (3 * dy,)),
-        lambda x: (torch.sin(x), lambda dy: 3 * dy),
-        lambda x: ((x * x).sum(), 3 * x),
-    ],
-    ids=["object", "pair", "(y, backprop)", "(E, gradient)"],
-)
-def test_derivatives_of_tensors_by_hand_are_not_taken_for_pytorchs_own(target):
-    with pytest.raises(tn.TargetError, match=r"give one, or code and arrays of NumPy's"):
-        tn.verify(target, inputs=torch.tensor(x))
+def tanh_by_hand(factor):
+    def backward(args, dy):
+        x, w = args
+        dz = dy * (1 - tanh(x, w) ** 2)
+        return dz @ w.T, factor * x.T @ dz
+
+    return backward
+
+
+def static(factor):
+    class Layer:
+        @staticmethod
+        def forward(x, w):
+            return tanh(x, w), (x, w)
+
+        @staticmethod
+        def backward(dy, cache):
+            return tanh_by_hand(factor)(cache, dy)
+
+    return Layer
+
+
+BY_HAND = {
+    "pair": lambda factor: (tanh, tanh_by_hand(factor)),
+    "static methods": static,
+    "(y, backprop)": lambda factor: lambda x, w: (tanh(x, w), lambda dy: tanh_by_hand(factor)((x, w), dy)),
+    "(E, gradient)": lambda factor: lambda x, w: (tanh(x, w).sum(), tanh_by_hand(factor)((x, w), torch.tensor(1.0))),
+}
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("form", BY_HAND)
+def test_functions_of_tensors_with_a_backward_pass_by_hand(form, factor):
+    report = tn.verify(BY_HAND[form](factor), inputs=(torch.tensor(x), torch.tensor(w.T)))
+    assert report.oracle.startswith("PyTorch's own autograd"), report
+    assert report.compared == ("x", "w")
+    assert [(f.gradient, f.fault, f.factor) for f in report.findings] == [("w", "scaled", "3")][: factor - 1], report
+
+
+def test_an_object_that_may_keep_tensors_is_not_taken_for_pytorchs_own():
+    class Layer:
+        def __call__(self, x):
+            return torch.sin(x)
+
+        def backward(self, dy):
+            return 3 * dy
+
+    with pytest.raises(tn.TargetError, match=r"give a torch.autograd.Function, a pair"):
+        tn.verify(Layer(), inputs=torch.tensor(x))
 
 
 class Both(Function):

@@ -1,4 +1,7 @@
-"""Gradients of arguments that are dicts: by the structure of the dict, or by the names of the arguments."""
+"""Gradients of arguments that are dicts or objects: by their structure, or by the names of the arguments."""
+
+import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -91,3 +94,65 @@ def test_a_number_without_a_gradient_stays_a_constant():
 
     report = tn.verify((forward, backward), inputs=(X, {"g": W, "scale": 2.0, "eps": 1e-5}), **QUICK)
     assert (report.verdict, report.compared) == ("PASS", ("x", "p.g")), report
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    w: np.ndarray
+    b: np.ndarray
+
+
+class Kept:
+    __slots__ = ("b", "w")
+
+    def __init__(self, w, b):
+        self.w, self.b = w, b
+
+
+RECORDS = {"dataclass": Parameters, "namespace": lambda w, b: types.SimpleNamespace(w=w, b=b), "slots": Kept}
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("returned", ["itself", "dict"])
+@pytest.mark.parametrize("record", RECORDS)
+def test_what_an_argument_keeps_is_judged_like_a_dict(record, returned, factor):
+    make = RECORDS[record] if returned == "itself" else dict
+
+    def forward(p, x):
+        return np.tanh(x @ p.w + p.b)
+
+    def backward(args, dy):
+        p, x = args
+        dz = dy * (1 - forward(p, x) ** 2)
+        return make(w=x.T @ dz, b=factor * dz.sum()), np.outer(dz, p.w)
+
+    report = tn.verify((forward, backward), inputs=(RECORDS[record](w=W, b=np.array(0.3)), X), **QUICK)
+    assert set(report.compared) == {"p.w", "p.b", "x"}, report
+    assert [(f.gradient, f.name) for f in report.findings] == [("p.b", "scaled by 2")][: factor - 1]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("many", [iter, lambda grads: (g for g in grads), lambda grads: map(np.asarray, grads)])
+def test_gradients_may_come_one_by_one(many, factor):
+    def backward(args, dy):
+        x, w = args
+        return many([np.outer(dy, w), factor * x.T @ dy])
+
+    class Product:
+        def forward(self, x, w):
+            self.args = x, w
+            return x @ w
+
+        def backward(self, dy):
+            return backward(self.args, dy)
+
+    for target in ((lambda x, w: x @ w, backward), Product()):
+        report = tn.verify(target, inputs=(X, W), **QUICK)
+        assert [(f.gradient, f.name) for f in report.findings] == [("w", "scaled by 2")][: factor - 1], report
+
+
+def test_a_module_with_the_two_passes_is_a_pair():
+    module = types.ModuleType("layer")
+    module.forward, module.backward = lambda x: x * x, lambda args, dy: (dy * args[0],)
+    (finding,) = tn.verify(module, inputs=X, **QUICK).findings
+    assert finding.name == "scaled by 1/2"

@@ -20,8 +20,9 @@ from tinynet.verification.adapters.conventions import returns_backprop, value_an
 from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
 from tinynet.verification.adapters.jax import adapt_jax
 from tinynet.verification.adapters.objects import METHODS, adapt_object, methods_of
+from tinynet.verification.adapters.parts import fresh
 from tinynet.verification.adapters.reachable import reachable
-from tinynet.verification.adapters.subject import Subject, TargetError, fresh, short
+from tinynet.verification.adapters.subject import Subject, TargetError, short
 
 __all__ = ["Subject", "TargetError", "adapt"]
 
@@ -35,6 +36,8 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
     for library in ("torch", "thinc", "autograd"):
         if library in sys.modules:
             module = importlib.import_module(f"tinynet.verification.adapters.{library}")
+            if library == "torch" and (readings := module.adapt_by_hand(target, inputs, rng)):
+                return list(readings)
             found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
             if found is not None:
                 return [found]
@@ -54,6 +57,8 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
         _only_for_layers("params", params)
         return [node]
     if (names := methods_of(target)) is not None and not inspect.isfunction(target):
+        if inspect.ismodule(target):
+            return adapt_pair(getattr(target, names[0]), getattr(target, names[1]), inputs, rng)
         return adapt_object(target, names, as_one_tuple(target, inputs), params, rng)
     if (readings := _returning_backprop(target, inputs, params, rng)) is not None:
         return readings

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 import math
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tinynet.verification.adapters.reachable import reachable
 from tinynet.verification.adapters.subject import MISSING, Args, Array, Gradients, TargetError
+from tinynet.verification.copies import attributes, is_users
 
 COTANGENT = re.compile(r"d[a-zA-Z]?|d_?(out|y|h|c)\w*|g\w?|\w*grad\w*|delta\w*|upstream\w*")
 """What people call dy, of one output or of several."""
@@ -37,10 +42,8 @@ class Arguments:
 
     def filled(self, args: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with the arrays of `args` in their places."""
-        positional, keywords = mapped(
-            lambda leaf: args[leaf.name] if isinstance(leaf, Slot) else leaf, (self.positional, self.keywords)
-        )
-        return positional, keywords
+        positional = tuple(_as_given(_fill(p, args)) for p in self.positional)
+        return positional, {k: _as_given(_fill(v, args)) for k, v in self.keywords.items()}
 
     def call(self, function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
         """Return what a function gives for the arguments with these arrays."""
@@ -49,9 +52,9 @@ class Arguments:
 
     def with_constants(self, values: Mapping[str, Any]) -> Arguments:
         """Return the arguments with these values in place of the arrays of these names."""
-        kept = {n: Slot(n) for _, tree in self.parts() for n in slots(tree)}
-        positional, keywords = self.filled({**kept, **values})
-        return Arguments(positional, keywords, self.names)
+        kept = {n: Slot(n) for _, tree in self.parts() for n in slots(tree)} | dict(values)
+        positional = tuple(_fill(p, kept) for p in self.positional)
+        return Arguments(positional, {k: _fill(v, kept) for k, v in self.keywords.items()}, self.names)
 
     def parts(self) -> list[tuple[str, Any]]:
         """Return each argument that holds an array, with its name."""
@@ -86,13 +89,46 @@ class Slot:
     name: str
 
 
-def mapped(f: Callable[[Any], Any], tree: Any) -> Any:
-    """Return a structure with f(leaf) in place of each leaf."""
+class Record(dict[str, Any]):
+    """What an object among the arguments keeps, by attribute: of a dataclass, a namespace or a class of the user's."""
+
+    def __init__(self, like: Any, parts: Mapping[str, Any]) -> None:
+        super().__init__(parts)
+        self.like = like
+
+
+def with_mappings(result: Any) -> Any:
+    """Return gradients with a tuple in place of an iterator, and a dict in place of an object that keeps arrays."""
+    if isinstance(result, Iterator):
+        return with_mappings(tuple(result))
+    return of_parts(with_mappings, _kept(result) if _is_record(result) else result)
+
+
+def _is_record(value: Any) -> bool:
+    if isinstance(value, (type, Mapping, tuple, list)) or callable(value) or _is_array_like(value):
+        return False
+    return bool(reachable(value)) and (isinstance(value, types.SimpleNamespace) or is_users(type(value).__module__))
+
+
+def _kept(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in attributes(value)}
+
+
+def of_parts(f: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a structure with f of each of its parts; what has none as it is."""
     if isinstance(tree, Mapping):
-        return {key: mapped(f, part) for key, part in tree.items()}
+        parts = {key: f(part) for key, part in tree.items()}
+        return Record(tree.like, parts) if isinstance(tree, Record) else parts
     if type(tree) in (tuple, list):
-        return type(tree)(mapped(f, part) for part in tree)
-    return type(tree)(*(mapped(f, part) for part in tree)) if hasattr(tree, "_fields") else f(tree)
+        return type(tree)(map(f, tree))
+    return type(tree)(*map(f, tree)) if hasattr(tree, "_fields") else tree
+
+
+def mapped(f: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a structure with f of each of its leaves."""
+    if isinstance(tree, (Mapping, tuple, list)):
+        return of_parts(functools.partial(mapped, f), tree)
+    return f(tree)
 
 
 def slots(tree: Any) -> Iterator[str]:
@@ -294,6 +330,8 @@ def _slotted(
     if isinstance(value, (tuple, list)) and not is_numbers(value):
         parts = [_slotted(part, f"{path}.{i}", arrays, rng, numbers) for i, part in enumerate(value)]
         return type(value)(parts) if type(value) in (tuple, list) else type(value)(*parts)
+    if _is_record(value):
+        return Record(value, _slotted(_kept(value), path, arrays, rng, numbers))
     if numbers is not None and isinstance(value, float) and math.isfinite(value):
         numbers.add(path)
     elif value is None or isinstance(value, (bool, str, int, float, type)) or not _is_array_like(value):
@@ -311,6 +349,21 @@ def is_numbers(value: Any) -> bool:
     if not isinstance(value, list) or not value:
         return False
     return all((isinstance(v, (int, float)) and not isinstance(v, bool)) or is_numbers(v) for v in value)
+
+
+def _fill(tree: Any, args: Mapping[str, Any]) -> Any:
+    return mapped(lambda leaf: args[leaf.name] if isinstance(leaf, Slot) else leaf, tree)
+
+
+def _as_given(tree: Any) -> Any:
+    """Return a structure with the objects that stood where its records are."""
+    made = of_parts(_as_given, tree)
+    if not isinstance(made, Record):
+        return made
+    copied = copy.copy(made.like)
+    for name, part in made.items():
+        object.__setattr__(copied, name, part)
+    return copied
 
 
 def _guess(parameters: list[inspect.Parameter], rng: np.random.Generator, name: str) -> tuple[Any, ...]:

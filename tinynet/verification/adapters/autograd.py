@@ -14,7 +14,8 @@ from autograd.core import primitive_vjps
 
 from tinynet.verification.adapters.arguments import Arguments, Slot, match, signature_of
 from tinynet.verification.adapters.functions import adapt_pair
-from tinynet.verification.adapters.subject import MISSING, Args, Gradients, Subject, TargetError, fresh, short
+from tinynet.verification.adapters.parts import fresh
+from tinynet.verification.adapters.subject import MISSING, Args, Gradients, Subject, TargetError, short
 
 
 @dataclass

@@ -14,7 +14,8 @@ import numpy as np
 
 from tinynet.verification.adapters.arguments import is_numbers, is_shape, signature_of
 from tinynet.verification.adapters.functions import adapt_pair
-from tinynet.verification.adapters.subject import MISSING, Args, Gradients, Subject, fresh
+from tinynet.verification.adapters.parts import fresh
+from tinynet.verification.adapters.subject import MISSING, Args, Gradients, Subject
 
 _TUPLE = re.compile(r"(in_?)?(inputs|xs|data|arrays)")
 

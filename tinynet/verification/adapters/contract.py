@@ -14,6 +14,7 @@ from tinynet.layers.stand_in import StandIn, with_watched_children
 from tinynet.losses import Loss
 from tinynet.trees import leaves, leaves_with_paths, map_leaves
 from tinynet.verification.adapters.arguments import as_array, dotted, floats, is_shape
+from tinynet.verification.adapters.parts import followed, fresh
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -22,8 +23,6 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    followed,
-    fresh,
     short,
     shortened,
     shorter,
@@ -49,20 +48,18 @@ def rebuilt(like: Any, prefix: str, args: Mapping[str, Any]) -> Any:
 def named_gradients(grads: Any, like: Any, prefix: str) -> Gradients:
     """Name gradients as their arrays are named; what is absent is MISSING, what is extra keeps its own name."""
     if isinstance(like, Mapping):
-        given = grads if isinstance(grads, Mapping) else {}
-        found: dict[str, Any] = {}
-        for key, part in like.items():
-            found |= named_gradients(given.get(key, MISSING), part, f"{prefix}.{key}")
-        return found | {f"{prefix}.{key}": value for key, value in given.items() if key not in like}
-    if isinstance(like, (tuple, list)):
+        parts, given = like, grads if isinstance(grads, Mapping) else {}
+    elif isinstance(like, (tuple, list)):
         if not isinstance(grads, (tuple, list)) and grads is not None and grads is not MISSING:
             raise Malformed(f"{type(grads).__name__} is returned for {prefix}; expected a tuple of {len(like)}")
-        entries = list(grads) if isinstance(grads, (tuple, list)) else []
-        found = {}
-        for i, part in enumerate(like):
-            found |= named_gradients(entries[i] if i < len(entries) else MISSING, part, f"{prefix}.{i}")
-        return found | {f"{prefix}.{i}": entries[i] for i in range(len(like), len(entries))}
-    return {prefix: grads}
+        parts = dict(enumerate(like))
+        given = dict(enumerate(grads)) if isinstance(grads, (tuple, list)) else {}
+    else:
+        return {prefix: grads}
+    found: dict[str, Any] = {}
+    for key, part in parts.items():
+        found |= named_gradients(given.get(key, MISSING), part, f"{prefix}.{key}")
+    return found | {f"{prefix}.{key}": value for key, value in given.items() if key not in parts}
 
 
 def pair(out: Any, of: str, form: str) -> tuple[Any, Any]:

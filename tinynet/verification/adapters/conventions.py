@@ -119,7 +119,7 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, (tuple, list, Mapping)):
         return False
     value = value if hasattr(value, "dtype") else np.asarray(value)
-    return value.ndim == 0 and value.dtype.kind in "fV"
+    return value.ndim == 0 and getattr(value.dtype, "kind", "f") in "fV"  # a tensor's number type tells no kind
 
 
 def takes_each(backprop: Callable[..., Any], y: Any) -> bool:

@@ -19,6 +19,7 @@ from tinynet.verification.adapters.arguments import (
     named_entry,
     read_arguments,
     turned,
+    with_mappings,
 )
 from tinynet.verification.adapters.conventions import (
     BACKPROP,
@@ -33,6 +34,7 @@ from tinynet.verification.adapters.conventions import (
     y_and_backprop,
 )
 from tinynet.verification.adapters.generators import seeder
+from tinynet.verification.adapters.parts import followed, fresh
 from tinynet.verification.adapters.subject import (
     MISSING,
     Args,
@@ -41,8 +43,6 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    followed,
-    fresh,
     short,
 )
 
@@ -73,6 +73,7 @@ def named(result: Any, arguments: Arguments) -> Gradients:
     One result for one argument; a tuple with an entry for each argument, or for each that holds arrays; a dict by the
     names of the arguments, or one that has the structure of an argument.
     """
+    result = with_mappings(result)
     every = [*zip(arguments.names, arguments.positional, strict=True), *arguments.keywords.items()]
     parts = arguments.parts()
     if isinstance(result, Mapping) and (by_name := _by_argument(result, parts)):
@@ -195,7 +196,8 @@ def adapt_pair(
     if not found:
         known = "; ".join(c.text for c in of_pair(arguments))
         raise TargetError(f"{name}: backward takes {inspect.signature(backward)}; expected one of: {known}")
-    return [_subject(name, forward, backward, arguments, arrays, how) for how in found]
+    subjects = [(how, _subject(name, forward, backward, arguments, arrays, how)) for how in found]
+    return [replace(s, one_cache=how.arity == 1) for how, s in subjects]  # given dy alone, it keeps a cache of its own
 
 
 def adapt_closure(function: Callable[..., Any], out: Any, inputs: Any, rng: np.random.Generator) -> Subject:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.copies import attributes, is_users, names_in
+from tinynet.verification.adapters.parts import parts_of
+from tinynet.verification.copies import is_users, names_in
 
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
-
 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), np.ndarray})
 """Types that lead to no generator, of which a list that a target uses may hold many."""
@@ -81,16 +81,10 @@ def _generators_in(target: Any) -> list[Any]:
 
 def _parts(value: Any) -> Iterator[Any]:
     """Yield what a value leads to: what it holds, and what its code names."""
-    if isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, (tuple, list)):
-        yield from value
-    elif isinstance(value, types.MethodType):
-        yield from (value.__func__, value.__self__)
-    elif isinstance(value, partial):
-        yield from (value.func, value.args, value.keywords)
-    elif isinstance(value, (staticmethod, classmethod)):
-        yield value.__func__
+    if isinstance(value, (staticmethod, classmethod, types.MethodType)):
+        yield from (value.__func__, getattr(value, "__self__", None))
+    elif isinstance(value, (Mapping, tuple, list, partial)):
+        yield from (part for _, part in parts_of(value))
     elif isinstance(value, types.FunctionType) and is_users(value.__module__):
         names = names_in(value.__code__)
         named = [value.__globals__[n] for n in names if n in value.__globals__]
@@ -103,5 +97,4 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, type) and is_users(value.__module__):
         yield from (*vars(value).values(), *value.__bases__)
     elif is_users(type(value).__module__):
-        yield type(value)
-        yield from (getattr(value, name) for name in attributes(value))
+        yield from (type(value), *(part for _, part in parts_of(value)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,7 @@ class _JaxSession:
         fixed = {n: jnp.asarray(a) for n, a in args.items()}
 
         def of(*values: Any) -> Any:
-            positional, keywords = self.arguments.filled(fixed | dict(zip(self.moving, values, strict=True)))
-            return self.function(*positional, **keywords)
+            return self.arguments.call(self.function, fixed | dict(zip(self.moving, values, strict=True)))
 
         y, pull = jax.vjp(of, *(fixed[n] for n in self.moving))
         return jax.tree.map(np.asarray, y), (pull, y)
@@ -55,15 +54,9 @@ def adapt_jax(function: Callable[..., Any], inputs: Any, rng: np.random.Generato
         if not any(n.split(".")[0] == arguments.names[i] for i in fixed if i < len(arguments.names))
     )
 
-    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        if numpy_manners:
-            raise TypeError("a function of JAX's takes arrays of JAX's")
-        positional, keywords = arguments.filled(args)
-        return function(*positional, **keywords)
-
     try:
         with jax.enable_x64(True):
-            closed = jax.make_jaxpr(lambda args: pure(args, False))(arrays)
+            closed = jax.make_jaxpr(lambda args: arguments.call(function, args))(arrays)
         rules = [eqn for eqn in walk(closed.jaxpr) if is_users_rule(eqn)]
     except Exception as error:
         if is_rule:
@@ -83,11 +76,10 @@ def adapt_jax(function: Callable[..., Any], inputs: Any, rng: np.random.Generato
         wrt=moving,
         inputs=tuple(arrays),
         start=lambda: _JaxSession(function, arguments, moving),
-        pure=pure,
+        pure=lambda args, _: arguments.call(function, args),
         parts=parts,
         library="jax",
         code=(plain,),
-        notes=(),
         reference=lambda f, args: arguments.call(f, args),
     )
 
@@ -102,17 +94,12 @@ def _rule_subject(eqn: Any, operands: list[Array]) -> Subject:
         results = bind(eqn, values)
         return tuple(results) if len(results) > 1 else results[0]
 
-    def pure(args: Mapping[str, Any], numpy_manners: bool) -> Any:
-        if numpy_manners:
-            raise TypeError("a rule of JAX's takes arrays of JAX's")
-        return call(*args.values())
-
     return Subject(
         name=rule_name(eqn),
         args=args,
         wrt=floats(args),
         inputs=names,
         start=lambda: _JaxSession(call, arguments, floats(args)),
-        pure=pure,
+        pure=lambda args, _: call(*args.values()),
         library="jax",
     )

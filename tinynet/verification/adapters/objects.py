@@ -26,10 +26,12 @@ from tinynet.verification.adapters.arguments import (
     slots,
     spellings,
     turned,
+    with_mappings,
 )
 from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
-from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, others_in, put, reachable
+from tinynet.verification.adapters.parts import fresh, put
+from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, others_in, reachable
 from tinynet.verification.adapters.subject import (
     DATA_NAMES,
     MISSING,
@@ -41,13 +43,12 @@ from tinynet.verification.adapters.subject import (
     Malformed,
     Subject,
     TargetError,
-    fresh,
     short,
 )
-from tinynet.verification.copies import rebound
+from tinynet.verification.copies import is_transpose, rebound
 from tinynet.verification.execution import like, seed_generators, told
 from tinynet.verification.numpy_as_jax import Traced, raw
-from tinynet.verification.tolerance import CHOICE
+from tinynet.verification.tolerance import CHOICE, largest
 
 _NAMES = """
     forward/backward __call__/backward __call__/backprop forward/backprop fprop/bprop forward_pass/backward_pass
@@ -59,7 +60,7 @@ METHODS = tuple((forward, backward) for forward, backward in (pair.split("/") fo
 
 _STATE = re.compile(r"running|moving|average|(^|_)ema($|_)|momentum|velocity", re.IGNORECASE)
 _LARGE_STEP = 2.0**20  # so that rounding of the parameter hides nothing of the step
-_RESETS = ("zero_grad", "zero_grads", "zero_gradients", "reset_grad", "clear_grads", "cleargrads")
+_RESETS = tuple("zero_grad zero_grads zero_gradients reset_grad clear_grads cleargrads flush_gradients".split())
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d", "g", "_grads", "_gradients")
 _OF_CONTAINERS = tuple("d_{} {}_grads d{} {}_grad grad_{} grads_{} nabla_{} delta_{} g{}".split())
@@ -87,18 +88,19 @@ def adapt_object(
     """
     label = type(target).__name__
     arguments, arrays = _arguments(target, names[0], inputs, rng, label)
+    y_of = functools.partial(_call, names[0], arguments, arrays)
     owner, declared = keeping_arrays_of_its_class(target), params
     if names[0] == names[1]:
         conventions = [replace(BACKPROP, usual=False)]
     else:
-        outputs = len(_call(fresh(owner), names[0], arguments, arrays))
+        outputs = len(y_of(fresh(owner)))
         conventions = of_methods(names[1], getattr(target, names[1]), arguments, outputs)
     readings = [_Places(owner, names, arguments, {}, c) for c in conventions]
     _check_that_one_runs(readings, arrays)
     if declared is None:
         owner = _with_arrays_of_floats(owner, readings, arrays)
-        owner, declared = _find_params(owner, names[0], arguments, arrays, rng)
-    paths = {_label(path, arrays): path for path in declared}
+        owner, declared = _find_params(owner, y_of, rng)
+    paths = {f"self.{path}" if path in arrays else path: path for path in declared}
     held = dict(reachable(owner))
     for path in declared:
         if path not in held:
@@ -173,15 +175,15 @@ class _ObjectSession:
         for name, path in p.params.items():
             if held[path] is not args[name] and not np.array_equal(held[path], args[name]):
                 held[path][...] = args[name]
+        for reset in _RESETS:
+            if callable(getattr(self.target, reset, None)):
+                getattr(self.target, reset)()
         positional, keywords = p.arguments.filled(args)
         seed_own(self.target)
         y, rest = p.convention.unpack(getattr(self.target, p.methods[0])(*positional, **keywords))
         return y, (rest, (*positional, *keywords.values()))
 
     def backward(self, context: Any, dy: Any) -> Gradients:
-        for reset in _RESETS:
-            if callable(getattr(self.target, reset, None)):
-                getattr(self.target, reset)()
         pool = self.pulled(context, dy)
         chosen = self.places.grads or first_places(self.places, pool)
         found = {name: pool.get(path, MISSING) for name, path in chosen.items()}
@@ -220,7 +222,7 @@ class _ObjectSession:
 
     def pool(self, result: Any, before: Mapping[str, Array]) -> dict[str, Any]:
         """Return everything that may be a gradient: what was returned, and every array of the object's."""
-        pool, held = dict(_leaves(result, "return")), reachable(self.target)
+        pool, held = dict(_leaves(with_mappings(result), "return")), reachable(self.target)
         params = {id(a) for path, a in held if path in self.places.params.values()}
         pool |= {path: a for path, a in held if id(a) not in params}
         for path, number in reachable(self.target, numbers=True):
@@ -236,6 +238,8 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
     inputs = [n for _, tree in places.arguments.parts() for n in slots(tree)]
     returned = [path for path in pool if path.startswith("return")]
     chosen: dict[str, str] = {}
+    shapes = {path: np.shape(a) for path, a in reachable(places.owner)}
+    holders = [path.rpartition(".")[0] for path in places.params.values()]
     for name in [*inputs, *places.params]:
         tail = _tail(name)
         spelt = (tail, *spellings(tail))
@@ -251,7 +255,12 @@ def first_places(places: _Places, pool: Mapping[str, Any]) -> dict[str, str]:
             chosen[name] = free.pop(0)
     for name, path in places.params.items():
         if name not in chosen:
-            kept = [c for c in (*_candidates(path), _step_of(path)) if c in pool]
+            alone = holders.count(path.rpartition(".")[0]) == 1  # where there are others, `grad` may be of any of them
+            kept = [
+                c
+                for c in (*_candidates(path), _step_of(path))
+                if c in pool and (alone or c not in _unnamed(path) or np.shape(pool[c]) == shapes[path])
+            ]
             if kept:
                 chosen[name] = kept[0]
             elif free:
@@ -263,15 +272,20 @@ def _step_of(path: str) -> str:
     return f"the step of {path}"
 
 
+def _unnamed(path: str) -> tuple[str, ...]:
+    """Return where the gradient of the main array of an object is kept, by names that do not say whose it is."""
+    head, dot, tail = path.rpartition(".")
+    main = tail in ("data", "value", "val", "w", "W", "weight")
+    return tuple(f"{head}{dot}{name}" for name in ("grad", "gradient", "g", "_grad")) if main else ()
+
+
 def _candidates(path: str) -> Iterator[str]:
     """Yield where an object keeps the gradient of a parameter, by the names people give."""
     head, dot, tail = path.rpartition(".")
     holder = head + dot
     for s in spellings(tail):
         yield holder + s
-    if tail in ("data", "value", "val", "w", "W", "weight"):
-        for s in ("grad", "gradient", "g", "_grad"):
-            yield holder + s
+    yield from _unnamed(path)
     yield f"{path}.grad"
     containers = head.split(".") if head else []
     for i in reversed(range(len(containers) + 1)):  # `params.1.W` in `params.1.grads.W`, `params.grads.W`, `grads.1.W`
@@ -295,8 +309,8 @@ def _is_parallel(got: Any, exact: Array) -> bool:
 def _settled(places: _Places, subject: Subject, draws: Sequence[Draw]) -> Subject:
     """Choose where each gradient is: the likeliest place, or another of the same shape where the values are right."""
     tried = [_after_one_call(places, args, dy) for args, dy, _ in draws]
-    pools, first = [pool for pool, _ in tried], tried[0][0]
-    changed = set.intersection(*(changed for _, changed in tried))
+    pools, first = [pool for _, pool in tried], tried[0][1]
+    changed = set.intersection(*(changed for changed, _ in tried))
     exact = [e.grads for _, _, e in draws]
 
     def holds(test: Callable[[Any, Array], bool], path: str, name: str) -> bool:
@@ -313,8 +327,8 @@ def _settled(places: _Places, subject: Subject, draws: Sequence[Draw]) -> Subjec
         best = next((p for p in right if p not in taken), None)
         if best is None and name not in chosen and places.steps:  # the one that nearly points along it: it may be wrong
             free = [p for p in first if p in changed and p not in chosen.values()]
-            like = [p for p in free if holds(_is_parallel, p, name)]
-            best = like[0] if len(like) == 1 else None
+            alike = [p for p in free if holds(_is_parallel, p, name)]
+            best = alike[0] if len(alike) == 1 else None
         if best is not None:
             chosen[name] = best
             if name not in subject.inputs or len(subject.inputs) > 1 or best != "return":
@@ -350,7 +364,7 @@ def _written(places: _Places, arrays: Args) -> set[str]:
         target = fresh(mode.owner)
         before = {path: np.array(a) for path, a in reachable(target)}
         try:
-            _call(target, mode.methods[0], mode.arguments, arrays)
+            _call(mode.methods[0], mode.arguments, arrays, target)
         except Exception:
             continue
         now = dict(reachable(target))
@@ -385,9 +399,7 @@ def _fits(got: Any, exact: Array) -> bool:
         a = np.asarray(got, np.float64)
     except (TypeError, ValueError):
         return False
-    return a.shape == exact.shape and bool(
-        np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(exact), initial=0)))
-    )
+    return a.shape == exact.shape and bool(np.allclose(a, exact, rtol=CHOICE, atol=CHOICE * largest(exact)))
 
 
 def _told(path: str) -> str:
@@ -404,7 +416,7 @@ def _with_arrays_of_floats(owner: Any, readings: Sequence[_Places], arrays: Args
     others = dict(reachable(owner, numbers=True) + others_in(owner))
     for reading in readings if others else ():
         try:
-            _, changed = _after_one_call(reading, arrays)
+            changed, _ = _after_one_call(reading, arrays)
         except Exception:
             continue
         varied = [path for path in others if changed.intersection(_candidates(path))]
@@ -422,13 +434,13 @@ def _with_arrays_of_floats(owner: Any, readings: Sequence[_Places], arrays: Args
 
 def _after_one_call(
     places: _Places, args: Args, dy: tuple[Array, ...] | float = 1.0
-) -> tuple[dict[str, Any], set[str]]:
-    """Return what may be a gradient after forward and backward, dy arrays or one number; and what backward changed."""
+) -> tuple[set[str], dict[str, Any]]:
+    """Call forward and backward once, and return what backward changed, and everything that may be a gradient."""
     session = _ObjectSession(places)
     y, context = session.forward({n: a.copy() for n, a in args.items()})
-    given = like(y, dy) if isinstance(dy, tuple) else jax.tree.map(lambda leaf: np.full_like(leaf, dy), y)
-    pool = session.pulled(context, given)
-    return pool, session.changed
+    of_y = like(y, dy) if isinstance(dy, tuple) else jax.tree.map(lambda leaf: np.full_like(leaf, dy), y)
+    pool = session.pulled(context, of_y)
+    return session.changed, pool
 
 
 def _training(places: _Places, arrays: Args) -> _Places:
@@ -447,7 +459,7 @@ def _training(places: _Places, arrays: Args) -> _Places:
     arrays = {**arrays, **{name: held[path] for name, path in places.params.items()}}
 
     def steps(rate: float, dy: float) -> dict[str, Array]:
-        pool, _ = _after_one_call(at(rate), arrays, dy)
+        _, pool = _after_one_call(at(rate), arrays, dy)
         return {step: pool[step] for step in map(_step_of, places.params.values()) if step in pool}
 
     try:
@@ -493,24 +505,24 @@ def _check_that_one_runs(readings: Sequence[_Places], arrays: Args) -> None:
 
 
 def _find_params(
-    target: Any, method: str, arguments: Arguments, arrays: Args, rng: np.random.Generator
+    target: Any, y_of: Callable[[Any], list[Array]], rng: np.random.Generator
 ) -> tuple[Any, dict[str, Array]]:
     """Return the object, with weights that its first call makes, and the arrays that move y when they are moved."""
     used = fresh(target)
-    _call(used, method, arguments, arrays)
+    y_of(used)
     before = {path for path, _ in reachable(target)}
     made = {path: a for path, a in reachable(used) if path not in before}
-    owner = used if _moving(used, method, arguments, arrays, made, rng) else target
-    held = {path: a for path, a in reachable(owner) if not _STATE.search(path)}
-    return owner, _moving(owner, method, arguments, arrays, held, rng)
+    owner = used if _moving(used, y_of, made, rng) else target
+    held, ids = reachable(owner), {id(a) for _, a in reachable(owner)}
+    own = {path: a for path, a in held if not (_STATE.search(path) or is_transpose(a, ids))}
+    return owner, _moving(owner, y_of, own, rng)
 
 
 def _moving(
-    owner: Any, method: str, arguments: Arguments, arrays: Args, held: Mapping[str, Array], rng: np.random.Generator
+    owner: Any, y_of: Callable[[Any], list[Array]], held: Mapping[str, Array], rng: np.random.Generator
 ) -> dict[str, Array]:
-    if not held:
-        return {}
-    at_rest = _call(fresh(owner), method, arguments, arrays)
+    """Return those of the arrays that move y when they are moved."""
+    at_rest = y_of(fresh(owner)) if held else []
     moving = {}
     for path, a in held.items():
         if not a.size:
@@ -521,7 +533,7 @@ def _moving(
             if all(part is not near for _, part in reachable(copied)):
                 raise TargetError(f"{path} is held where it cannot be moved; hold it in an attribute, a list or a dict")
             try:
-                moved = _call(copied, method, arguments, arrays)
+                moved = y_of(copied)
             except Exception:
                 continue
             pairs = zip(at_rest, moved, strict=False)
@@ -531,7 +543,7 @@ def _moving(
     return moving
 
 
-def _call(copied: Any, method: str, arguments: Arguments, arrays: Args) -> list[Array]:
+def _call(method: str, arguments: Arguments, arrays: Args, copied: Any) -> list[Array]:
     seed_generators("numpy")
     seed_own(copied)
     out = arguments.call(getattr(copied, method), {n: a.copy() for n, a in arrays.items()})
@@ -554,7 +566,7 @@ def _arguments(
     for x in [*map(rng.standard_normal, shapes), *indices]:
         arguments, arrays = read_arguments(forward, (x,), rng, name=label, integers=True)
         try:
-            _call(fresh(target), method, arguments, arrays)
+            _call(method, arguments, arrays, fresh(target))
         except Exception as error:
             last = f"{told(error)} at {x.shape}"
         else:
@@ -575,8 +587,3 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _tail(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _label(path: str, arrays: Args) -> str:
-    """Name a parameter: its path, unless an argument has that name."""
-    return f"self.{path}" if path in arrays else path

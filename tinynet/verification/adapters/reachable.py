@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from tinynet.verification.adapters.subject import Array, fresh
-from tinynet.verification.copies import attributes, parts_of
+from tinynet.verification.adapters.parts import fresh, walk
+from tinynet.verification.adapters.subject import Array
+from tinynet.verification.copies import attributes
 
 
 def reachable(target: Any, *, numbers: bool = False) -> list[tuple[str, Array]]:
@@ -47,23 +47,7 @@ def _is_of_floats(value: Any) -> bool:
 
 
 def _reached(target: Any, wanted: Callable[[Any], bool]) -> list[tuple[str, Any]]:
-    """Return every such value that an object reaches, with its path; arrays and what holds others once."""
-    found: list[tuple[str, Any]] = []
-    seen: set[int] = set()
-
-    def visit(value: Any, path: str) -> None:
-        if id(value) in seen:
-            return
-        parts = parts_of(value)
-        if parts or _is_array(value):
-            seen.add(id(value))
-        if wanted(value):
-            found.append((path, value))
-        for key, part in parts:
-            visit(part, f"{path}.{key}" if path else key)
-
-    visit(target, "")
-    return found
+    return [(path, value) for path, value in walk(target) if wanted(value)]
 
 
 def keeping_arrays_of_its_class(target: Any) -> Any:
@@ -75,22 +59,3 @@ def keeping_arrays_of_its_class(target: Any) -> Any:
     own = fresh(target)
     vars(own).update({n: v.copy() for n, v in missing.items()})
     return own
-
-
-def put(owner: Any, path: str, value: Any) -> None:
-    """Put a value in place of another, unless a tuple holds it."""
-    *above, last = path.split(".")
-    for key in above:
-        owner = _entry(owner, key)
-    if isinstance(owner, dict):
-        owner[last] = value
-    elif isinstance(owner, (list, collections.deque)):
-        owner[int(last)] = value
-    elif not isinstance(owner, tuple):
-        setattr(owner, last, value)
-
-
-def _entry(owner: Any, key: str) -> Any:
-    if isinstance(owner, Mapping):
-        return owner[key]
-    return owner[int(key)] if isinstance(owner, (list, tuple, collections.deque)) else getattr(owner, key)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tinynet.verification.copies import parts_of, rebound
-from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.tolerance import LARGE
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -81,10 +77,15 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """The leaves of y and the gradient of every array of `wrt`, in float64."""
+    """The leaves of y and the gradient of every array of `wrt`, in float64.
+
+    Attributes:
+        uncertainty: of a gradient, the largest error of an entry, where more than rounding limits it.
+    """
 
     y: tuple[Array, ...]
     grads: Mapping[str, Array]
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
 
 
 Draw: TypeAlias = "tuple[Args, tuple[Array, ...], Exact]"
@@ -193,45 +194,6 @@ def shortened(a: Any, divisor: int) -> Any:
         return a
     kept = a[tuple(slice(None, None, k // shorter(k, divisor)) if k else slice(0) for k in a.shape)].copy()
     return kept // divisor if a.dtype.kind in "iu" and np.max(kept, initial=0) >= divisor else kept
-
-
-def fresh(target: Any, instead: Mapping[int, Any] | None = None) -> Any:
-    """Copy a target with all that it remembers, and with other objects `instead` of those of the given ids.
-
-    What has no copies, such as a module, a lock or an open file, is shared.
-    """
-    memo = dict(instead or {})
-    with contextlib.suppress(Exception):
-        return copy.deepcopy(target, dict(memo))
-    try:
-        return copy.deepcopy(target, memo | {id(part): part for part in _without_copies(target, set())})
-    except Exception:
-        if instead:
-            raise
-        return copy.copy(target)
-
-
-def followed(target: Any, forward: Callable[[Any, Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any], bool], Any]:
-    """Return (arrays, numpy_manners) -> forward(a copy of the target, arrays): what `Subject.pure` is."""
-
-    def pure(arrays: Mapping[str, Any], numpy_manners: bool) -> Any:
-        if not numpy_manners:
-            return raw(forward(fresh(target), arrays))
-        return raw(forward(rebound(target), {name: Traced(a) for name, a in arrays.items()}))
-
-    return pure
-
-
-def _without_copies(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield the innermost parts of a value of which no copy can be made."""
-    for _, part in parts_of(value):
-        if id(part) not in seen:
-            seen.add(id(part))
-            try:
-                copy.deepcopy(part)
-            except Exception:
-                inside = list(_without_copies(part, seen))
-                yield from inside or [part]
 
 
 def short(target: Any) -> str:

@@ -20,7 +20,7 @@ from jax.extend import core
 
 from tinynet.verification.adapters.subject import Args, Array, Subject
 from tinynet.verification.bench import Bench
-from tinynet.verification.examples import Example, cotangent, is_special, keeps_its_sign, with_batch
+from tinynet.verification.examples import Example, cotangent, keeps_its_sign, times, with_batch
 from tinynet.verification.execution import Hang, execute
 from tinynet.verification.jaxpr import bind, called, interpret, line_of, user_frame
 from tinynet.verification.observations import Observed
@@ -30,6 +30,7 @@ from tinynet.verification.probes.lines import numbers_in
 from tinynet.verification.probes.state import other_y
 from tinynet.verification.probes.values import run, run_all
 from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import largest
 
 _NUMBERS = 8
 """How many of the numbers that stand in the target's code are tried."""
@@ -64,7 +65,9 @@ def sides_of(function: Callable[[Mapping[str, Any], tuple[Any, ...]], Any], args
     def look(values: Sequence[Any]) -> Any:
         seen: list[tuple[Any, Any]] = []
         _evaluate(closed.jaxpr, closed.consts, values, dict.fromkeys(closed.jaxpr.invars, True), seen)
-        places[:] = [(line_of(eqn), _text_of(eqn)) for eqn, _ in seen]
+        frames = [user_frame(eqn) for eqn, _ in seen]
+        texts = [linecache.getline(frame.file_name, frame.line_num).strip() for frame in frames]
+        places[:] = [(line_of(eqn), text) for (eqn, _), text in zip(seen, texts, strict=True)]
         return jnp.array([sides for _, sides in seen]).reshape(-1, 2)
 
     def taken(args: Args, dy: tuple[Array, ...]) -> Array:
@@ -86,11 +89,6 @@ def _is_branch(eqn: Any) -> bool:
     literals = [np.asarray(v.val) for v in eqn.invars if isinstance(v, core.Literal)]
     within = all(np.all(np.abs(v) < np.finfo(v.dtype).max) for v in literals)  # not what a maximum begins with
     return within and user_frame(eqn) is not None
-
-
-def _text_of(eqn: Any) -> str:
-    frame = user_frame(eqn)
-    return linecache.getline(frame.file_name, frame.line_num).strip()
 
 
 def _evaluate(
@@ -138,47 +136,46 @@ def look_for(
 
     `seen` is (n, 2), the sides taken so far; it is updated.
     """
-    names = [n for n in subject.wrt if not is_special(subject.args[n])]
-    groups = [(n,) for n in names] + ([tuple(names)] if len(names) > 1 else [])
-    if seen.all():
-        return
-    for group in groups:
-        for scale in _SCALES:
-            for sign in (1.0, -1.0):
-                args = {**subject.args, **{n: sign * scale * subject.args[n] for n in group}}
-                if sign < 0 and any(keeps_its_sign(subject, n) for n in group):
-                    continue
-                new = sides.taken(args, dy) & ~seen
-                if new.any():
-                    seen |= new
-                    yield args, dy, f"{', '.join(group)} {sign * scale:g} ×"
-    for scale in (1e3, 1e-3, 1e6, 1e-6):
-        larger = tuple(scale * d for d in dy)
-        new = sides.taken(subject.args, larger) & ~seen
+    for args, larger, label in _scaled(subject, dy):
+        if seen.all():
+            return
+        new = sides.taken(args, larger) & ~seen
         if new.any():
             seen |= new
-            yield dict(subject.args), larger, f"dy {scale:g} ×"
+            yield args, larger, label
+
+
+def _scaled(subject: Subject, dy: tuple[Array, ...]) -> Iterator[tuple[dict[str, Array], tuple[Array, ...], str]]:
+    """Yield arrays with each of them, then all, larger, smaller and of the other sign; then dy larger and smaller."""
+    names = [n for n in subject.wrt if times(subject.args[n], 3.0) is not subject.args[n]]
+    for group in [(n,) for n in names] + ([tuple(names)] if len(names) > 1 else []):
+        signs = (1.0,) if any(keeps_its_sign(subject, n) for n in group) else (1.0, -1.0)
+        for factor in (sign * scale for scale in _SCALES for sign in signs):
+            moved = {n: times(subject.args[n], factor) for n in group}
+            yield {**subject.args, **moved}, dy, f"{', '.join(group)} {factor:g} ×"
+    for scale in (1e3, 1e-3, 1e6, 1e-6):
+        yield dict(subject.args), tuple(scale * d for d in dy), f"dy {scale:g} ×"
 
 
 def probe_branches(b: Bench, seen: Observed) -> Observed:
     """Look for branches that no example took, compare there, and tell those that stay untaken."""
     if seen.failed:
-        return Observed()
-    new = Observed(coverage=(Probe("branches"),))
+        return seen
+    seen += Observed(coverage=(Probe("branches"),))
     if isinstance(b.oracle, JaxOracle) and not b.oracle.eager and b.may_grow:
-        new += _of_arrays(b, b.oracle, seen)
-    if not new.stopped:
-        new += run_all(b, _at_numbers(b), seen + new)
-    if not (seen + new).failed:
-        new += _of_flags(b, seen + new)
-    return new + Observed(unreached=tuple(f"{place}: {text}" for place, text in b.lines.missed()))
+        seen = _of_arrays(b, b.oracle, seen)
+    seen = run_all(b, _at_numbers(b), seen)
+    if not seen.failed:
+        seen = _of_flags(b, seen)
+    return seen + Observed(unreached=tuple(f"{place}: {text}" for place, text in b.lines.missed()))
 
 
 def _of_arrays(b: Bench, oracle: JaxOracle, seen: Observed) -> Observed:
     """Compare on sides of comparisons between arrays that no example took."""
     new, sides = _sides_of_target(b, oracle)
+    seen += new
     if not sides.places:
-        return new
+        return seen
     taken = sides.taken(b.subject.args, b.dy)
     base = {n: a.shape for n, a in b.subject.args.items()}
     for c in seen.comparisons:
@@ -190,9 +187,9 @@ def _of_arrays(b: Bench, oracle: JaxOracle, seen: Observed) -> Observed:
         ):
             taken = taken | sides.taken(c.args, c.dy)
     for args, dy, label in look_for(sides, taken, b.subject, b.dy):
-        new += run(b, Example("branches", b.subject.at(args), dy, label), seen + new)
+        seen += run(b, Example("branches", b.subject.at(args), dy, label), seen)
     left = [f"{place}: {text}" for (place, text), both in zip(sides.places, taken, strict=True) if not both.all()]
-    return new + Observed(unreached=tuple(left))
+    return seen + Observed(unreached=tuple(left))
 
 
 def _of_flags(b: Bench, seen: Observed) -> Observed:
@@ -200,18 +197,18 @@ def _of_flags(b: Bench, seen: Observed) -> Observed:
 
     Where it has none, it need not be meant for what forward does then.
     """
-    new, backward = Observed(), b.subject.code[-1:]
+    backward = b.subject.code[-1:]
     usual = execute(b.subject, b.subject.args, None, b.watch)
     for label, mode in b.subject.modes() if b.lines.missed(backward) else ():
         mode = replace(mode.judged_for(b.subject.wrt), updates=b.subject.updates, may_lack=frozenset(b.subject.wrt))
         missed, dy = b.lines.missed(backward), b.draw(mode)
-        if dy is None or new.stopped or not other_y(usual, execute(mode, mode.args, None, b.watch)):
+        if dy is None or seen.stopped or not other_y(usual, execute(mode, mode.args, None, b.watch)):
             continue
         with b.lines:
             execute(mode, mode.args, dy, b.watch)
         if b.lines.missed(backward) != missed:
-            new += run(b, Example("branches", mode, dy, label, ours=True), seen + new)
-    return new
+            seen += run(b, Example("branches", mode, dy, label, ours=True), seen)
+    return seen
 
 
 def _sides_of_target(b: Bench, oracle: JaxOracle) -> tuple[Observed, Sides]:
@@ -243,7 +240,7 @@ def _at_numbers(b: Bench) -> Iterator[Example]:
     for number in numbers:
         for name in b.subject.wrt if b.lines.missed() else ():
             a = b.subject.args[name]
-            size = float(np.max(np.abs(a), initial=0.0))
+            size = largest(a)
             if not size or (not number and keeps_its_sign(b.subject, name)):
                 continue
             for factor in (2 * number / size, -2 * number / size) if number else (-1.0,):

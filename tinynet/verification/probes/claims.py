@@ -11,7 +11,7 @@ from tinynet.layers.layer import forward_with_state
 from tinynet.losses import Loss
 from tinynet.trees import leaves, map_leaves
 from tinynet.verification.observations import Fault
-from tinynet.verification.tolerance import CHOICE
+from tinynet.verification.tolerance import CHOICE, largest
 
 
 def check_samplewise(layer: Layer, params: Any, x: Any) -> list[Fault]:
@@ -46,7 +46,7 @@ def check_each(loss: Loss, y_hat: Any, y: Any) -> list[Fault]:
     if each.ndim != 1 or not np.isfinite(each).all() or not np.isfinite(E):
         return []
     total = each.sum() / (len(each) if loss.reduction == "mean" else 1)
-    if np.isclose(total, E, rtol=CHOICE, atol=CHOICE * float(np.max(np.abs(each), initial=0))):
+    if np.isclose(total, E, rtol=CHOICE, atol=CHOICE * largest(each)):
         return []
     text = f"each() gives losses of the samples that join to {total:.6g}; forward gives {E:.6g}"
     return [Fault(("y",), "forward differs", text, "forward")]

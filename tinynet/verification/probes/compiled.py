@@ -13,7 +13,7 @@ from tinynet.verification.execution import Watch
 from tinynet.verification.jaxpr import with_noise
 from tinynet.verification.numpy_as_jax import Traced, raw
 from tinynet.verification.oracle import ERRORS, as_float64
-from tinynet.verification.tolerance import ROUNDINGS
+from tinynet.verification.tolerance import ROUNDINGS, largest
 
 
 def backward_function(subject: Subject, manners: bool) -> Any:
@@ -47,7 +47,7 @@ def own_rounding(
             call = with_noise(backward_function(subject, manners=False), args, dy)
             at = call(np.zeros(1))
             runs = [call(unit * rng.uniform(-1.0, 1.0, ERRORS)) for _ in range(ROUNDINGS)]
-        return {n: max(float(np.max(np.abs(r[n] - g), initial=0.0)) for r in runs) for n, g in at.items()}
+        return {n: max(largest(r[n] - g) for r in runs) for n, g in at.items()}
 
     return watch.call(run)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,15 +14,6 @@ from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.oracle import as_float64, leaves_of, rounding, spread
 from tinynet.verification.report import Probe
 from tinynet.verification.tolerance import ROUNDED, ROUNDS_AWAY, bound, distance, unit_of
-
-
-@dataclass(frozen=True)
-class _Other:
-    """What y is compared with: its outputs, what it is called, and the fault where y differs."""
-
-    y: tuple[Array, ...]
-    name: str
-    fault: str
 
 
 def compare_forward(
@@ -37,14 +28,14 @@ def compare_forward(
     unit = unit_of("float32" if any(v.dtype == np.float32 for v in y) else dtype)
     others, seen = _reference(b, e, subject)
     ratios, moved = [0.0], list[float]()
-    for other in (_Other(exact.y, "the forward pass as the oracle runs it", "forward differs"), *others):
-        for i, (mine, theirs) in enumerate(zip(y, other.y, strict=False)):
+    for outputs, name, fault in ((exact.y, "the forward pass as the oracle runs it", "forward differs"), *others):
+        for i, (mine, theirs) in enumerate(zip(y, outputs, strict=False)):
             if not np.isfinite(theirs).all():
-                seen += Observed(notes=(f"{other.name} has no finite value at: {e.label or e.probe}",))
+                seen += Observed(notes=(f"{name} has no finite value at: {e.label or e.probe}",))
                 continue
             if mine.shape != theirs.shape:
-                text = f"y has shape {mine.shape}; {other.name} gives {theirs.shape}"
-                seen += Observed(faults=(Fault(("y",), other.fault, text, "forward"),))
+                text = f"y has shape {mine.shape}; {name} gives {theirs.shape}"
+                seen += Observed(faults=(Fault(("y",), fault, text, "forward"),))
                 continue
             theirs = np.asarray(theirs, np.float64)
             off, allowed = distance(mine.astype(np.float64), theirs), bound(theirs, unit=unit, depth=subject.depth)
@@ -58,17 +49,15 @@ def compare_forward(
             if not off <= allowed and lost and _is_rounding(b, subject, i, off, theirs):
                 seen += Observed(notes=(f"y: digits are lost where terms cancel ({e.label or e.probe})",))
             elif not off <= allowed:
-                text = f"y differs from {other.name} ({e.label or e.probe})"
-                seen += Observed(faults=(
-                    Fault(("y",), other.fault, text, "forward", got=mine, expected=theirs, tolerance=allowed,
-                          shapes=(subject.shapes(),)),
-                ))  # fmt: skip
+                text = f"y differs from {name} ({e.label or e.probe})"
+                shown = Fault(("y",), fault, text, "forward", got=mine, expected=theirs, tolerance=allowed)
+                seen += Observed(faults=(replace(shown, shapes=(subject.shapes(),)),))
             ratios.append(off / allowed if allowed else 0.0)
     return seen + Observed(coverage=(Probe("forward", dtype, ratios={"y": max(ratios)}),))
 
 
-def _reference(b: Bench, e: Example, subject: Subject) -> tuple[list[_Other], Observed]:
-    """Return what `reference=` gives at an example, if there is one; else why it was not compared."""
+def _reference(b: Bench, e: Example, subject: Subject) -> tuple[list[tuple[tuple[Array, ...], str, str]], Observed]:
+    """Return y by `reference=`, its name and the fault if y differs, if there is one; else why it was not compared."""
     if b.settings.reference is None or subject.reference is None:
         return [], Observed()
     try:
@@ -81,7 +70,7 @@ def _reference(b: Bench, e: Example, subject: Subject) -> tuple[list[_Other], Ob
         note = f"reference= was not compared at {e.label or e.probe}: {told(error)}"
         reason = f"reference= raises {told(error)}" if e.probe == "rectangular" else ""
         return [], Observed(notes=(note,), reason=reason)
-    return [_Other(y, "reference=", "forward differs from the reference")], Observed()
+    return [(y, "reference=", "forward differs from the reference")], Observed()
 
 
 def _movement(b: Bench, subject: Subject, dy: tuple[Array, ...], exact: Exact, unit: float) -> list[float]:

@@ -18,23 +18,22 @@ from tinynet.verification.probes.values import compared, raised
 def probe_layout(b: Bench, seen: Observed) -> Observed:
     """Run the target on each layout; not where its values are wrong in any."""
     if "float64" not in b.settings.dtypes or any(c.wrong for c in seen.comparisons):
-        return Observed()
-    new = Observed()
+        return seen
     for label, lay_out in LAYOUTS.items():
         subject = b.subject.at({n: lay_out(a) for n, a in b.subject.args.items()})
         e = Example("layout", subject, tuple(map(lay_out, b.dy)), label)
         ran = execute(subject, subject.args, e.dy, b.watch)
         if ran.error is not None:
-            new += raised(b, e, ran, seen + new, "float64")
+            seen += raised(b, e, ran, seen, "float64")
             continue
         if subject.library == "numpy":
-            new += Observed(faults=tuple(mutation(subject, ran, "layout")))
-        new += compared(b, e, subject, e.dy, ran, seen + new, "float64")
+            seen += Observed(faults=tuple(mutation(subject, ran, "layout")))
+        seen += compared(b, e, subject, e.dy, ran, seen, "float64")
     for e in _broadcast(b):
         ran = execute(e.subject, e.subject.args, e.dy, b.watch)
         if ran.error is None:
-            new += compared(b, e, e.subject, e.dy, ran, seen + new, "float64")
-    return new
+            seen += compared(b, e, e.subject, e.dy, ran, seen, "float64")
+    return seen
 
 
 def _broadcast(b: Bench) -> Iterator[Example]:

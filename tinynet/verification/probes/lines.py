@@ -8,7 +8,7 @@ import inspect
 import linecache
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -76,7 +76,7 @@ class Lines:
 
     def __init__(self, subject: Subject) -> None:
         self._configuration = subject.configuration
-        self._files = {f.__code__.co_filename for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")}
+        self._files = {code.co_filename for code in _codes_of(subject)}
         self._branches: dict[CodeType, list[_Branch]] = {}
         self._arcs: dict[CodeType, set[tuple[Point, Point]]] = {}
 
@@ -145,36 +145,43 @@ def _points_of(code: CodeType, branches: list[_Branch]) -> list[Point | None]:
 def _branches_of(code: CodeType) -> list[_Branch]:
     """Return the conditions in a function; none without its source."""
     points = [(line, column) for line, _, column, _ in code.co_positions() if line is not None and column is not None]
-    own = _branches_in("".join(linecache.getlines(code.co_filename)))
-    return [branch for branch in own if any(point in branch.test for point in points)]
+    return [branch for branch in _branches_in(_source_of(code)) if any(point in branch.test for point in points)]
+
+
+def _source_of(code: CodeType) -> str:
+    return "".join(linecache.getlines(code.co_filename))
+
+
+@lru_cache(maxsize=16)
+def _parsed(source: str) -> ast.Module:
+    """Return what a file holds; nothing where that is not Python."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 @lru_cache(maxsize=16)
 def _branches_in(source: str) -> tuple[_Branch, ...]:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return ()
-    return tuple(_branch(node) for node in ast.walk(tree) if isinstance(node, (ast.If, ast.While, ast.For, ast.IfExp)))
+    kinds = (ast.If, ast.While, ast.For, ast.IfExp)
+    return tuple(_branch(node) for node in ast.walk(_parsed(source)) if isinstance(node, kinds))
 
 
 def _branch(node: ast.If | ast.While | ast.For | ast.IfExp) -> _Branch:
-    if isinstance(node, ast.IfExp):
-        sides = _stretch(node.body), _stretch(node.orelse)
-        return _Branch(_stretch(node.test), *sides, (True, True), True, _asked_of_self(node.test))
     condition = node.iter if isinstance(node, ast.For) else node.test
-    test = _stretch(condition)
-    last = node.body[-1]
-    other = _stretch(node.orelse[0], node.orelse[-1]) if node.orelse else None
-    if other is not None:
-        follows = not isinstance(node.orelse[-1], ast.Raise)
+    body = [node.body] if isinstance(node, ast.IfExp) else node.body
+    orelse = [node.orelse] if isinstance(node, ast.IfExp) else node.orelse
+    test, last = _stretch(condition), body[-1]
+    if orelse:
+        follows = not isinstance(orelse[-1], ast.Raise)
     else:
         follows = isinstance(node, ast.If) and (
             isinstance(last, (ast.Return, ast.Continue, ast.Break)) or _compares_with_a_number(node.test)
         )
     counts = not isinstance(last, ast.Raise), follows and not isinstance(last, ast.Raise)
-    on_one_line = node.body[0].lineno <= test.end[0]
-    return _Branch(test, _stretch(node.body[0], last), other, counts, on_one_line, _asked_of_self(condition))
+    other = _stretch(orelse[0], orelse[-1]) if orelse else None
+    on_one_line = body[0].lineno <= test.end[0]
+    return _Branch(test, _stretch(body[0], last), other, counts, on_one_line, _asked_of_self(condition))
 
 
 def _asked_of_self(test: ast.expr) -> frozenset[str]:
@@ -209,11 +216,13 @@ def numbers_in(subject: Subject) -> set[float]:
             elif compares and isinstance(const, (int, float)) and not isinstance(const, bool):
                 found.add(float(abs(const)))
 
-    for function in subject.code:
-        function = inspect.unwrap(function)
-        if hasattr(function, "__code__"):
-            visit(function.__code__)
+    for code in _codes_of(subject):
+        visit(code)
     return found
+
+
+def _codes_of(subject: Subject) -> list[CodeType]:
+    return [f.__code__ for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")]
 
 
 def closeness(subject: Subject) -> float:
@@ -222,28 +231,25 @@ def closeness(subject: Subject) -> float:
     It is the number that the condition of the loop holds, in the code itself or in a function of its file that it
     names. What is known as well as that has a derivative that is known hardly better.
     """
-    codes = [f.__code__ for f in map(inspect.unwrap, subject.code) if hasattr(f, "__code__")]
-    return max((_closeness(code, "".join(linecache.getlines(code.co_filename))) for code in codes), default=0)
+    return max((_closeness(code, _source_of(code)) for code in _codes_of(subject)), default=0.0)
 
 
 @lru_cache(maxsize=64)
 def _closeness(code: CodeType, source: str) -> float:
-    functions, assigned = _functions_in(source)
+    tree = _parsed(source)
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
     named: dict[str | None, list[ast.FunctionDef | ast.Lambda]] = {}
     for f in functions:
         named.setdefault(getattr(f, "name", None), []).append(f)
-    todo = [f for f in functions if code.co_firstlineno in (f.lineno, *(d.lineno for d in _decorators(f)))]
-    known = set(map(id, todo))
+    starts = {id(f): {f.lineno, *(d.lineno for d in getattr(f, "decorator_list", ()))} for f in functions}
+    reached = [f for f in functions if code.co_firstlineno in starts[id(f)]]
     ends: list[ast.AST] = []
-    numbers = dict(assigned)
-    while todo:
-        function = todo.pop()
-        numbers |= _constants(list(ast.walk(function)))
-        for node in ast.walk(function):
-            ends += _ends(node)
-            new = [f for f in named.get(_name(node), ()) if id(f) not in known]
-            known.update(map(id, new))
-            todo += new
+    numbers = _constants([n for n in tree.body if isinstance(n, ast.Assign)])
+    for function in reached:  # and the functions that they name, in their turn
+        nodes = list(ast.walk(function))
+        numbers |= _constants(nodes)
+        ends += [end for node in nodes for end in _ends(node)]
+        reached += dict.fromkeys(f for node in nodes for f in named.get(_name(node), ()) if f not in reached)
     for end in ends:  # and the functions that a condition names, which are looked at in their turn
         ends += [f for n in ast.walk(end) for f in named.get(_name(n), ()) if f not in ends]
     compared = [n for end in ends for n in (ast.walk(end) if isinstance(end, ast.expr) else _compared(end))]
@@ -256,29 +262,15 @@ def _compared(function: ast.AST) -> list[ast.AST]:
     return [n for c in ast.walk(function) if isinstance(c, ast.Compare) for n in ast.walk(c)]
 
 
-@lru_cache(maxsize=16)
-def _functions_in(source: str) -> tuple[tuple[ast.FunctionDef | ast.Lambda, ...], Mapping[str, float]]:
-    """Return the functions in a file, and the numbers that its outermost assignments name."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return (), {}
-    functions = tuple(n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda)))
-    return functions, _constants([n for n in tree.body if isinstance(n, ast.Assign)])
-
-
 def _ends(node: ast.AST) -> list[ast.expr]:
     """Return the conditions by which a loop ends, of Python's or of JAX's, that hold what the loop changes."""
     if isinstance(node, (ast.While, ast.For)):
         changed = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        tests = [*([node.test] if isinstance(node, ast.While) else []), *_exits(node)]
+        inside = [n for n in ast.walk(node) if isinstance(n, ast.If)]
+        exits = [n.test for n in inside if any(isinstance(m, (ast.Break, ast.Return)) for m in ast.walk(n))]
+        tests = [node.test, *exits] if isinstance(node, ast.While) else exits
         return [t for t in tests if any(n.id in changed for n in ast.walk(t) if isinstance(n, ast.Name))]
     return node.args[:1] if isinstance(node, ast.Call) and _name(node.func) == "while_loop" else []
-
-
-def _exits(loop: ast.While | ast.For) -> list[ast.expr]:
-    inside = [n for n in ast.walk(loop) if isinstance(n, ast.If)]
-    return [n.test for n in inside if any(isinstance(m, (ast.Break, ast.Return)) for m in ast.walk(n))]
 
 
 def _constants(nodes: Sequence[ast.AST]) -> dict[str, float]:
@@ -300,7 +292,3 @@ def _number(node: ast.AST) -> float:
 
 def _name(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-
-
-def _decorators(function: ast.FunctionDef | ast.Lambda) -> list[ast.expr]:
-    return function.decorator_list if isinstance(function, ast.FunctionDef) else []

@@ -16,7 +16,7 @@ from tinynet.verification.examples import alike, cotangent, near, with_batch
 from tinynet.verification.execution import Hang, Run, execute, told
 from tinynet.verification.observations import Fault, Observed
 from tinynet.verification.report import Probe
-from tinynet.verification.tolerance import CHOICE, distance, unit_of
+from tinynet.verification.tolerance import CHOICE, distance, largest, unit_of
 
 DRAWS = (
     "the forward pass gives another y at each call; draw from a generator that is kept, which is set to one state "
@@ -24,24 +24,25 @@ DRAWS = (
 )
 
 
-def probe_state(b: Bench, _seen: Observed) -> Observed:
+def probe_state(b: Bench, seen: Observed) -> Observed:
     """Repeat calls, make others in between, and look at what is written into and what shares memory."""
-    A, new = b.subject, Observed(coverage=(Probe("state"),))
+    A = b.subject
+    seen += Observed(coverage=(Probe("state"),))
     outputs = b.shapes.of(A, A.args)
     # A loss is asked for ∂E/∂ŷ alone nearly always: dE is 1.
     dy = cotangent(outputs, b.rng) if any(y.ndim for y in outputs) else tuple(np.ones(()) for _ in outputs)
     runs = [execute(A, A.args, dy, b.watch) for _ in range(4)]
     if any(r.error for r in runs):
-        return new  # the values say what is wrong
+        return seen  # the values say what is wrong
     if runs[0].mutated:  # a second call would start from what the first one wrote
-        return new + Observed(faults=tuple(mutation(A, runs[0], "state")))
+        return seen + Observed(faults=tuple(mutation(A, runs[0], "state")))
     exact = b.oracle(A.args, dy)
-    new += Observed(notes=tuple(_notes_on_memory(A, runs[0])))
+    seen += Observed(notes=tuple(_notes_on_memory(A, runs[0])))
     found = _kept_memory(A, runs[0])
     session = A.start()
     again = [execute(A, A.args, dy, b.watch, session=session) for _ in range(4)]
     if not A.contract and any(other_y(some[0], r) for some in (runs, again) for r in some[1:]):
-        return new + Observed(faults=tuple(found), reason=DRAWS)
+        return seen + Observed(faults=tuple(found), reason=DRAWS)
     found += _repeats(A, runs, exact, "the same call, on a fresh copy of the target,")
     adds_up = _adds_up(A, again)
     if not adds_up:
@@ -51,14 +52,14 @@ def probe_state(b: Bench, _seen: Observed) -> Observed:
             found += _repeats(A, [again[-1], twice], exact, "backward twice after one forward")
             found += _shared_results(A, [*again, twice])
             found += _in_between(b, dy, exact)
-    elif A.one_cache:
+    else:
         text = "each call adds to the gradients of the one before: set them to zero in between"
-        new += Observed(notes=(text,))
+        seen += Observed(notes=(text,))
     if not found and not adds_up:
         found += _reused(b, dy)
     if not found:
-        found += _after_another(b, dy, adds_up=adds_up)
-    return new + Observed(faults=tuple(found))
+        found += _after_another(b, dy, exact, adds_up=adds_up)
+    return seen + Observed(faults=tuple(found))
 
 
 def mutation(A: Subject, run: Run, probe: str) -> list[Fault]:
@@ -94,12 +95,10 @@ def _kept_memory(A: Subject, run: Run) -> list[Fault]:
 def _repeats(A: Subject, runs: Sequence[Run], exact: Exact, what: str) -> list[Fault]:
     """The same call several times: what differs is added to by each call, or changes of itself."""
     first = runs[0]
-    for run in runs:
-        if run.error is not None:
-            if isinstance(run.error, (Hang, SystemExit)):
-                return []
-            text = f"{what} raises {told(run.error)} the second time"
-            return [Fault(A.wrt, "stale cache", text, "state")]
+    if error := next((r.error for r in runs if r.error is not None), None):
+        if isinstance(error, (Hang, SystemExit)):
+            return []
+        return [Fault(A.wrt, "stale cache", f"{what} raises {told(error)} the second time", "state")]
     changed = [n for n in A.wrt if any(_differ(r.grads.get(n), first.grads.get(n), exact.grads[n]) for r in runs[1:])]
     if not changed:
         return []
@@ -120,10 +119,8 @@ def _adds_up(A: Subject, runs: Sequence[Run]) -> bool:
     changed = [n for n, g in first.items() if _differ(runs[1].grads.get(n), g, g)]
     if not changed or any(n in A.inputs for n in changed):
         return False
-    return all(
-        all(not _differ(r.grads.get(n), (i + 1) * first[n], first[n] * (i + 1)) for i, r in enumerate(runs))
-        for n in changed
-    )
+    sums = [(r.grads.get(n), i * first[n]) for i, r in enumerate(runs, 1) for n in changed]
+    return not any(_differ(got, expected, expected) for got, expected in sums)
 
 
 def _grows(results: Sequence[Any]) -> bool:
@@ -136,7 +133,7 @@ def _grows(results: Sequence[Any]) -> bool:
     if not size:
         return False
     rate = float(np.vdot(steps[0], steps[1])) / size
-    slack = 1e-9 * max(float(np.max(np.abs(a), initial=0)) for a in arrays)
+    slack = 1e-9 * max(largest(a) for a in arrays)
     return rate > 0 and all(distance(b, rate * a) <= slack for a, b in pairwise(steps))
 
 
@@ -176,11 +173,13 @@ def _changed_since(run: Run) -> list[Fault]:
     return [Fault(tuple(changed), "shares memory", text, "state")] if changed else []
 
 
-def _after_another(b: Bench, dy: tuple[Array, ...], *, adds_up: bool) -> list[Fault]:
+def _after_another(b: Bench, dy: tuple[Array, ...], exact: Exact, *, adds_up: bool) -> list[Fault]:
     """B after A, where B is another input, other parameters, a longer and a shorter batch: right for A, so for B."""
     A, batch = b.subject, b.batch
-    others = [("another input", _another(A, b.rng, params=False))]
-    others.append(("other parameters", _another(A, b.rng, inputs=False)))
+    others = [
+        ("another input", _another(A, b.rng, params=False)),
+        ("other parameters", _another(A, b.rng, inputs=False)),
+    ]
     if batch is not None and batch.size > 1:
         # The sizes at which the values were compared, whose gradients are compiled already.
         longer = 33 if b.may_grow and not b.numerical and batch.size < 33 else batch.size + 3
@@ -219,16 +218,11 @@ def _after_another(b: Bench, dy: tuple[Array, ...], *, adds_up: bool) -> list[Fa
             text = f"right for {what} B alone, and wrong for B after A{again}"
             return [*found, _fault(wrong, "stale cache", text, run, right)]
         everywhere = [n for n in A.wrt if _off(run.grads.get(n), right[n])]
-        if everywhere and not _wrong_at_first(b, dy):
+        if everywhere and not any(_off(before.grads.get(n), exact.grads[n]) for n in A.wrt):
             # Something outside the target remembers A, which no copy of the target forgets; or the values say why.
             text = f"right for the first call, and wrong for the next one with {what}"
             found.append(_fault(everywhere, "unknown", text, run, right))
     return found if len(found) == len(others) else []
-
-
-def _wrong_at_first(b: Bench, dy: tuple[Array, ...]) -> bool:
-    exact, got = b.oracle(b.subject.args, dy).grads, execute(b.subject, b.subject.args, dy, b.watch).grads
-    return any(_off(got.get(n), exact[n]) for n in b.subject.wrt)
 
 
 def _without_those_before(A: Subject, run: Run, before: Run) -> Run:
@@ -270,7 +264,7 @@ def _another(A: Subject, rng: np.random.Generator, inputs: bool = True, params: 
 def _off(got: Any, exact: Array) -> bool:
     if not isinstance(got, (np.ndarray, np.generic)) or np.shape(got) != exact.shape:
         return False
-    scale = float(np.max(np.abs(exact), initial=0.0))
+    scale = largest(exact)
     return not distance(np.asarray(got, np.float64), exact) <= CHOICE * scale * (
         100 if np.asarray(got).dtype == np.float32 else 1
     )

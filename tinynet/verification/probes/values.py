@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,35 +14,29 @@ from tinynet.verification.adapters.subject import MISSING, Args, Array, Malforme
 from tinynet.verification.bench import Bench
 from tinynet.verification.comparison import Comparison, compare, slim
 from tinynet.verification.examples import SHAPES, Example
-from tinynet.verification.excuses import (
-    Reader,
-    at_kinks,
-    where_never_given,
-    without_own_rounding,
-    without_rounding,
-)
+from tinynet.verification.excuses import at_kinks, where_never_given, without_own_rounding, without_rounding
 from tinynet.verification.execution import Hang, Run, Watch, execute, line_of_error, told
 from tinynet.verification.numerical import NumericalOracle
-from tinynet.verification.observations import Fault, Observed
+from tinynet.verification.observations import Fault, Observed, skipped
 from tinynet.verification.oracle import leaves_of
 from tinynet.verification.probes.forward import compare_forward
 from tinynet.verification.probes.state import mutation
 from tinynet.verification.report import Probe
+from tinynet.verification.tolerance import largest
 
 
 def run_all(b: Bench, examples: Iterable[Example | Probe], seen: Observed) -> Observed:
-    """Run examples until one stops the target, and return what they showed beside what was `seen` before."""
-    new = Observed()
+    """Run examples until one stops the target, and add what they show to what was `seen` before."""
     for e in examples:
-        if new.stopped:
+        if seen.stopped:
             break
         if isinstance(e, Probe):  # that the target does not take
-            new += Observed(coverage=(e,))
+            seen += Observed(coverage=(e,))
         elif b.numerical and e.probe in ("zeros and ties", "huge"):
-            new += Observed(coverage=(Probe(e.probe, skipped="differences say nothing at a kink or far out"),))
+            seen += skipped(e.probe, "differences say nothing at a kink or far out")
         elif e.probe in b.settings.wanted:
-            new += run(b, e, seen + new)
-    return new
+            seen += run(b, e, seen)
+    return seen
 
 
 def run(b: Bench, e: Example, seen: Observed, dtype: str = "float64") -> Observed:
@@ -76,13 +71,13 @@ def compared(
         oracle = b.oracle_of(subject)
         exact = oracle(subject.args, dy)
     except Hang:
-        late = Probe(e.probe, dtype, skipped="the oracle takes too long")
-        if e.ours and not any(p.skipped == late.skipped for p in seen.coverage):
-            return Observed(coverage=(late,))  # the target itself came back: once, it may be long there, not endless
+        late = "the oracle takes too long"
+        if e.ours and not any(p.skipped == late for p in seen.coverage):
+            return skipped(e.probe, late, dtype=dtype)  # the target came back: once, it may be long there, not endless
         fault = hang(b.subject, "the oracle runs your forward pass and it", b.watch)
         return Observed(faults=(fault,), stopped=True)
     except Exception as error:
-        return Observed(coverage=(Probe(e.probe, dtype, skipped=f"no oracle: {told(error)}"),))
+        return skipped(e.probe, f"no oracle: {told(error)}", dtype=dtype)
     y = leaves_of(ran.y)
     if not _finite((*y, *exact.y)):
         return _overflow(e, dtype)
@@ -97,12 +92,18 @@ def compared(
         return new
     usual = usual_sizes(seen) if e.probe not in (*SHAPES, "cotangents") else {}
     larger = _growth(b.subject.args, subject.args)
-    options: dict[str, Any] = {
-        "label": e.label, "dtype": dtype, "rng": b.rng, "usual": {n: size * larger for n, size in usual.items()},
-        "exact": exact, "known": known_wrong(seen),
-    }  # fmt: skip
-    c = compare(subject, oracle, dy, ran, ran.grads, probe=e.probe, **options)
-    c = _excused(b, e, c, oracle, _grads, seen)
+    beside = partial(
+        compare,
+        oracle=oracle,
+        dy=dy,
+        y=y,
+        dtype=dtype,
+        rng=b.rng,
+        usual={n: size * larger for n, size in usual.items()},
+        exact=exact,
+        known=known_wrong(seen),
+    )
+    c = _excused(b, e, beside(subject, grads=ran.grads, probe=e.probe, label=e.label), oracle, seen)
     new += recorded(b, c)
     if ran.short_grads is None or "param_grads" not in b.settings.wanted or e.probe == "empty batch":
         return new
@@ -110,9 +111,9 @@ def compared(
     params = tuple(n for n in subject.wrt if n not in subject.inputs)
     both = ran.short_grads.keys() & ran.grads.keys()
     other = tuple(n for n in params if n not in both or not np.array_equal(ran.short_grads[n], ran.grads[n]))
-    options["label"] = e.label or e.probe
-    s = compare(replace(subject, wrt=other), oracle, dy, ran, ran.short_grads, probe="param_grads", **options)
-    s = _excused(b, e, s, oracle, _short_grads, seen + new)
+    short = replace(subject, wrt=other)
+    s = beside(short, grads=ran.short_grads, probe="param_grads", label=e.label or e.probe)
+    s = _excused(b, e, s, oracle, seen + new)
     if (s.wrong - c.wrong) or (set(s.form) - set(c.form)):
         return new + recorded(b, s)
     probe = Probe("param_grads", dtype, ratios={n: r for n, r in c.ratios.items() if n in params})
@@ -142,15 +143,14 @@ def raised(b: Bench, e: Example, ran: Run, seen: Observed, dtype: str) -> Observ
     error = ran.error
     assert error is not None
     if isinstance(error, Hang):
-        return Observed(
-            faults=(replace(hang(b.subject, f"the {ran.stage} pass", b.watch), probe=e.probe),), stopped=True
-        )
+        late = replace(hang(b.subject, f"the {ran.stage} pass", b.watch), probe=e.probe)
+        return Observed(faults=(late,), stopped=True)
     if isinstance(error, SystemExit):
         return Observed(faults=(exit_of(b.subject, ran, e.probe),), stopped=True)
     if ran.stage == "forward" or (e.ours and not e.subject.contract):
         why = f"the {ran.stage} pass raises {told(error)}"
-        notes = (f"at {e.label or e.probe} {why}",) if ran.stage != "forward" else ()
-        return Observed(coverage=(Probe(e.probe, dtype, skipped=why),), notes=notes)
+        note = f"at {e.label or e.probe} {why}" if ran.stage != "forward" else ""
+        return skipped(e.probe, why, dtype=dtype, note=note)
     if "read-only" in str(error) and any(f.fault.startswith("mutates") for f in seen.faults):
         return Observed()  # the write was seen already, and what it was into
     malformed = isinstance(error, Malformed)
@@ -178,55 +178,40 @@ def _finite(arrays: Iterable[Array]) -> bool:
 
 
 def _overflow(e: Example, dtype: str) -> Observed:
-    return Observed(coverage=(Probe(e.probe, dtype, skipped=f"the forward pass overflows ({e.label or e.probe})"),))
+    return skipped(e.probe, f"the forward pass overflows ({e.label or e.probe})", dtype=dtype)
 
 
-def _grads(ran: Run) -> Mapping[str, Any]:
-    return ran.grads
-
-
-def _short_grads(ran: Run) -> Mapping[str, Any]:
-    return ran.short_grads or {}
-
-
-def _excused(b: Bench, e: Example, c: Comparison, oracle: Oracle, read: Reader, seen: Observed) -> Comparison:
+def _excused(b: Bench, e: Example, c: Comparison, oracle: Oracle, seen: Observed) -> Comparison:
     """Return the comparison without what is right at a kink, or lost in rounding far out."""
-    if isinstance(oracle, NumericalOracle):
+    if isinstance(oracle, NumericalOracle) or c.wrong <= known_wrong(seen):
         return c
-    if c.wrong <= known_wrong(seen):
-        return c
-    c = at_kinks(c, oracle, read, b.rng, b.watch)
+    c = at_kinks(c, oracle, b.rng, b.watch)
     if not e.strict:
         return replace(where_never_given(c), form={n: f for n, f in c.form.items() if f[0] != "missing"})
     if e.probe in (*SHAPES, "cotangents"):
         return without_own_rounding(c, b.rng, b.watch)
-    return without_rounding(c, oracle, read, b.rng, b.watch)
+    return without_rounding(c, oracle, b.rng, b.watch)
 
 
 def _growth(usual: Args, args: Args) -> float:
     """Return how many times larger some array is than in the example that was given, at least 1."""
-    sizes = [
-        (float(np.max(np.abs(a), initial=0.0)), float(np.max(np.abs(usual[n]), initial=0.0)))
-        for n, a in args.items()
-        if n in usual
-    ]
-    return max([1.0, *(now / before for now, before in sizes if before)])
+    now, before = ({n: largest(a) for n, a in arrays.items()} for arrays in (args, usual))
+    return max([1.0, *(now[n] / size for n, size in before.items() if size and n in now)])
 
 
 def _of_integers(subject: Subject, ran: Run, probe: str) -> list[Fault]:
     """Return a fault for each gradient by integers, which do not vary: there is none, or it is zeros."""
-    found = []
-    for name in subject.inputs if subject.contract else ():
-        grad = ran.grads.get(name, MISSING)
-        if subject.args[name].dtype.kind in "iub" and grad is not MISSING and grad is not None:
-            try:
-                nothing = not np.any(np.asarray(grad))
-            except (TypeError, ValueError):
-                nothing = False
-            if not nothing:
-                text = f"a gradient by {name} is returned, which holds integers; expected zeros, or None"
-                found.append(Fault((name,), "malformed", text, probe))
-    return found
+    text = "a gradient by {} is returned, which holds integers; expected zeros, or None"
+    integers = [n for n in subject.inputs if subject.contract and subject.args[n].dtype.kind in "iub"]
+    wrong = [n for n in integers if not _is_nothing(ran.grads.get(n))]
+    return [Fault((n,), "malformed", text.format(n), probe) for n in wrong]
+
+
+def _is_nothing(grad: Any) -> bool:
+    try:
+        return grad is None or grad is MISSING or not np.any(np.asarray(grad))
+    except (TypeError, ValueError):
+        return False
 
 
 def _of_nothing(subject: Subject, ran: Run, probe: str) -> list[Fault]:
@@ -255,8 +240,8 @@ def _slopes_are_finite(b: Bench, subject: Subject, name: str) -> bool:
     """Return whether the slopes of y to both sides along a random direction stay as they are when the step shrinks."""
     a = subject.args[name]
     v = b.rng.standard_normal(a.shape)
-    size = max(float(np.max(np.abs(a), initial=0.0)), 1e-3)
-    largest = []
+    size = max(largest(a), 1e-3)
+    steepest = []
     for step in (1e-5, 1e-7):
         ends = []
         for sign in (0, 1, -1):
@@ -270,5 +255,5 @@ def _slopes_are_finite(b: Bench, subject: Subject, name: str) -> bool:
             for end in ends[1:]
             for p, o in zip(end, ends[0], strict=True)
         ]
-        largest.append(float(np.nanmax(slopes)))
-    return bool(np.isfinite(largest[1]) and largest[1] < 3 * largest[0] + 1e-6)
+        steepest.append(float(np.nanmax(slopes)))
+    return bool(np.isfinite(steepest[1]) and steepest[1] < 3 * steepest[0] + 1e-6)

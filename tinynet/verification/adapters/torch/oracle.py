@@ -23,7 +23,7 @@ from tinynet.verification.adapters.torch.sessions import (
 from tinynet.verification.execution import told
 from tinynet.verification.numerical import NumericalOracle, ridders
 from tinynet.verification.probes.lines import closeness
-from tinynet.verification.tolerance import LOOSER
+from tinynet.verification.tolerance import LOOSER, largest
 
 _TEXT = "PyTorch's own autograd through the body of your forward pass, float64"
 
@@ -157,8 +157,8 @@ def _distance(got: Mapping[str, Any], exact: Exact) -> float:
         mine = np.zeros(want.shape) if got.get(name) is None else np.asarray(got[name])
         if mine.shape != want.shape:
             return float("inf")
-        scale = float(np.max(np.abs(want), initial=0.0)) + float(np.max(np.abs(mine), initial=0.0))
-        worst = max(worst, float(np.max(np.abs(mine - want), initial=0.0)) / scale if scale else 0.0)
+        scale = largest(want) + largest(mine)
+        worst = max(worst, largest(mine - want) / scale if scale else 0.0)
     return 0.0 if worst < 1e-5 else worst
 
 

@@ -24,32 +24,17 @@ _LEAVING = frozenset("numpy item tolist __array__ __float__ data_ptr".split())
 EVERYWHERE, IN_FUNCTIONS, NOWHERE = 0, 1, float("inf")
 
 
-class Context:
-    """A `ctx` that remembers for the forward pass alone.
+class Context(torch.autograd.function.FunctionCtx):
+    """A `ctx` that remembers for the forward pass alone."""
 
-    Attributes:
-        non_differentiable: the outputs that the forward pass declared to have no gradient.
-    """
+    non_differentiable: tuple[Any, ...] = ()
 
-    def __init__(self, needs_input_grad: tuple[bool, ...] = ()) -> None:
+    def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs_input_grad
-        self.saved_tensors: tuple[Any, ...] = ()
-        self.non_differentiable: tuple[Any, ...] = ()
 
-    def save_for_backward(self, *tensors: Any) -> None:
-        self.saved_tensors = tensors
-
-    def save_for_forward(self, *tensors: Any) -> None:
-        """Ignore what forward-mode rules need."""
-
-    def mark_dirty(self, *tensors: Any) -> None:
-        """Ignore: what is written in place is followed as it happens."""
-
-    def mark_non_differentiable(self, *tensors: Any) -> None:
-        self.non_differentiable = tensors
-
-    def set_materialize_grads(self, value: bool) -> None:
-        """Ignore: no gradient comes back here."""
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        return getattr(self, "to_save", ())
 
 
 class Plain(TorchFunctionMode):

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from tinynet.verification.adapters.arguments import Arguments, Slot, floats, mapped, read_arguments, signature_of
-from tinynet.verification.adapters.conventions import returns_backprop, value_and_gradient
-from tinynet.verification.adapters.objects import methods_of
-from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, fresh, short
+from tinynet.verification.adapters.parts import fresh
+from tinynet.verification.adapters.subject import Args, Array, Subject, TargetError, short
 from tinynet.verification.adapters.torch.oracle import TorchOracle, choose_oracle
 from tinynet.verification.adapters.torch.plain import attached
 from tinynet.verification.adapters.torch.sessions import Call, TorchSession, is_differentiable, tensors_of, to_array
@@ -84,12 +83,10 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
             code=(target._init_fn, target._backward_fn),
             rule=target,
         )
-    elif given and callable(target) and methods_of(target) is None:
+    elif given and callable(target):
         form = _Form(
             short(target), target, lambda plain: lambda p, k, tensors: target(*p, **k), code=(target,), by_hand=False
         )
-    elif given and (methods_of(target) or (isinstance(target, (tuple, list)) and all(map(callable, target)))):
-        raise TargetError(f"{short(target)}: {_BY_HAND}")
     else:
         return None
     if params and not isinstance(target, torch.nn.Module):
@@ -101,13 +98,11 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
         raise TargetError(
             f"{form.name}: inputs= holds tensors on {', '.join(sorted(map(str, devices)))}; use one device"
         )
-    inputs = _as_arrays(inputs)
+    inputs = as_arrays(inputs)
     if form.function:
         inputs = _positional(form, inputs)
     arguments, arrays = read_arguments(form.signature, inputs, rng, name=form.name, integers=bool(form.params))
     device = devices.pop()
-    if form.code == (target,) and _gives_gradients(target, arguments, arrays, device):
-        raise TargetError(f"{form.name}: {_BY_HAND}")
     subject, reading = _subject(form, arguments, {**arrays, **form.params}, device, rng)
     if not form.rule:
         return subject
@@ -163,21 +158,6 @@ def _subject(
         return [(s.name, _where_needed(s, a)) for s, a in found if s is not None]
 
     return replace(whole, variants=alone, parts=parts), choice.reading
-
-
-_BY_HAND = (
-    "derivatives of tensors by hand are read in a torch.autograd.Function; give one, or code and arrays of NumPy's"
-)
-
-
-def _gives_gradients(function: Callable[..., Any], arguments: Arguments, args: Args, device: torch.device) -> bool:
-    """Return whether a function of tensors returns (y, backprop), or (E, gradient) with one of an argument's shape."""
-    try:
-        out = _called(function, arguments, args, device)
-    except Exception:
-        return False
-    _, gradient = value_and_gradient(out) or (None, None)
-    return returns_backprop(out) or any(getattr(gradient, "shape", None) == a.shape for a in args.values())
 
 
 def _called(function: Callable[..., Any], arguments: Arguments, args: Args, device: torch.device) -> Any:
@@ -318,7 +298,7 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
     module: torch.nn.Module = fresh(target)
     if any(isinstance(p, torch.nn.parameter.UninitializedTensorMixin) for p in module.state_dict().values()):
         generator = np.random.default_rng(0)
-        arguments, arrays = read_arguments(module.forward, _as_arrays(inputs), generator, name=name, integers=True)
+        arguments, arrays = read_arguments(module.forward, as_arrays(inputs), generator, name=name, integers=True)
         types = {n: torch.get_default_dtype() if a.dtype.kind == "f" else None for n, a in arrays.items()}
         positional, keywords = arguments.filled({n: torch.tensor(a, dtype=types[n]) for n, a in arrays.items()})
         with torch.no_grad():
@@ -330,7 +310,7 @@ def _module(target: torch.nn.Module, inputs: Any, given: Mapping[str, Any]) -> _
             at = f"{tuple(state[key].shape)}" if key in state else f"one of {', '.join(state) or 'nothing'}"
             raise TargetError(f"{name}: params= has {key} of shape {np.shape(value)}; expected {at}")
         with torch.no_grad():
-            state[key].copy_(torch.as_tensor(np.asarray(_as_arrays(value))))
+            state[key].copy_(torch.as_tensor(np.asarray(as_arrays(value))))
     hooks = {
         f"params.{n}": tuple(p._backward_hooks.values()) for n, p in target.named_parameters() if p._backward_hooks
     }
@@ -378,6 +358,6 @@ def _is_function(target: Any) -> bool:
     return isinstance(target, type) and issubclass(target, torch.autograd.Function)
 
 
-def _as_arrays(tree: Any) -> Any:
+def as_arrays(tree: Any) -> Any:
     """Return `inputs` with an array in place of each tensor."""
     return mapped(lambda leaf: to_array(leaf) if isinstance(leaf, torch.Tensor) else leaf, tree)
