@@ -178,7 +178,8 @@ def of_static_methods(gradients):
 FUNCTIONS = [
     of_args, of_dy_and_cache, of_cache_and_dy, of_each_argument, of_dy_and_each_argument, returning_a_dict,
     of_a_dict_of_parameters, of_a_list_of_parameters, of_several_outputs, of_a_dict_of_outputs,
-    returning_y_and_backprop, backprop_that_runs_once, returning_a_loss_and_gradients, with_a_flag, in_float32, of_static_methods,
+    returning_y_and_backprop, backprop_that_runs_once, returning_a_loss_and_gradients, with_a_flag, in_float32,
+    of_static_methods,
 ]  # fmt: skip
 
 
