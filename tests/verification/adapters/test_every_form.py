@@ -160,10 +160,26 @@ def in_float32(gradients):
     return (forward, lambda dy, cache: gradients(dy, *cache)), (X, W, b)
 
 
+def of_static_methods(gradients):
+    class Layer:
+        @staticmethod
+        def forward(ctx, x, W, b):
+            a = np.tanh(x @ W + b)
+            ctx.save_for_backward(x, W, a)
+            return a
+
+        @staticmethod
+        def backward(ctx, dy):
+            return gradients(dy, *ctx.saved_tensors)
+
+    return Layer, (X, W, b)
+
+
 FUNCTIONS = [
     of_args, of_dy_and_cache, of_cache_and_dy, of_each_argument, of_dy_and_each_argument, returning_a_dict,
     of_a_dict_of_parameters, of_a_list_of_parameters, of_several_outputs, of_a_dict_of_outputs,
     returning_y_and_backprop, backprop_that_runs_once, returning_a_loss_and_gradients, with_a_flag, in_float32,
+    of_static_methods,
 ]  # fmt: skip
 
 

@@ -156,3 +156,28 @@ def test_a_module_with_the_two_passes_is_a_pair():
     module.forward, module.backward = lambda x: x * x, lambda args, dy: (dy * args[0],)
     (finding,) = tn.verify(module, inputs=X, **QUICK).findings
     assert finding.name == "scaled by 1/2"
+
+
+@dataclasses.dataclass
+class Configured:
+    w: np.ndarray
+    stride: tuple[int, ...] = (2, 2)
+    sizes: list[int] = dataclasses.field(default_factory=lambda: [3, 4])
+    eps: float = 0.5
+    inner: types.SimpleNamespace | None = None
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_what_an_argument_keeps_beside_its_arrays_stays_as_it_is(factor):
+    def forward(x, c):
+        assert (c.stride, c.sizes) == ((2, 2), [3, 4])
+        return (x @ c.w) * c.eps + c.inner.b
+
+    def backward(args, dy):
+        x, c = args
+        return c.eps * np.outer(dy, c.w), {"w": factor * c.eps * x.T @ dy, "inner": {"b": dy.sum()}}
+
+    made = Configured(W, inner=types.SimpleNamespace(b=np.array(0.3)))
+    report = tn.verify((forward, backward), inputs=(X, made), **QUICK)
+    assert report.compared == ("x", "c.w", "c.inner.b"), report
+    assert [(f.gradient, f.name) for f in report.findings] == [("c.w", "scaled by 2")][: factor - 1]

@@ -15,6 +15,7 @@ from tinynet.layers import Layer
 from tinynet.losses import Loss
 from tinynet.verification.adapters.arguments import read_arguments
 from tinynet.verification.adapters.chainer import adapt_function_node, as_one_tuple
+from tinynet.verification.adapters.context import adapt_context
 from tinynet.verification.adapters.contract import adapt_layer, adapt_loss
 from tinynet.verification.adapters.conventions import returns_backprop, value_and_gradient
 from tinynet.verification.adapters.functions import adapt_closure, adapt_pair, adapt_value_and_gradient
@@ -41,6 +42,8 @@ def adapt(target: Any, *, inputs: Any, params: Any, loss: Loss | None, rng: np.r
             found: Subject | None = getattr(module, f"adapt_{library}")(target, inputs, params, rng)
             if found is not None:
                 return [found]
+    if (pair := adapt_context(target, inputs, rng)) is not None:
+        return pair
     if isinstance(target, type):
         return adapt(constructed(target), inputs=inputs, params=params, loss=loss, rng=rng)
     if isinstance(target, Loss):

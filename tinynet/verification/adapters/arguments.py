@@ -331,7 +331,9 @@ def _slotted(
         parts = [_slotted(part, f"{path}.{i}", arrays, rng, numbers) for i, part in enumerate(value)]
         return type(value)(parts) if type(value) in (tuple, list) else type(value)(*parts)
     if _is_record(value):
-        return Record(value, _slotted(_kept(value), path, arrays, rng, numbers))
+        kept = _kept(value)  # what holds no float is of its own making: a stride, a name
+        held = [key for key, part in kept.items() if reachable(part) or reachable(part, numbers=True)]
+        return Record(value, kept | {k: _slotted(kept[k], f"{path}.{k}", arrays, rng, numbers) for k in held})
     if numbers is not None and isinstance(value, float) and math.isfinite(value):
         numbers.add(path)
     elif value is None or isinstance(value, (bool, str, int, float, type)) or not _is_array_like(value):
