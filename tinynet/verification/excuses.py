@@ -87,7 +87,7 @@ def without_rounding(c: Comparison, oracle: Oracle, rng: np.random.Generator, wa
             for n, a in c.args.items()
         }
         dy = tuple(d.astype(other) for d in c.dy)
-        run = execute(c.subject.at(args), args, dy, watch)
+        run = execute(c.subject, args, dy, watch)
         if run.error is not None:
             break
         exact, there = oracle(args, dy).grads, _judged(c, run)
@@ -108,7 +108,7 @@ def _own_moves(c: Comparison, rng: np.random.Generator, watch: Watch) -> dict[st
     moves = {n: 0.0 for n in c.wrong if np.isfinite(_error(c, n))}
     for _ in range(_NUDGES):
         args = nudged(c.args, unit_of(c.dtype), rng) | {n: a for n, a in c.args.items() if is_special(a)}
-        run = execute(c.subject.at(args), args, c.dy, watch)
+        run = execute(c.subject, args, c.dy, watch)
         if run.error is not None:
             return {}
         for name in moves:

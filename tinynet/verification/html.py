@@ -20,8 +20,6 @@ from tinynet.verification.examples import TRIED
 from tinynet.verification.report import Finding, Probe, Report, Verdict
 from tinynet.verification.tolerance import RULE, rule
 
-__all__ = ["report_page", "write_html"]
-
 Array = npt.NDArray[Any]
 
 LARGEST = 32

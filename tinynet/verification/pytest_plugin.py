@@ -22,8 +22,6 @@ import pytest
 if TYPE_CHECKING:
     from tinynet.verification import Report
 
-__all__ = ["gradients", "pytest_configure", "pytest_generate_tests", "pytest_pyfunc_call"]
-
 _REPORTS: pytest.StashKey[dict[int, tuple[pytest.Mark, Report | str]]] = pytest.StashKey()
 
 

@@ -21,8 +21,6 @@ from tinynet.verification.report import Probe, Report
 from tinynet.verification.tolerance import HANG_SECONDS
 from tinynet.verification.verify import verify
 
-__all__ = ["activations_among", "verify_networks"]
-
 LOSS = SquaredError("sum")
 
 

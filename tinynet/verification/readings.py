@@ -37,14 +37,11 @@ def _score(subject: Subject, watch: Watch, rng: np.random.Generator) -> tuple[Su
         raise first.error
     if not (outputs := _outputs(first)):
         raise TypeError("an output is no array of floating-point numbers")
-    oracle, draws = None, []
-    for _ in range(2):
-        dy = cotangent(outputs, rng)
-        if oracle is None:
-            if (tried := execute(subject, subject.args, dy, watch)).error is not None:
-                raise tried.error  # before an oracle is made for a reading that does not even run
-            oracle = find_oracle(subject, watch, dy)
-        draws.append((subject.args, dy, oracle(subject.args, dy)))
+    dy = cotangent(outputs, rng)
+    if (tried := execute(subject, subject.args, dy, watch)).error is not None:
+        raise tried.error  # before an oracle is made for a reading that does not even run
+    oracle = find_oracle(subject, watch, dy)
+    draws = [(subject.args, d, oracle(subject.args, d)) for d in (dy, cotangent(outputs, rng))]
     if subject.settle is not None:
         subject = subject.settle(subject, draws)
     wrong = 0.0

@@ -15,8 +15,6 @@ from tinynet.verification.cases import CASES, Case
 from tinynet.verification.report import Report
 from tinynet.verification.verify import verify
 
-__all__ = ["KIT", "TARGETS", "Outcome", "Score", "faults_in", "self_test", "tabulate"]
-
 TARGETS: tuple[Layer | Loss, ...] = (
     tn.Linear(4, 3),
     tn.Linear(3, 3),

@@ -84,5 +84,5 @@ def _movement(b: Bench, subject: Subject, dy: tuple[Array, ...], exact: Exact, u
 def _is_rounding(b: Bench, subject: Subject, i: int, off: float, expected: Array) -> bool:
     """Return whether an output is off in float32 by rounding alone: as much less in float64 as its spacing is."""
     args = as_float64(subject.args)
-    ran = execute(subject.at(args), args, None, b.watch)
+    ran = execute(subject, args, None, b.watch)
     return ran.error is None and distance(leaves_of(ran.y)[i].astype(np.float64), expected) <= ROUNDS_AWAY * off

@@ -246,7 +246,7 @@ def _slopes_are_finite(b: Bench, subject: Subject, name: str) -> bool:
         ends = []
         for sign in (0, 1, -1):
             moved = {**subject.args, name: a + (sign * step * size * v).astype(a.dtype)}
-            ran = execute(subject.at(moved), moved, None, b.watch)
+            ran = execute(subject, moved, None, b.watch)
             if ran.error is not None:
                 return False
             ends.append(leaves_of(ran.y))
