@@ -298,32 +298,15 @@ Meant = Iterator[tuple[tuple[Line, str], dict[int, Array], Exact | None]]
 
 
 def _gradients_meant(wrong: Wrong, written: Written, known: Known) -> Meant:
-    """Yield the exact gradients, and ∂E/∂ of every value of the forward, where something else was written.
-
-    What resembles most what was written comes first, a few for every statement, before all others.
-    """
-    meant: dict[tuple[Line, str], list[tuple[float, dict[int, Array], Exact | None]]] = {}
+    """Yield the exact gradients, and ∂E/∂ of every value of the forward, where something else was written."""
     for key, turns in written.items():
-        meant[key] = []
         for exact in wrong.exact.values():
             for value in (exact, exact.T) if exact.ndim > 1 else (exact,):
                 if value.shape == turns[0].shape and not _close(value, turns[-1]):
-                    meant[key].append((1.0, {len(turns) - 1: value}, None))
+                    yield key, {len(turns) - 1: value}, None
         for e, values in known:
             if not e.value and _fit(values, turns) and not _all_close(values, turns):
-                meant[key].append((_resemblance(values, turns), dict(enumerate(values)), e))
-        meant[key].sort(key=lambda one: -one[0])
-    for few in (slice(4), slice(4, None)):
-        for key, found in meant.items():
-            yield from ((key, values, e) for _, values, e in found[few])
-
-
-def _resemblance(values: Sequence[Array], turns: Sequence[Array]) -> float:
-    """Return the cosine of the angle between two sequences of arrays; 0 where shapes differ."""
-    if any(v.shape != t.shape for v, t in zip(values, turns, strict=True)):
-        return 0.0
-    a, b = (np.concatenate([np.ravel(part) for part in parts]) for parts in (values, turns))
-    return float(abs(np.vdot(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b) or 1.0))
+                yield key, dict(enumerate(values)), e
 
 
 def _first_exact(written: Written, known: Known, dy: Sequence[Array]) -> set[tuple[Line, str]]:
