@@ -1357,7 +1357,7 @@ FORMS = [
         embedding,
         (ROWS, SCALE),
         "a row used twice counts once",
-        ("missing path", "one row", "rows left out"),
+        ("overwritten", "missing path", "one row", "rows left out"),
         flat_of_embedding,
     ),
     Form(
