@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinynet as tn
+from tinynet.testing import seeded_faults
 
 RNG = np.random.default_rng(2)
 x, w = RNG.standard_normal((4, 3)), RNG.standard_normal(3)
@@ -179,3 +180,10 @@ def test_a_copy_that_forgets_a_factor_is_blamed_not_the_right_line_before_it():
 
     (finding,) = tn.verify((forward, backward), inputs=(x, RNG.standard_normal((3, 2))), dtype="float64").findings
     assert finding.where_text == "da = dd"
+
+
+def test_a_mistake_that_cannot_be_made_at_every_shape_bears_its_name():
+    """A seeded fault that shows where W is square alone."""
+    (fault,) = [f for f in seeded_faults(tn.Linear(3, 3)) if f.name == "W for Wᵀ"]
+    (finding,) = tn.verify(fault.target).findings
+    assert finding.fault == "W for Wᵀ", finding

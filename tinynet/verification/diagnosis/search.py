@@ -126,9 +126,13 @@ class Scene:
     def fits(self, predicted: Gradients | None, names: Sequence[str], free: Sequence[str], only: bool = False) -> bool:
         """Return whether a prediction gives what the target returned; the gradients in `free` may be anything.
 
-        With `only`, nothing is said of the gradients that are right.
+        With `only`, nothing is said of the gradients that are right. A mistake that cannot be made in a run, as W for
+        Wᵀ where W is not square, is no other one for it.
         """
-        if predicted is None or not all(self.run.reproduces(n, predicted[n]) for n in names if n in self.run.wrong):
+        wrong = [n for n in names if n in self.run.wrong]
+        if predicted is None:
+            return not wrong
+        if not all(self.run.reproduces(n, predicted[n]) for n in wrong):
             return False
         right = [n for n in self.run.wrt if n not in self.run.wrong and n not in free and not only]
         return all(np.all(np.abs(predicted[n] - self.exact[n]) <= 4 * self.run.tolerance[n]) for n in right)
