@@ -126,8 +126,8 @@ class Scene:
     def fits(self, predicted: Gradients | None, names: Sequence[str], free: Sequence[str], only: bool = False) -> bool:
         """Return whether a prediction gives what the target returned; the gradients in `free` may be anything.
 
-        With `only`, nothing is said of the gradients that are right. A mistake that cannot be made in a run, as W for
-        Wᵀ where W is not square, is no other one for it.
+        With `only`, nothing is said of the gradients that are right. A run in which these are right does not exclude a
+        mistake that cannot be made in it, as W for Wᵀ where W is not square.
         """
         wrong = [n for n in names if n in self.run.wrong]
         if predicted is None:
@@ -161,7 +161,8 @@ class Scene:
         """Return which entries of these gradients are others if nothing passes a site."""
         self.check_time()
         cut = self.tape.gradients({site: lambda p: None})
-        return {n: np.abs(cut[n] - self.exact[n]) > 1e-12 * np.max(np.abs(self.exact[n])) for n in names}
+        sizes = {n: float(np.max(np.abs(self.exact[n]), initial=0.0)) for n in names}
+        return {n: np.abs(cut[n] - self.exact[n]) > 1e-12 * size for n, size in sizes.items()}
 
     def _look(self, off: Gradients, seen: Mapping[str, Array] | None = None) -> Look:
         key = (*off, *(a.tobytes() for a in (seen or {}).values()))
@@ -334,7 +335,7 @@ class Search:
             numbers.append(c)
         if mistake.fitted == "amount":
             alike = all(math.isclose(c, numbers[0], rel_tol=1e-5) for c in numbers) and numbers[0]
-            return _said(self.scenes[0].tape, names, [site], mistake) if alike else None
+            return self._said(names, [site], mistake) if alike else None
         factor = ""
         if mistake.fitted:
             runs = [scene.run for scene in self.scenes if scene.run.wrong & {*names}]
@@ -343,7 +344,7 @@ class Search:
             if not factor and not one:
                 return None
             factor = "" if one else factor
-        return _said(self.scenes[0].tape, names, [site], mistake, factor)
+        return self._said(names, [site], mistake, factor)
 
     def _fitted(self, scene: Scene, site: Site, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
@@ -406,7 +407,24 @@ class Search:
         fit = all(
             scene.fits(scene.predict(sites, mistake, of.get(id(scene), 1.0)), names, free) for scene in self.scenes
         )
-        return _said(self.scenes[0].tape, names, sites, mistake, factor) if fit else None
+        return self._said(names, sites, mistake, factor) if fit else None
+
+    def _said(self, names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str = "") -> Diagnosis:
+        """Put a mistake at one site, or a simple one at several, into words."""
+        first = max(sites, key=lambda s: s.order)
+        if len(sites) > 1:
+            texts = [f"`{site.line.text()}`" for site in sorted(sites, key=lambda site: site.order)]
+            through = " and ".join(dict.fromkeys(texts))
+            sentence = f"what passes back through {through} {_ALIKE[mistake.fault]}"
+        else:
+            sentence = mistake.sentence.replace("{text}", first.line.text() or "the output")
+            of_run = next(scene for scene in self.scenes if scene.sites.get(first.key) is first)
+            if (operand := of_run.tape.operand_of(first)) and operand not in names:
+                sentence = sentence.replace("passes back through `", f"passes back to `{operand}` through `")
+                sentence = sentence.replace("the path through `", f"the path from `{operand}` through `")
+            sentence = sentence if factor else sentence.replace(", times {c}", "")
+        scaled = factor if mistake.fault == "scaled" else ""
+        return Diagnosis(tuple(names), mistake.fault, scaled, sentence.replace("{c}", factor), first.line)
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return the site nearest to the inputs through which all these gradients and no right one pass."""
@@ -422,23 +440,6 @@ class Search:
         uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and not s.carried]
         uses = [s for s in uses if tape.into(s.kind, s.edges[-1]) == tape.inputs[name]]
         return max(uses, key=lambda s: s.order, default=None)
-
-
-def _said(tape: Tape, names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str = "") -> Diagnosis:
-    """Put a mistake at one site, or a simple one at several, into words."""
-    first = max(sites, key=lambda s: s.order)
-    if len(sites) > 1:
-        texts = [f"`{site.line.text()}`" for site in sorted(sites, key=lambda site: site.order)]
-        through = " and ".join(dict.fromkeys(texts))
-        sentence = f"what passes back through {through} {_ALIKE[mistake.fault]}"
-    else:
-        sentence = mistake.sentence.replace("{text}", first.line.text() or "the output")
-        if (operand := tape.operand_of(first)) and operand not in names:
-            sentence = sentence.replace("passes back through `", f"passes back to `{operand}` through `")
-            sentence = sentence.replace("the path through `", f"the path from `{operand}` through `")
-        sentence = sentence if factor else sentence.replace(", times {c}", "")
-    scaled = mistake.fault == "scaled"
-    return Diagnosis(tuple(names), mistake.fault, factor if scaled else "", sentence.replace("{c}", factor), first.line)
 
 
 _ALIKE = {"missing path": "is missing", "sign": "has the wrong sign", "scaled": "is multiplied by {c}"}
