@@ -445,7 +445,7 @@ class Search:
 _ALIKE = {"missing path": "is missing", "sign": "has the wrong sign", "scaled": "is multiplied by {c}"}
 """What may be done to what passes at several sites at once."""
 
-_NOT_THERE = (IndexError, KeyError, ValueError, ZeroDivisionError)
+_NOT_THERE = (IndexError, KeyError, RecursionError, ValueError, ZeroDivisionError)
 """What is raised where a mistake cannot be made: a value that another step or run has not, another shape."""
 
 

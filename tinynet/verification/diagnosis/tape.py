@@ -104,7 +104,7 @@ class Passing:
         step: which edge of its site it is.
         right: what the chain rule passes, given what came from above in this sweep.
         ct: what came from above, one array an output.
-        cotangents: gives ∂E/∂(slot) in this sweep; None where nothing passes, or where it depends on what passes here.
+        cotangents: gives ∂E/∂(slot) in this sweep; None where nothing passes.
     """
 
     tape: Tape
@@ -148,7 +148,7 @@ class Passing:
         """Return ∂E/∂(slot) as it is in this sweep.
 
         Raises:
-            KeyError: it is not known when something passes here.
+            KeyError: nothing passes there, or it depends on what passes here.
         """
         if (found := self.cotangents(slot)) is None:
             raise KeyError(slot)
@@ -240,7 +240,11 @@ class Tape:
         return found
 
     def sweep(self, changes: Mapping[Site, Change] | None = None) -> dict[int, Array]:
-        """Return ∂E/∂(slot) of every slot into which something passes, with what passes each site changed."""
+        """Return ∂E/∂(slot) of every slot into which something passes, with what passes each site changed.
+
+        Raises:
+            KeyError: a change asks for the cotangent of a value that depends on what it changes.
+        """
         made = {
             (site.kind, edge): (site, step, change)
             for site, change in (changes or {}).items()
@@ -249,6 +253,7 @@ class Tape:
         activations = [edge for kind, edge in made if kind == "activation"]
         skipped = {a for _, a in activations}
         cts: dict[int, Array | None] = {}
+        pending: set[int] = set()
 
         def passed(kind: str, edge: Edge, above: Sequence[Array | None]) -> Array | None:
             if (kind, edge) not in made:
@@ -258,9 +263,11 @@ class Tape:
             return change(passing) if passing else None
 
         def total(slot: int) -> Array | None:
+            if slot in pending:
+                raise KeyError(slot)
             if slot in cts:
                 return cts[slot]
-            cts[slot] = None  # what is asked for by something that it depends on
+            pending.add(slot)
             terms = [
                 passed("output", (-1, j), [np.asarray(dy, np.float64)])
                 for j, (out, dy) in enumerate(zip(self.outputs, self.dy, strict=True))
@@ -272,8 +279,8 @@ class Tape:
                     terms.append(passed("use", (i, k), above))
             terms += [passed("activation", (z, a), [total(a)]) for z, a in activations if z == slot]
             there = [term for term in terms if term is not None]
-            if there:
-                cts[slot] = passed("value", (-1, slot), [functools.reduce(operator.add, there)])
+            cts[slot] = passed("value", (-1, slot), [functools.reduce(operator.add, there)]) if there else None
+            pending.remove(slot)
             return cts[slot]
 
         for slot in reversed([*self.users]):
