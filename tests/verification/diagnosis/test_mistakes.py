@@ -89,24 +89,26 @@ def windows_overwritten(args, dy):
 
 
 def padded(x):
-    return np.sin(np.concatenate([np.zeros((2, 3)), x])) * np.arange(1.0, 7)[:, None]
+    return np.sin(np.concatenate([np.zeros((3, 3)), x])) * np.arange(1.0, 10)[:, None]
 
 
 def padded_at_the_wrong_end(args, dy):
     (x,) = args
-    z = np.concatenate([np.zeros((2, 3)), x])
-    return (dy * np.cos(z) * np.arange(1.0, 7)[:, None])[:-2]
+    z = np.concatenate([np.zeros((3, 3)), x])
+    return (dy * np.cos(z) * np.arange(1.0, 10)[:, None])[:-3]
 
 
 def cross_correlated(x, k):
-    return np.einsum("ij,ijn->n", x[:3, :3], k)
+    return np.stack([np.sum(x[:, None, i : i + 3, j : j + 3] * k, (0, 2, 3)) for i in range(2) for j in range(2)])
 
 
 def cross_correlated_flipped(args, dy):
     x, k = args
-    dx = np.zeros_like(x)
-    dx[:3, :3] = k[::-1, ::-1] @ dy
-    return dx, x[:3, :3, None] * dy
+    dx, dk = np.zeros_like(x), np.zeros_like(k)
+    for (i, j), d in zip(np.ndindex(2, 2), dy[..., None, None], strict=True):
+        dx[:, i : i + 3, j : j + 3] += np.sum(k[:, :, ::-1, ::-1] * d, 1)
+        dk += x[:, None, i : i + 3, j : j + 3] * d
+    return dx, dk
 
 
 def gated(x, w):
@@ -141,8 +143,13 @@ def averaged_without_the_count(args, dy):
         ("factor left out", largest, largest_forgets_which, x),
         ("another value", largest, largest_takes_the_first, x),
         ("overwritten", windows, windows_overwritten, (RNG.standard_normal((3, 5)), w[:2])),
-        ("shifted", padded, padded_at_the_wrong_end, x),
-        ("reversed", cross_correlated, cross_correlated_flipped, (x, RNG.standard_normal((3, 3, 2)))),
+        ("shifted", padded, padded_at_the_wrong_end, RNG.standard_normal((6, 3))),
+        (
+            "reversed",
+            cross_correlated,
+            cross_correlated_flipped,
+            (RNG.standard_normal((2, 4, 4)), RNG.standard_normal((2, 3, 3, 3))),
+        ),
         ("factor left out", averaged, averaged_without_the_count, x),
     ],
 )

@@ -90,7 +90,7 @@ def value_and_gradient(out: Any) -> tuple[Any, Any] | None:
     return (out[1], out[0]) if len(out) == 2 and _is_number(out[1]) else None
 
 
-def times(grads: Any, dy: Any) -> Any:
+def times_dy(grads: Any, dy: Any) -> Any:
     """Return gradients times dy, where that has the shape of one or an entry for each of its rows."""
 
     def scaled(grad: Any) -> Any:

@@ -30,7 +30,7 @@ from tinynet.verification.adapters.conventions import (
     of_pair,
     takes,
     takes_each,
-    times,
+    times_dy,
     y_and_backprop,
 )
 from tinynet.verification.adapters.generators import seeder
@@ -64,7 +64,7 @@ class _FunctionSession:
     def backward(self, context: Any, dy: Any) -> Gradients:
         rest, values = context
         result = self.how.pull(self.backward_of, rest, values, dy)
-        return named(times(result, dy) if self.how.times else result, self.arguments)
+        return named(times_dy(result, dy) if self.how.times else result, self.arguments)
 
 
 def named(result: Any, arguments: Arguments) -> Gradients:

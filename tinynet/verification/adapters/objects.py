@@ -28,7 +28,7 @@ from tinynet.verification.adapters.arguments import (
     turned,
     with_mappings,
 )
-from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times, y_and_cache
+from tinynet.verification.adapters.conventions import BACKPROP, Convention, first, of_methods, times_dy, y_and_cache
 from tinynet.verification.adapters.generators import seed_own
 from tinynet.verification.adapters.parts import fresh, put
 from tinynet.verification.adapters.reachable import flags_in, keeping_arrays_of_its_class, others_in, reachable
@@ -202,7 +202,7 @@ class _ObjectSession:
         pool = self.pool(how.pull(backward, rest, arguments, dy), before)
         if self.places.trains and self.places.steps:
             pool |= self.steps(before)
-        return dict(times(pool, dy)) if how.times else pool
+        return dict(times_dy(pool, dy)) if how.times else pool
 
     def steps(self, before: Mapping[str, Array]) -> dict[str, Array]:
         """Return how far backward moved each parameter that it moved, divided by the learning rate."""

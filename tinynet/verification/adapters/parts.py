@@ -118,7 +118,7 @@ def _of_arrays(target: Any, instead: Mapping[int, Any]) -> dict[int, Any]:
 def _capturing(copied: Any, memo: Mapping[int, Any]) -> Any:
     """Return a copy whose functions capture copies where they captured the originals."""
     functions = [(path, f) for path, f in walk(copied) if isinstance(f, types.FunctionType) and f.__closure__]
-    for path, f in functions if copied is not None else ():
+    for path, f in functions:
         with contextlib.suppress(ValueError):  # of a cell that is empty yet
             cells = [cell.cell_contents for cell in f.__closure__ or ()]
             if any(id(c) in memo and memo[id(c)] is not c for c in cells):

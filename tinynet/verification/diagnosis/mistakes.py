@@ -230,7 +230,8 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     for words, kept in (("last", -1), ("first", 0)) if len(set(p.site.at)) > 1 else ():
         sentence = f"of what the steps of `{{text}}` pass back only that of the {words} is kept"
         yield Mistake("overwritten", sentence, _of_one_step(kept))
-    for words, later in (("last", 1), ("first", -1)) if op.name in ("slice", "dynamic_slice", "gather") else ():
+    overlap = op.name in ("slice", "dynamic_slice", "gather") and np.max(sum(n for _, n in _parts(p)), initial=0) > 1
+    for words, later in (("last", 1), ("first", -1)) if overlap else ():
         sentence = f"of what the parts of `{{text}}` pass back to one entry only that of the {words} is kept"
         yield Mistake("overwritten", sentence, partial(_not_overwritten, later))
     for i, j in itertools.combinations(range(len(p.factors())), 2):
@@ -275,14 +276,19 @@ def _by_the_operation_itself(p: Passing) -> Array:
     return np.asarray(evaluate(p.operation.primitive, p.operation.params, [p.above])[0])
 
 
+def _parts(p: Passing) -> Iterator[tuple[int, Array]]:
+    """Yield the step of each part of the operand that a statement takes, and 1 where that part passes something."""
+    for (i, k), step in zip(p.site.edges, p.site.at, strict=True):
+        if p.tape.operations[i].operands[k] == p.into:
+            outs = [np.ones(p.tape.values[out].shape) for out in p.tape.operations[i].outs]
+            passed = p.tape.rule(i, k)(outs)
+            yield step, np.zeros(p.x.shape, int) if passed is None else 1 * np.not_equal(passed, 0)
+
+
 def _not_overwritten(later: int, p: Passing, _: float) -> Array:
     """Return what passes without the entries that a later part, or with −1 an earlier one, passes something to, too."""
-    kept = np.ones(p.x.shape)
-    for (i, k), step in zip(p.site.edges, p.site.at, strict=True):
-        if (step - p.step) * later > 0:
-            outs = [np.ones(p.tape.values[out].shape) for out in p.tape.operations[i].outs]
-            kept = kept * (p.tape.rule(i, k)(outs) == 0)
-    return np.asarray(p.right * kept)
+    others = [part for step, part in _parts(p) if (step - p.step) * later > 0]
+    return np.asarray(p.right * np.all([part == 0 for part in others], axis=0)) if others else p.right
 
 
 def _of_entry(i: int | None, p: Passing, _: float) -> Array:

@@ -48,7 +48,7 @@ class _Factor:
     fault: str = "another value"
 
 
-Known = dict[tuple[Any, ...], tuple[list[_Factor], list[Array]]]
+Factors = dict[tuple[Any, ...], tuple[list[_Factor], list[Array]]]
 """By shape and step of a loop the factors that there are, and for each passing their entries, one row a factor."""
 
 
@@ -80,12 +80,12 @@ _SIMPLE = 113
 
 
 def products(
-    passings: Sequence[Passing], pool: Pool, look: Look, known: Known, most: int = 12
+    passings: Sequence[Passing], pool: Pool, look: Look, kept: Factors, most: int = 12
 ) -> Iterator[tuple[Rank, Mistake]]:
     """Yield the products of two values that look like what the target returned, the simplest first, and their ranks.
 
     Args:
-        known: the factors that there are, kept from one site to the next.
+        kept: the factors that there are, from one site to the next.
         most: at most so many of each place where a product may stand.
     """
     shapes = {(p.right.shape, np.shape(np.asarray(p.ct[0]))) for p in passings}
@@ -93,10 +93,10 @@ def products(
         return
     for place in _places(passings[0], pool):
         key = (place.shape, passings[0].site.steps, *(p.step for p in passings))
-        if key not in known:
+        if key not in kept:
             made = [_ONE, *_factors(passings[0], pool, place.shape)]
-            known[key] = made, [_entries(made, p, place.shape) for p in passings]
-        factors, entries = known[key]
+            kept[key] = made, [_entries(made, p, place.shape) for p in passings]
+        factors, entries = kept[key]
         pairs = [_pairs(place, entries, passings, move) for move in look.along(passings)]
         found = [
             (rest, abs(c - 1) > 1e-6, factors[i].rank + factors[j].rank, i, j)

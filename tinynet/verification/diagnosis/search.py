@@ -32,7 +32,7 @@ from tinynet.verification.diagnosis.mistakes import (
 )
 from tinynet.verification.diagnosis.pool import Pool
 from tinynet.verification.diagnosis.primitives import Array
-from tinynet.verification.diagnosis.products import Known, products
+from tinynet.verification.diagnosis.products import Factors, products
 from tinynet.verification.diagnosis.recording import record, settle
 from tinynet.verification.diagnosis.tape import BOTH, FIRST, STEP, Key, Passing, Site, Tape
 
@@ -294,13 +294,13 @@ class Search:
     ) -> Diagnosis | None:
         """Return a product of two values at one site that explains these gradients, the simplest there is."""
         ranked: list[tuple[Any, Site, Mistake]] = []
-        known: Known = {}
+        kept: Factors = {}
         for spot in spots:
             if spot.look is None or not spot.site.whole or spot.site.carried:
                 continue
             self.scenes[0].check_time()
             try:
-                made = list(products(spot.seen, pool, spot.look, known))
+                made = list(products(spot.seen, pool, spot.look, kept))
             except _NOT_THERE:  # a value that one step has and another has not
                 continue
             ranked += [((rank, len(ranked) + i), spot.site, mistake) for i, (rank, mistake) in enumerate(made)]

@@ -44,7 +44,7 @@ Use = tuple[Key, int]
 BOTH = "both"
 """Begins the key of a site that holds both operands of a product."""
 STEP, FIRST = "step", "first"
-"""They end the key of the first step of a loop; that of another ends with its number, counted from the last, −1."""
+"""(STEP, FIRST) ends the key of the first step of a loop, (STEP, n) that of another, n < 0 counted from the last."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,11 @@ class Tape:
             for site, change in (changes or {}).items()
             for step, edge in zip(site.at, site.edges, strict=True)
         }
-        activations = [edge for kind, edge in made if kind == "activation"]
-        skipped = {a for _, a in activations}
+        activations: dict[int, list[int]] = defaultdict(list)
+        for kind, (z, a) in made:
+            if kind == "activation":
+                activations[z].append(a)
+        skipped = {a for of_z in activations.values() for a in of_z}
         cts: dict[int, Array | None] = {}
         pending: set[int] = set()
 
@@ -277,7 +280,7 @@ class Tape:
                 above = [None if out in skipped else total(out) for out in self.operations[i].outs]
                 if (i, k) not in self.nothing and any(ct is not None for ct in above):
                     terms.append(passed("use", (i, k), above))
-            terms += [passed("activation", (z, a), [total(a)]) for z, a in activations if z == slot]
+            terms += [passed("activation", (slot, a), [total(a)]) for a in activations.get(slot, ())]
             there = [term for term in terms if term is not None]
             cts[slot] = passed("value", (-1, slot), [functools.reduce(operator.add, there)]) if there else None
             pending.remove(slot)
@@ -373,7 +376,7 @@ class Tape:
         return {place: (tuple(found[place]), names[place]) for place in named}
 
     def operand_of(self, site: Site) -> str:
-        """Return the name of the operand, no input, that a site is the use of; "" if there is none, or no other one."""
+        """Return the name of the operand that a site is the use of; "" if it has none, or no other operand moves."""
         if site.kind != "use" or site.carried or site.key[0] == BOTH:
             return ""
         operands = [self.operations[i].operands for i, _ in site.edges]

@@ -20,7 +20,7 @@ from tinynet.verification.adapters.objects import methods_of
 from tinynet.verification.adapters.subject import Oracle, Subject, TargetError, short
 from tinynet.verification.adapters.torch.oracle import choose_oracle
 from tinynet.verification.adapters.torch.sessions import one_thread, tensors_of, to_array, to_tensor
-from tinynet.verification.adapters.torch.targets import as_arrays
+from tinynet.verification.adapters.torch.targets import as_arrays, is_function
 
 
 def adapt_by_hand(target: Any, inputs: Any, rng: np.random.Generator) -> list[Subject] | None:
@@ -32,7 +32,7 @@ def adapt_by_hand(target: Any, inputs: Any, rng: np.random.Generator) -> list[Su
         TargetError: it is an object with a backward pass, which may keep tensors.
     """
     device = next((t.device for t in tensors_of(inputs)), None)
-    if device is None or isinstance(target, torch.nn.Module) or _is_function(target):
+    if device is None or isinstance(target, torch.nn.Module) or is_function(target):
         return None
     given = as_arrays(inputs)
     if names := methods_of(target):
@@ -58,10 +58,6 @@ def adapt_by_hand(target: Any, inputs: Any, rng: np.random.Generator) -> list[Su
     else:
         return None
     return [_by_autograd(replace(s, code=tuple(target)), device, rng) for s in found]
-
-
-def _is_function(target: Any) -> bool:
-    return isinstance(target, type) and issubclass(target, torch.autograd.Function)
 
 
 def _of_arrays(f: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

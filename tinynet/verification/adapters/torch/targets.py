@@ -68,10 +68,10 @@ def adapt_torch(target: Any, inputs: Any, params: Mapping[str, Any] | None, rng:
         TargetError: the inputs or params do not fit, or the forward pass does not run at them.
     """
     bound = getattr(target, "__self__", None)
-    if _is_function(bound) and getattr(target, "__name__", "") == "apply":
+    if is_function(bound) and getattr(target, "__name__", "") == "apply":
         target = bound
     given = list(tensors_of(inputs))
-    if _is_function(target):
+    if is_function(target):
         form = _function(target)
     elif isinstance(target, torch.nn.Module):
         form = _module(target, inputs, params or {})
@@ -354,7 +354,8 @@ def _positional(form: _Form, inputs: Any) -> Any:
     return bound.args
 
 
-def _is_function(target: Any) -> bool:
+def is_function(target: Any) -> bool:
+    """Return whether a target is a subclass of `torch.autograd.Function`."""
     return isinstance(target, type) and issubclass(target, torch.autograd.Function)
 
 
