@@ -1,9 +1,12 @@
 """Derivatives of functions that can only be called."""
 
+import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 from scipy import special
 
+import tinynet as tn
 from tinynet.verification.adapters.subject import TargetError
 from tinynet.verification.numerical import NumericalOracle, ridders
 
@@ -51,6 +54,32 @@ def test_a_complex_step_that_differences_contradict_is_not_taken():
     exact = oracle({"x": x}, (np.ones_like(x),))
     assert relative(exact.grads["x"], 2 * np.abs(x)) < 1e-9
     assert "complex" not in oracle.text
+
+
+def test_a_complex_step_is_confirmed_where_the_function_turns_often_within_a_step():
+    exact = NumericalOracle(lambda a: (np.sin(1e4 * a["x"]),), ("x",))({"x": x}, (np.ones_like(x),))
+    assert relative(exact.grads["x"], 1e4 * np.cos(1e4 * x)) < 1e-14
+    assert exact.uncertainty == {"x": 0.0}
+
+
+@pytest.mark.parametrize(("fault", "verdict"), [(1.0, "PASS"), (2.0, "FAIL")])
+def test_a_loop_of_jax_that_cannot_be_followed_back_is_judged_far_out_too(fault, verdict):
+    def forward(x, w):
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, jnp.sin(s[1] @ w)), (0, x))[1]
+
+    def backward(args, dy):
+        (a, w), zs = map(np.asarray, args), []
+        for _ in range(3):
+            zs.append((a, a @ w))
+            a = np.sin(a @ w)
+        da, dw = np.asarray(dy), np.zeros_like(w)
+        for a, z in reversed(zs):
+            dz = da * np.cos(z)
+            dw += fault * a.T @ dz
+            da = dz @ w.T
+        return da, dw
+
+    assert tn.verify((forward, backward), inputs=((6, 4), (4, 4)), named=False).verdict == verdict
 
 
 def test_an_array_that_does_not_move_y_has_gradient_zero_within_its_uncertainty():
