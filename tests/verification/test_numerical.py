@@ -56,6 +56,11 @@ def test_a_complex_step_that_differences_contradict_is_not_taken():
     assert "complex" not in oracle.text
 
 
+def test_a_wrong_complex_step_is_not_taken_where_rounding_hides_small_differences():
+    exact = NumericalOracle(lambda a: (1e10 + np.abs(a["x"]) + 0 * a["x"],), ("x",))({"x": x}, (np.ones_like(x),))
+    assert relative(exact.grads["x"], np.sign(x)) < 1e-3
+
+
 def test_a_complex_step_is_confirmed_where_the_function_turns_often_within_a_step():
     exact = NumericalOracle(lambda a: (np.sin(1e4 * a["x"]),), ("x",))({"x": x}, (np.ones_like(x),))
     assert relative(exact.grads["x"], 1e4 * np.cos(1e4 * x)) < 1e-14
