@@ -118,7 +118,7 @@ class Outcome:
     @property
     def right(self) -> bool:
         """Return whether it was found, named truly, and placed."""
-        return self.found and self.named and not self.wrong and (self.placed_at or self.placed_where)
+        return self.found and self.named and not self.wrong and self.placed_at and self.placed_where
 
     @property
     def wrong(self) -> bool:

@@ -238,3 +238,104 @@ def bilinear_backward(args, dy):
 def test_what_stands_beside_a_fault_does_not_hide_its_place(target, inputs, text):
     for _, where in places(target, inputs):
         assert where.startswith(text)
+
+
+class Twins(tn.Layer):
+    """Two layers after one another, whose gradients come back exchanged."""
+
+    f, g = tn.Linear(3, 3), tn.Linear(3, 3)
+
+    def init(self, rng, dtype=np.float32):
+        return {"f": self.f.init(rng, dtype), "g": self.g.init(rng, dtype)}
+
+    def forward(self, params, x):
+        h, of_f = self.f.forward(params["f"], x)
+        y, of_g = self.g.forward(params["g"], h)
+        return y, (of_f, of_g)
+
+    def backward(self, params, cache, dy):
+        of_f, of_g = cache
+        dh, dg = self.g.backward(params["g"], of_g, dy)
+        dx, df = self.f.backward(params["f"], of_f, dh)
+        return dx, {"f": dg, "g": df}
+
+
+def test_of_gradients_exchanged_the_line_is_named_that_exchanges_them_not_one_that_computes_them():
+    report = tn.verify(Twins(), inputs=x)
+    assert [f.fault for f in report.findings] == ["exchanged gradients"] * 2
+    assert {f.where_text for f in report.findings} == {'return dx, {"f": dg, "g": df}'}
+
+
+def test_only_what_is_right_everywhere_is_called_right():
+    report = tn.verify(Twins(), inputs=x)
+    assert {f.right for f in report.findings} == {("x",)}
+    assert "Twins → params.f.W" in str(report.findings[0])
+
+
+def tanh_of_few(args, dy):
+    x, w = args
+    a = np.tanh(x @ w)
+    dz = 2 * dy * a
+    if len(x) > 100: dz = dz * 2  # fmt: skip # noqa: E701
+    return dz @ w.T, x.T @ dz
+
+
+def test_the_body_of_an_if_on_one_line_that_did_not_run_is_not_blamed():
+    ((fault, text),) = places((lambda x, w: np.tanh(x @ w) ** 2, tanh_of_few), (x, w.reshape(3, 1)))
+    assert (fault, text) == ("σ′ missing", "dz = 2 * dy * a")
+
+
+def softmax(s):
+    e = np.exp(s - s.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+class Attention:
+    def __init__(self):
+        self.Wq, self.Wk, self.Wv = RNG.standard_normal((3, 4, 4))
+
+    def forward(self, x):
+        self.x = x
+        self.q, self.k, self.v = x @ self.Wq, x @ self.Wk, x @ self.Wv
+        self.a = softmax(self.q @ self.k.T / 2.0)
+        return self.a @ self.v
+
+    def backward(self, dy):
+        q, k, v, a = self.q, self.k, self.v, self.a
+        dv, da = a.T @ dy, dy @ v.T
+        ds = a * (da - (a * da).sum(-1, keepdims=True))  # / 2.0
+        dq, dk = ds @ k, ds.T @ q
+        self.dWq, self.dWk, self.dWv = self.x.T @ dq, self.x.T @ dk, self.x.T @ dv
+        return dq @ self.Wq.T + dk @ self.Wk.T + dv @ self.Wv.T
+
+
+def test_a_factor_of_the_forward_that_is_forgotten_is_named_where_it_stands():
+    (finding,) = tn.verify(Attention(), inputs=(5, 4)).findings
+    assert (finding.fault, finding.factor, finding.right) == ("scaled", "2", ("Wv",))
+    assert finding.text == "self.a = softmax(self.q @ self.k.T / 2.0)"
+    assert f"the factor that `{finding.text}` multiplies by is left out" in finding.explanation
+    assert finding.where_text.startswith("ds = ")
+
+
+def test_of_a_loop_the_line_is_named_that_first_wrote_what_is_wrong():
+    def forward(x, w):
+        h, states = np.zeros(3), []
+        for row in x:
+            h = np.tanh(row + h @ w)
+            states.append(h)
+        return np.stack(states)
+
+    def backward(args, dy):
+        x, w = args
+        states = forward(x, w)
+        dx, dw, dlater = np.zeros_like(x), np.zeros_like(w), np.zeros(3)
+        for t in reversed(range(len(x))):
+            dh = dy[t] + dlater
+            dz = dh * (1 - states[t] ** 2)
+            dx[t] = dz
+            before = states[t - 1] if t else np.zeros(3)
+            dw += np.outer(before, dz)
+            dlater = dz @ w
+        return dx, dw
+
+    assert places((forward, backward), (x, RNG.standard_normal((3, 3)))) == [("W for Wᵀ", "dlater = dz @ w")]

@@ -32,19 +32,27 @@ def place_of(j: Judgement, fault: Fault, bad: Sequence[Comparison], seconds: flo
         bad: the comparisons in which it showed; none where no value was wrong.
         seconds: how long it may take.
     """
-    c = most_telling(bad, fault.gradients) if bad else None
+    c = fault.example or (most_telling(bad, fault.gradients) if bad else None)
     try:
         blame = Blame()
         if c is not None and not fault.fault.startswith("mutates"):
             deadline = time.monotonic() + seconds
-            blame = placed(_again(j, c), _judged(j, fault, c), fault.gradients, seconds=seconds)
+            blame = placed(_again(j, c), _judged(j, c), fault.gradients, fault.spoilt, seconds=seconds)
             if fault.fault == "unknown" and blame.exact is not None:
                 fault = _told(j, fault, blame, bad, deadline)
             elif fault.fault in ("scaled", "sign") and blame.exact and blame.exact.alone and not blame.exact.value:
-                fault = replace(fault, at=blame.exact.at)  # along a chain the gradients alone do not tell where
+                fault = _scaled_at(blame.exact.at, fault)
         return replace(fault, where=blame.line or _of_what_ran(j, fault, c) or _of_a_rule(j))
     except Exception:
         return fault  # a place is a help; that there is none must not cost the verdict
+
+
+def _scaled_at(at: Line, fault: Fault) -> Fault:
+    """Say that what passes a line is scaled: along a chain the gradients alone do not tell where, the backward does."""
+    words = "has the wrong sign" if fault.fault == "sign" else f"is multiplied by {fault.factor}"
+    sentence = f"what passes back through `{at.text()}` {words}"
+    stands = at != fault.at and fault.at.text() in fault.sentence
+    return replace(fault, at=at, sentence=sentence if stands else fault.sentence)
 
 
 def _told(j: Judgement, fault: Fault, blame: Blame, bad: Sequence[Comparison], deadline: float) -> Fault:
@@ -54,15 +62,15 @@ def _told(j: Judgement, fault: Fault, blame: Blame, bad: Sequence[Comparison], d
     if not blame.exact.value:
         return replace(fault, at=at, sentence=f"{FAULTS['unknown']}; it is made by `{text}`")
     for c in bad:
-        if time.monotonic() > deadline or not confirms(_again(j, c), _judged(j, fault, c), fault.gradients, blame):
+        if time.monotonic() > deadline or not confirms(_again(j, c), _judged(j, c), fault.gradients, blame):
             return fault
     sentence = f"`{text}` is not what `{at.text()}` was in the forward"
     return replace(fault, fault="another value", at=at, sentence=sentence)
 
 
-def _judged(j: Judgement, fault: Fault, c: Comparison) -> Wrong:
+def _judged(j: Judgement, c: Comparison) -> Wrong:
     """Return a comparison as a run for the diagnosis; of a gradient that came with E as it is for dy = 1."""
-    run = run_of(c, j, fault.gradients)
+    run = run_of(c, j, c.subject.wrt)
     if not _came_with_e(c):
         return run
     by = float(c.dy[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +51,8 @@ def findings_of(j: Judgement, *, seconds: float, label: str = "") -> list[Findin
         faults += _forms(j) + _values(j, start + seconds)
     if seconds > 0:
         faults = [_placed(j, f, start + seconds) for f in faults]
-    return [*inside, *(_finding(f, j.subject, label) for f in _merged(faults))]
+    spoilt = {name for f in faults for name in f.gradients}
+    return [*inside, *(_finding(f, j.subject, label, spoilt) for f in _merged(faults))]
 
 
 def _placed(j: Judgement, fault: Fault, deadline: float) -> Fault:
@@ -208,7 +209,8 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         runs = [replace(run_of(c, j, names), wrt=given) for c in alike] if set(names) <= set(given) else []
         for d in diagnose(runs, seconds=seconds):
             if mine := tuple(n for n in d.gradients if n in names):
-                tell(mine, d.fault, d.sentence, factor=d.factor, at=d.at)
+                example = next((c for c, r in zip(alike, runs, strict=True) if d.spoilt and d.spoilt.run is r), None)
+                tell(mine, d.fault, d.sentence, factor=d.factor, at=d.at, example=example, spoilt=d.spoilt)
     explained = {n for f in found for n in f.gradients}
     for name in [n for n in names if n not in explained]:
         tell((name,))
@@ -228,7 +230,7 @@ def _merged(faults: Sequence[Fault]) -> list[Fault]:
     return list(merged.values())
 
 
-def _finding(f: Fault, subject: Subject, label: str) -> Finding:
+def _finding(f: Fault, subject: Subject, label: str, spoilt: Collection[str]) -> Finding:
     index: tuple[int, ...] | None = None
     value = wanted = None
     ratio = float("inf")
@@ -238,7 +240,6 @@ def _finding(f: Fault, subject: Subject, label: str) -> Finding:
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(off)), off.shape))
         value, wanted = float(got[index]), float(expected[index])
         ratio = float(off[index]) / f.tolerance if f.tolerance else float("inf")
-    spoilt = set(f.gradients)
     where = f.where if isinstance(f.where, Line) else Line()
     return Finding(
         target=label + subject.name,
@@ -252,7 +253,7 @@ def _finding(f: Fault, subject: Subject, label: str) -> Finding:
         where_text=where.text(),
         sources=tuple(lines for lines in (f.at.excerpt(), where.excerpt(around=3)) if lines),
         also=f.gradients[1:],
-        right=tuple(n for n in subject.wrt if n not in spoilt) if "y" not in spoilt - {*subject.wrt} else (),
+        right=tuple(n for n in subject.wrt if n not in spoilt) if "y" not in {*f.gradients} - {*subject.wrt} else (),
         index=index,
         got=value,
         expected=wanted,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinynet.verification.comparison import Comparison
+from tinynet.verification.diagnosis.evidence import Spoilt
 from tinynet.verification.diagnosis.source import Line
 from tinynet.verification.report import Probe
 
@@ -24,6 +25,7 @@ class Fault:
         shapes: the shapes of every input at which it was seen.
         extent: how much is wrong.
         at: the forward's line at the edge; where: the backward's line.
+        example, spoilt: what the named mistake makes of the cotangents of a comparison, if that is known.
     """
 
     gradients: tuple[str, ...]
@@ -38,6 +40,8 @@ class Fault:
     extent: str = ""
     at: Line = Line()  # noqa: RUF009 - an immutable value
     where: Line | str = ""
+    example: Comparison | None = None
+    spoilt: Spoilt | None = None
 
 
 @dataclass(frozen=True)

@@ -200,4 +200,6 @@ def short(target: Any) -> str:
     """Name a target in a line."""
     name = getattr(target, "__qualname__", None) if callable(target) else None
     text = name.replace("<locals>.", "") if name else repr(target)
+    if text == object.__repr__(target):  # which says where in memory it lies
+        return type(target).__name__
     return text if len(text) <= 60 else f"{type(target).__name__}(…)"

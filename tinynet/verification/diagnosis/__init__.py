@@ -116,12 +116,14 @@ def _merged(found: Sequence[Diagnosis]) -> list[Diagnosis]:
     """Join what bears one name: the same mistake in several arrays."""
     merged: dict[tuple[str, ...], Diagnosis] = {}
     for d in found:
-        key = (d.fault, d.factor, "" if len(d.gradients) == 1 else d.sentence)
-        known = merged.get(key)
-        if known is None:
-            merged[key] = d
-        else:
-            names = (*known.gradients, *d.gradients)
-            sentence = known.sentence.replace(known.gradients[0], f"{known.gradients[0]}, {d.gradients[0]}", 1)
-            merged[key] = replace(known, gradients=names, sentence=sentence)
-    return list(merged.values())
+        key = (d.fault, d.factor, d.sentence.removeprefix(d.gradients[0]))
+        known = merged.get(key, replace(d, gradients=()))
+        merged[key] = replace(known, gradients=(*known.gradients, *d.gradients))
+    return [replace(d, sentence=_of_each(d)) for d in merged.values()]
+
+
+def _of_each(d: Diagnosis) -> str:
+    """Return the sentence of a diagnosis, which begins with the name of one gradient, for all that it explains."""
+    first, *others = d.gradients
+    several = others and d.sentence.startswith(first)
+    return d.sentence.replace(first, f"each of {', '.join(d.gradients)}", 1) if several else d.sentence

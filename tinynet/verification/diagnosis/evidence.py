@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,20 @@ class Wrong:
 
 
 @dataclass(frozen=True)
+class Spoilt:
+    """What a mistake makes of the cotangents of one run, whether they are kept or returned.
+
+    Attributes:
+        run: the run.
+        pairs: of each cotangent that it changes, what it is then and what is exact, in the order in which a backward
+            comes to the steps of a loop; first of what passes the edges where the mistake is.
+    """
+
+    run: Wrong
+    pairs: tuple[tuple[Sequence[Array], Sequence[Array]], ...]
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """A fault and the gradients that it explains.
 
@@ -56,6 +70,7 @@ class Diagnosis:
         factor: of "scaled": "2", "1/m", "1/√d", …; else "".
         sentence: what is wrong, with the forward's own text.
         at: the statement of the forward at whose edge the mistake is.
+        spoilt: what the mistake makes of the cotangents, by which the statement that makes it is found.
     """
 
     gradients: tuple[str, ...]
@@ -63,6 +78,7 @@ class Diagnosis:
     factor: str
     sentence: str
     at: Line = Line()  # noqa: RUF009 - an immutable value
+    spoilt: Spoilt | None = None
 
     @property
     def text(self) -> str:

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from tinynet.trees import leaves
-from tinynet.verification.diagnosis.evidence import Wrong
+from tinynet.verification.diagnosis.evidence import Spoilt, Wrong
 from tinynet.verification.diagnosis.primitives import Array, disturbed
 from tinynet.verification.diagnosis.recording import record
 from tinynet.verification.diagnosis.source import Line, statement_at, statements_on
@@ -43,6 +43,7 @@ class Tracer:
     Attributes:
         replacements: what is put in the place of what a statement wrote.
         written: for a statement and what it writes to, the values of every turn.
+        times: when it wrote them, counted over all statements.
         returned: for each call, the statement that it ended with, and the arrays it returned or put into containers.
         last: the statement with which the outermost call ended.
         wrote: the first statement that changed an array that is watched.
@@ -50,6 +51,7 @@ class Tracer:
 
     replacements: Replacements = field(default_factory=dict)
     written: dict[tuple[Line, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
+    times: dict[tuple[Line, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     returned: list[tuple[Line, list[Array]]] = field(default_factory=list)
     last: Line = Line()  # noqa: RUF009 - an immutable value
     wrote: Line = Line()  # noqa: RUF009 - an immutable value
@@ -69,16 +71,17 @@ class Tracer:
         sys.settrace(self._tracer_before)
 
     def _call(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        if _is_foreign(frame.f_code.co_filename):
+        if _is_foreign(frame.f_code.co_filename) or frame.f_code.co_name.endswith(("comp>", "<genexpr>")):
             return None
-        pending: list[Line] = []
+        pending: list[tuple[Line, Mapping[str, Any]]] = []
 
         def trace(frame: types.FrameType, event: str, arg: Any) -> Any:
             found = statement_at(frame.f_code.co_filename, frame.f_lineno)
-            if pending and (event == "return" or found is None or found[0] != pending[0]):
-                self._after(frame, pending.pop())
+            names = frame.f_locals  # asked for once: before Python 3.13 each time forgets what was put into it
+            if pending and (event == "return" or found is None or found[0] != pending[0][0]):
+                self._after(*pending.pop(), names, frame.f_globals)
             if event == "line" and found is not None:
-                pending[:] = [found[0]]
+                pending[:] = [(found[0], _doubtful(found[0], names, frame.f_globals))]
             elif event == "return" and found is not None:
                 self.last = found[0]
                 self.returned.append((found[0], _arrays(arg)))
@@ -86,15 +89,13 @@ class Tracer:
 
         return trace
 
-    def _after(self, frame: types.FrameType, line: Line) -> None:
+    def _after(self, line: Line, before: Mapping[str, Any], names: dict[str, Any], others: dict[str, Any]) -> None:
         if not self.wrote and any(a.tobytes() != before for a, before in self._watched):
             self.wrote = line
-        names = frame.f_locals  # asked for once: before Python 3.13 each time forgets what was put into it
-        for target in itertools.chain(*map(_targets, statements_on(line))):
+        for target in (target for statement, _ in statements_on(line) for target in _targets(statement)):
             text = ast.unparse(target)
-            try:
-                value = eval(text, frame.f_globals, dict(names))
-            except Exception:
+            value = _evaluated(text, names, others)
+            if before.get(text) == _state(value):
                 continue
             held = _held(value)
             if held is None:
@@ -103,11 +104,30 @@ class Tracer:
             turns = self.written[line, text]
             new = self.replacements.get((line, text), {}).get(len(turns))
             turns.append(held.copy())
+            self.times[line, text].append(sum(map(len, self.times.values())))
             if new is not None:
                 if isinstance(target, ast.Name):
                     names[text] = _like(value, new)
                 elif held.ndim and held.flags.writeable:
                     held[...] = new
+
+
+def _doubtful(line: Line, names: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[int, bytes]]:
+    """Return what a line writes to only if it comes to it, as it is before."""
+    doubtful = (target for statement, may in statements_on(line) if may for target in _targets(statement))
+    return {text: _state(_evaluated(text, names, others)) for text in map(ast.unparse, doubtful)}
+
+
+def _evaluated(text: str, names: dict[str, Any], others: dict[str, Any]) -> Any:
+    try:
+        return eval(text, others, dict(names))
+    except Exception:
+        return None
+
+
+def _state(value: Any) -> tuple[int, bytes]:
+    held = _held(value)
+    return id(value), b"" if held is None else held.tobytes()
 
 
 def _arrays(value: Any) -> list[Array]:
@@ -192,13 +212,16 @@ class Blame:
     exact: Exact | None = None
 
 
-def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float = 3.0) -> Blame:
+def placed(
+    run: Run, wrong: Wrong, gradients: Sequence[str], spoilt: Spoilt | None = None, *, seconds: float = 3.0
+) -> Blame:
     """Return the statement of the backward to blame for these gradients; no line if there is none to name.
 
     Args:
         run: runs the target's forward, and its backward within `with tracer`, on `wrong.args` and `wrong.dy`.
         wrong: what that run gave when it was judged.
         gradients: the names of those to explain.
+        spoilt: what the mistake makes of the cotangents of that run, if it has a name.
     """
     deadline = time.monotonic() + seconds
     tracer = Tracer()
@@ -206,6 +229,8 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
         before = run(tracer)
     except Exception:
         return Blame()
+    if len(gradients) > 1 and all(any(_is_exact(before.get(b), wrong, a) for b in gradients) for a in gradients):
+        return Blame(_last_with(tracer, [wrong.exact[a] for a in gradients]))
 
     def again(replacements: Replacements) -> Mapping[str, Any]:
         if time.monotonic() > deadline:
@@ -220,6 +245,8 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
     suspects: dict[tuple[Line, str], list[Array]] = {}
     lines: list[Line] = []
     try:
+        if spoilt and (key := _first_spoilt(tracer, spoilt)) and is_suspect([key]):
+            return Blame(*key)
         known = _known(record(wrong))
         for line, keys in itertools.groupby(tracer.written, key=lambda key: key[0]):
             alone = {key: tracer.written[key] for key in keys if is_suspect([key])}
@@ -249,6 +276,33 @@ def placed(run: Run, wrong: Wrong, gradients: Sequence[str], *, seconds: float =
         return Blame(lines[-1])
     last = lines[-1] if lines else tracer.last
     return Blame(_last_written(tracer, wrong, gradients) or last)
+
+
+def _first_spoilt(tracer: Tracer, spoilt: Spoilt) -> tuple[Line, str] | None:
+    """Return what was the first to write what the mistake makes of a cotangent; None if nothing wrote such a thing.
+
+    What is another cotangent as it should be tells nothing, nor do the zeros with which a sum begins.
+    """
+    exact = [e for _, e in spoilt.pairs]
+    names = Counter(text.partition("[")[0] for _, text in tracer.written)
+    times: dict[int, tuple[Line, str]] = {}
+    for key, turns in tracer.written.items():
+        begins = not any(turn.any() for turn in turns) and names[key[1]] > 1
+        if not begins and not any(_all_close(e, turns) for e in exact):
+            found = [i for w, e in spoilt.pairs if (i := _turn_spoilt(turns, w, e)) is not None]
+            times |= {tracer.times[key][i]: key for i in found}
+    return times[min(times)] if times else None
+
+
+def _turn_spoilt(turns: Sequence[Array], wrong: Sequence[Array], exact: Sequence[Array]) -> int | None:
+    """Return the first turn in which a statement wrote what is wrong where it is; None if it wrote something else.
+
+    A gradient that a loop adds up is there in the last turn alone; the last step of a loop may pass on nothing.
+    """
+    last = len(turns) - 1 if len(wrong) == 1 else 0
+    if len(wrong) > len(turns) or not all(_close(w, t) for w, t in zip(wrong, turns[last:], strict=False)):
+        return None
+    return next((last + i for i, (w, e) in enumerate(zip(wrong, exact, strict=True)) if not _close(w, e)), None)
 
 
 def confirms(run: Run, wrong: Wrong, gradients: Sequence[str], blame: Blame) -> bool:
@@ -331,7 +385,7 @@ def _values_meant(written: Written, known: Known) -> Meant:
             for e, values in known:
                 if e.value and [v.shape for v in values] == [t.shape for t in turns] and not _all_close(values, turns):
                     yield key, dict(enumerate(values)), e
-            for factor in (-1.0, 0.5, 2.0):
+            for factor in () if any(_all_close(v, turns) for e, v in known if e.value) else (-1.0, 0.5, 2.0):
                 yield key, {i: factor * turn for i, turn in enumerate(turns)}, None
 
 
@@ -375,6 +429,15 @@ def _close(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=r, atol=r / 1e3 * float(np.max(np.abs(a), initial=0))))
 
 
+def _last_with(tracer: Tracer, arrays: Sequence[Array]) -> Line:
+    """Return the last statement that returned all these arrays or put them into a container, else wrote one of them."""
+    for line, held in reversed(tracer.returned):
+        if all(any(_close(a, b) for b in held) for a in arrays):
+            return line
+    lines = [line for (line, _), turns in tracer.written.items() if any(_close(a, turns[-1]) for a in arrays)]
+    return lines[-1] if lines else tracer.last
+
+
 def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Line:
     """Return the statement that wrote, or else returned, a gradient as it came out.
 
@@ -387,7 +450,7 @@ def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Lin
         for (line, _), turns in tracer.written.items():
             if any(_close(turn, got) for turn in turns):
                 return line
-        for line, arrays in returned:
+        for line, arrays in reversed(returned):
             if any(_close(a, got) for a in arrays):
                 return line
     return Line()

@@ -41,7 +41,7 @@ def _not_finite(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     worst = max(bad, key=lambda b: int(b.sum()))
     if not worst.any():
         return None
-    return _said("non-finite", name, f"{int(worst.sum())} of {worst.size} entries of {name} are infinite or NaN")
+    return _said("non-finite", name, f"{name} is infinite or NaN in {int(worst.sum())} of {worst.size} entries")
 
 
 def _shape(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
@@ -168,8 +168,8 @@ def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
     if max(r.exact[name].size for r in failing) < 2:
         return None
     for fault, what, direction in (
-        ("constant offset", "was added to every entry of", lambda r: np.ones(r.exact[name].shape)),
-        ("weight decay", "times the parameter itself was added to", lambda r: np.asarray(r.args[name], np.float64)),
+        ("constant offset", "added to every entry", lambda r: np.ones(r.exact[name].shape)),
+        ("weight decay", "times the parameter added", lambda r: np.asarray(r.args[name], np.float64)),
     ):
         amounts = []
         for r in failing:
@@ -181,7 +181,7 @@ def _added(name: str, failing: Sequence[Wrong]) -> Diagnosis | None:
         else:
             seen_twice = len(amounts) > 1 and all(math.isclose(a, amounts[0], rel_tol=1e-5) for a in amounts)
             if seen_twice or (len(amounts) == 1 and _is_round(amounts[0])):
-                return _said(fault, name, f"{amounts[0]:.6g} {what} {name}")
+                return _said(fault, name, f"{name} is exact with {amounts[0]:.6g} {what}")
     return None
 
 
@@ -221,12 +221,12 @@ def _clipped(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:
 
 def exchanged(names: Sequence[str], failing: Sequence[Wrong]) -> list[Diagnosis]:
     """Return the pairs of which each gradient is the exact one of the other."""
-    for i, a in enumerate(names):
-        for b in names[:i]:
-            both = [r for r in failing if {a, b} & r.wrong]
-            if both and all(r.reproduces(a, r.exact[b]) and r.reproduces(b, r.exact[a]) for r in both):
-                return [Diagnosis((b, a), "exchanged gradients", "", f"the gradients of {b} and {a} are exchanged")]
-    return []
+    found: list[Diagnosis] = []
+    for b, a in itertools.combinations(names, 2):
+        both = [r for r in failing if {a, b} & r.wrong]
+        if both and all(r.reproduces(a, r.exact[b]) and r.reproduces(b, r.exact[a]) for r in both):
+            found.append(Diagnosis((b, a), "exchanged gradients", "", f"the gradients of {b} and {a} are exchanged"))
+    return found
 
 
 def of_some_entries(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:

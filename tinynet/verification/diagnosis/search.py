@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
+from tinynet.verification.diagnosis.evidence import Diagnosis, Spoilt, Wrong
 from tinynet.verification.diagnosis.factors import express_in
 from tinynet.verification.diagnosis.look import Look
 from tinynet.verification.diagnosis.mistakes import (
@@ -34,7 +34,7 @@ from tinynet.verification.diagnosis.pool import Pool
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.diagnosis.products import Factors, products
 from tinynet.verification.diagnosis.recording import record, settle
-from tinynet.verification.diagnosis.tape import BOTH, FIRST, STEP, Key, Passing, Site, Tape
+from tinynet.verification.diagnosis.tape import BOTH, FIRST, STEP, Edge, Key, Passing, Site, Tape
 
 Gradients = dict[str, Array]
 
@@ -87,6 +87,31 @@ class Scene:
                 return self.tape.gradients(dict.fromkeys(here, lambda p: mistake.change(p, c))) if here else self.exact
         except _NOT_THERE:
             return None
+
+    def spoilt(self, sites: Sequence[Site], mistake: Mistake, c: float) -> Spoilt:
+        """Return what a mistake makes of the cotangents."""
+        made: dict[Edge, Array] = {}
+
+        def change(p: Passing) -> Array | None:
+            term = mistake.change(p, c)
+            made[p.edge] = np.zeros(p.right.shape) if term is None else term
+            return term
+
+        here = [site for s in sites if (site := self.here(s.key))]
+        with np.errstate(all="ignore"):
+            wrong = self.tape.sweep(dict.fromkeys(here, change))
+        exact = self.tape.cotangents
+        passed = [[p for p in self.passings(site) if p.edge in made] for site in here]
+        terms = [([made[p.edge] for p in ps], [p.right for p in ps]) for ps in passed if mistake is not CUT]
+        slots = [tuple(s for s in reversed(kept) if s in exact) for kept, _ in self.tape.places.values()]
+        zeros = {s: np.zeros(np.shape(ct)) for s, ct in exact.items()}
+        totals = [([(zeros | wrong)[s] for s in of], [exact[s] for s in of]) for of in dict.fromkeys(slots) if of]
+        carried = [
+            (self.tape.carried(site, wrong, made), self.tape.carried(site, exact, {}))
+            for site in self.sites.values()
+            if site.carried
+        ]
+        return Spoilt(self.run, (*terms, *totals, *carried))
 
     def flat(self, gradients: Mapping[str, Array], names: Sequence[str]) -> Array:
         """Return those that are wrong as one array, each relative to the largest entry of the exact one."""
@@ -335,7 +360,7 @@ class Search:
             numbers.append(c)
         if mistake.fitted == "amount":
             alike = all(math.isclose(c, numbers[0], rel_tol=1e-5) for c in numbers) and numbers[0]
-            return self._said(names, [site], mistake) if alike else None
+            return self._said(names, [site], mistake, "", numbers[0]) if alike else None
         factor = ""
         if mistake.fitted:
             runs = [scene.run for scene in self.scenes if scene.run.wrong & {*names}]
@@ -344,7 +369,25 @@ class Search:
             if not factor and not one:
                 return None
             factor = "" if one else factor
-        return self._said(names, [site], mistake, factor)
+        if mistake.fault == "scaled" and (forgotten := self._left_out(mistake, numbers, names, free, only)):
+            site, mistake = forgotten
+        return self._said(names, [site], mistake, factor, numbers[0])
+
+    def _left_out(
+        self, mistake: Mistake, numbers: Sequence[float], names: Sequence[str], free: Sequence[str], only: bool
+    ) -> tuple[Site, Mistake] | None:
+        """Return where the forward multiplies by the number that, left out, scales these gradients as they are."""
+        scenes = [scene for scene in self.scenes if scene.run.wrong & {*names}]
+        for site in sorted(scenes[0].sites.values(), key=lambda s: -s.order):
+            if site.kind != "use" or not site.whole or site.carried or site.key[0] == BOTH:
+                continue
+            seen = [(scene.here(site.key), scene, c) for scene, c in zip(scenes, numbers, strict=True)]
+            if all(here and _divides(scene.passings(here), c) for here, scene, c in seen) and all(
+                scene.fits(scene.predict([site], mistake, c), names, free, only) for _, scene, c in seen
+            ):
+                said = "the factor that `{text}` multiplies by is left out: what passes back there is multiplied by {c}"
+                return site, replace(mistake, sentence=said)
+        return None
 
     def _fitted(self, scene: Scene, site: Site, mistake: Mistake, names: Sequence[str]) -> float | None:
         """Return the c that comes nearest to what the target returned, by steps of the secant method."""
@@ -407,10 +450,10 @@ class Search:
         fit = all(
             scene.fits(scene.predict(sites, mistake, of.get(id(scene), 1.0)), names, free) for scene in self.scenes
         )
-        return self._said(names, sites, mistake, factor) if fit else None
+        return self._said(names, sites, mistake, factor, next(iter(of.values()))) if fit else None
 
-    def _said(self, names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str = "") -> Diagnosis:
-        """Put a mistake at one site, or a simple one at several, into words."""
+    def _said(self, names: Sequence[str], sites: Sequence[Site], mistake: Mistake, factor: str, c: float) -> Diagnosis:
+        """Put a mistake at one site, or a simple one at several, into words; c is its number in the first run."""
         first = max(sites, key=lambda s: s.order)
         if len(sites) > 1:
             texts = [f"`{site.line.text()}`" for site in sorted(sites, key=lambda site: site.order)]
@@ -424,7 +467,8 @@ class Search:
                 sentence = sentence.replace("the path through `", f"the path from `{operand}` through `")
             sentence = sentence if factor else sentence.replace(", times {c}", "")
         scaled = factor if mistake.fault == "scaled" else ""
-        return Diagnosis(tuple(names), mistake.fault, scaled, sentence.replace("{c}", factor), first.line)
+        spoilt = next(s for s in self.scenes if s.run.wrong & {*names}).spoilt(sites, mistake, c)
+        return Diagnosis(tuple(names), mistake.fault, scaled, sentence.replace("{c}", factor), first.line, spoilt)
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
         """Return the site nearest to the inputs through which all these gradients and no right one pass."""
@@ -440,6 +484,13 @@ class Search:
         uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and not s.carried]
         uses = [s for s in uses if tape.into(s.kind, s.edges[-1]) == tape.inputs[name]]
         return max(uses, key=lambda s: s.order, default=None)
+
+
+def _divides(passings: Sequence[Passing], c: float) -> bool:
+    """Return whether 1/c is a factor of the derivative wherever something passes."""
+    return bool(passings) and all(
+        any(np.size(f) == 1 and math.isclose(float(np.asarray(f).item()) * c, 1) for f in p.factors()) for p in passings
+    )
 
 
 _ALIKE = {"missing path": "is missing", "sign": "has the wrong sign", "scaled": "is multiplied by {c}"}

@@ -77,8 +77,8 @@ def statement_at(file: str, number: int) -> tuple[Line, ast.stmt] | None:
     return _statements(file).get(number) if file else None
 
 
-def statements_on(line: Line) -> list[ast.stmt]:
-    """Return the simple statements that begin on a line, in their order: several where semicolons part them."""
+def statements_on(line: Line) -> list[tuple[ast.stmt, bool]]:
+    """Return the simple statements on a line, and whether each may not have run: the body of an `if` on that line."""
     return _simple(line.file).get(line.number, [])
 
 
@@ -117,9 +117,12 @@ def _statements(file: str) -> dict[int, tuple[Line, ast.stmt]]:
 
 
 @functools.lru_cache(maxsize=64)
-def _simple(file: str) -> dict[int, list[ast.stmt]]:
-    found: dict[int, list[ast.stmt]] = {}
-    for node in ast.walk(_parsed(file)):
+def _simple(file: str) -> dict[int, list[tuple[ast.stmt, bool]]]:
+    found: dict[int, list[tuple[ast.stmt, bool]]] = {}
+    every = list(ast.walk(_parsed(file)))
+    held = {id(inner) for node in every if isinstance(node, ast.If) for inner in ast.iter_child_nodes(node)}
+    heads = {node.lineno for node in every if isinstance(node, ast.If)}
+    for node in every:
         if isinstance(node, ast.stmt) and not hasattr(node, "body"):
-            found.setdefault(node.lineno, []).append(node)
+            found.setdefault(node.lineno, []).append((node, id(node) in held and node.lineno in heads))
     return found

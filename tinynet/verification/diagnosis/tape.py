@@ -316,6 +316,14 @@ class Tape:
                 found.append(p)
         return found
 
+    def carried(self, site: Site, cts: Mapping[int, Array], made: Mapping[Edge, Array]) -> list[Array]:
+        """Return the sum of what the edges of a site pass in each step, the last first, where not `made` otherwise."""
+        sums: dict[int, list[Array]] = defaultdict(list)
+        for step, (i, k) in zip(site.at, site.edges, strict=True):
+            term = made[i, k] if (i, k) in made else self.rule(i, k)([cts.get(s) for s in self.operations[i].outs])
+            sums[step] += [] if term is None else [term]
+        return [functools.reduce(operator.add, sums[step]) for step in sorted(sums, reverse=True) if sums[step]]
+
     def gradients(self, changes: Mapping[Site, Change] | None = None) -> dict[str, Array]:
         """Return ∂E/∂(input) by name."""
         found = self.sweep(changes)
