@@ -301,3 +301,29 @@ def test_a_multiple_that_is_no_simple_number_is_said_if_nothing_else_explains_it
 
     (finding,) = tn.verify((forward, backward), inputs=(x, w), dtype="float64").findings
     assert (finding.fault, finding.factor) == ("scaled", "1.2345")
+
+
+def carried_cubes(args, dh):
+    """Return the gradients of `remembered`, with a term that no chain rule gives in what goes to the step before."""
+    return remembered_back(args, dh, state=lambda dz, dn: dn + dz**3)
+
+
+def test_what_no_mistake_explains_is_placed_in_a_loop_at_the_statement_that_hands_it_on():
+    (finding,) = tn.verify((remembered, carried_cubes), inputs=(sequence, w, w), dtype="float64").findings
+    assert finding.fault == "unknown"
+    assert finding.where_text.startswith("dh = dh * gate(z, h)"), finding
+
+
+def test_every_use_of_an_array_is_named_where_no_single_one_carries_all_that_is_wrong():
+    def forward(x):
+        s = np.sin(x)
+        t = x * 3.0
+        return s * s + t
+
+    def backward(args, dy):
+        dx = dy * (2 * np.sin(args[0]) * np.cos(args[0]) + 3)
+        return np.tanh(dx)
+
+    (finding,) = tn.verify((forward, backward), inputs=x, dtype="float64").findings
+    assert (finding.fault, finding.text) == ("unknown", "t = x * 3.0")
+    assert finding.explanation.endswith("what reaches it passes through `s = np.sin(x)` or `t = x * 3.0`")

@@ -22,6 +22,7 @@ from tinynet.verification.diagnosis.returned import (
     rounded_to_float32,
 )
 from tinynet.verification.diagnosis.search import OutOfTime, Search, subsets
+from tinynet.verification.diagnosis.source import Line
 
 __all__ = ["Blame", "Diagnosis", "Tracer", "Wrong", "confirms", "diagnose", "placed"]
 
@@ -55,7 +56,10 @@ def diagnose(
         pass
     named = {n for d in found for n in d.gradients}
     unknown = [name for name in wrong if name not in named]
-    found += [_unknown(name, search, wrong, seconds / 5 / len(unknown)) for name in unknown]
+    for names in [unknown, *([name] for name in unknown)] if unknown else []:
+        left = [name for name in names if not any(name in d.gradients for d in found)]
+        if left == names and (one := _unknown(names, search, _others(wrong, [], names), seconds / 10 / len(unknown))):
+            found.append(one)
     return _merged(found)
 
 
@@ -68,16 +72,16 @@ def _of_several(
         return [_placed(alone[n], search) for n in wrong]
     pairs = [_placed(d, search) for d in exchanged(wrong, failing)]
     left = [n for n in wrong if not any(n in d.gradients for d in pairs)]
-    found = list(pairs)
+    found, few = list(pairs), len(wrong) <= 6
     for names in subsets(left):
-        if set(names) <= set(left) and (len(names) == len(left) or len(wrong) <= 6):
+        if set(names) <= set(left) and (few or len(names) == len(left)):
             one = search.explain(names, _others(wrong, odd, names))
             if one is not None:
                 found.append(one)
                 left = [n for n in left if n not in names]
     rounded = {n: d for n in left if n not in alone and (d := rounded_to_float32(n, failing))}
     for name in left:
-        free = _others(wrong, odd, [name])
+        free = _others(wrong, odd, [name]) if few else odd
         if (d := alone.get(name) or of_some_entries(name, runs) or rounded.get(name)) is not None:
             found.append(_placed(d, search))
         elif (d := search.explain([name], free)) is not None:
@@ -99,17 +103,20 @@ def _placed(d: Diagnosis, search: Search) -> Diagnosis:
     return replace(d, at=max(sites, key=lambda s: s.order).line)
 
 
-def _unknown(name: str, search: Search, wrong: Sequence[str], seconds: float) -> Diagnosis:
-    sentence = f"{name} is wrong, and no known mistake reproduces it"
+def _unknown(names: Sequence[str], search: Search, free: Sequence[str], seconds: float) -> Diagnosis | None:
+    """Say through which statements all passes that is wrong; None if there is no one of several gradients."""
+    sentence = f"{names[0]} is wrong, and no known mistake reproduces it"
     search.allow(seconds)
     try:
-        site = search.smallest([name], [n for n in wrong if n != name])
+        sites = search.smallest(names, free)
     except OutOfTime:
-        site = None
-    if site is None:
-        return Diagnosis((name,), "unknown", "", sentence)
-    sentence += f"; what is wrong passes through `{site.line.text()}`"
-    return Diagnosis((name,), "unknown", "", sentence, site.line)
+        sites = []
+    if len(names) > 1 and not sites:
+        return None
+    texts = dict.fromkeys(f"`{site.line.text()}`" for site in sites)
+    sentence += f"; what reaches it passes through {' or '.join(texts)}" if texts else ""
+    at = max(sites, key=lambda site: site.order).line if sites else Line()
+    return Diagnosis(tuple(names), "unknown", "", sentence, at)
 
 
 def _merged(found: Sequence[Diagnosis]) -> list[Diagnosis]:

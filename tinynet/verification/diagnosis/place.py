@@ -27,7 +27,7 @@ from tinynet.verification.diagnosis.evidence import Spoilt, Wrong
 from tinynet.verification.diagnosis.primitives import Array, disturbed
 from tinynet.verification.diagnosis.recording import record
 from tinynet.verification.diagnosis.source import Line, statement_at, statements_on
-from tinynet.verification.diagnosis.tape import Tape
+from tinynet.verification.diagnosis.tape import Site, Tape
 from tinynet.verification.execution import is_targets_file
 
 Run = Callable[["Tracer"], Mapping[str, Any]]
@@ -177,7 +177,7 @@ class Exact:
     """What belongs where a statement wrote something else: a value of the forward, or ∂E/∂ of it.
 
     Attributes:
-        place, name: of the value, among `Tape.places`.
+        place, name: of the value, among `Tape.places`; or the site of the uses that carry it on to the next step.
         value: whether it is the value itself.
         turned: whether its last two axes are exchanged.
         at: the forward's statement that makes the value; of ∂E/∂ of it, the last one that uses it.
@@ -193,6 +193,8 @@ class Exact:
 
     def of(self, tape: Tape) -> list[Array] | None:
         """Return it as it is in a run, in the order in which a backward comes to its steps; None if it is not there."""
+        if isinstance(self.place, Site):
+            return tape.carried(self.place, tape.cotangents, {})
         slots, _ = tape.places.get(self.place, ((), ""))
         arrays = dict(enumerate(tape.values)) if self.value else tape.cotangents
         if not slots or not all(slot in arrays for slot in slots):
@@ -242,6 +244,12 @@ def placed(
         other = {key: {i: disturbed(turn) for i, turn in enumerate(tracer.written[key])} for key in keys}
         return _spoils(again(other), before, wrong, gradients)
 
+    def off_since(meant: tuple[tuple[Line, str], Mapping[int, Array], Any]) -> int:
+        """When a statement wrote, for the first time, something else than it was meant to."""
+        key, values, _ = meant
+        turns = zip(tracer.times[key], tracer.written[key], strict=True)
+        return next(when for i, (when, turn) in enumerate(turns) if i in values and not _close(values[i], turn))
+
     suspects: dict[tuple[Line, str], list[Array]] = {}
     lines: list[Line] = []
     try:
@@ -256,7 +264,7 @@ def placed(
                 lines.append(line)
         right = _first_exact(tracer.written, known, wrong.dy)
         doubtful = {key: turns for key, turns in suspects.items() if key not in right}
-        for key, values, exact in _gradients_meant(wrong, doubtful, known):
+        for key, values, exact in sorted(_gradients_meant(wrong, doubtful, known), key=off_since):
             if _is_mended(again({key: values}), wrong, gradients):
                 return Blame(*key, exact)
         mends = []  # of the values of the forward the one of that name, else the last: others may do by chance
@@ -359,7 +367,8 @@ def _gradients_meant(wrong: Wrong, written: Written, known: Known) -> Meant:
                 if value.shape == turns[0].shape and not _close(value, turns[-1]):
                     yield key, {len(turns) - 1: value}, None
         for e, values in known:
-            if not e.value and _fit(values, turns) and not _all_close(values, turns):
+            read = turns[: len(values)] if isinstance(e.place, Site) else turns  # the last step may hand on nothing
+            if not e.value and _fit(values, read) and not _all_close(values, read):
                 yield key, dict(enumerate(values)), e
 
 
@@ -421,6 +430,10 @@ def _known(tape: Tape | None) -> Known:
             if tape.values[slots[0]].ndim > 1 or not turned:
                 steps = exact.of(tape)
                 found += [(exact, steps)] if steps is not None else []
+    for site in tape.sites():
+        if site.carried:
+            exact = Exact(site, "", False, False, site.line, False)
+            found.append((exact, tape.carried(site, tape.cotangents, {})))
     return found
 
 

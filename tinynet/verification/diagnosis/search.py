@@ -256,7 +256,7 @@ class Search:
             if reach >= {n for n in names if n in scene.run.wrong}:
                 if reach <= {*names, *free}:
                     alone.append(site)
-                elif site.whole:
+                elif site.whole and (reach & scene.run.wrong) <= {*names, *free}:
                     beside.append(site)
         return alone, beside
 
@@ -400,17 +400,18 @@ class Search:
             flat = None if predicted is None else scene.flat(predicted, names)
             return None if flat is None or flat.shape != got.shape else flat
 
-        c0, g0, c1 = 0.0, at(0.0), 1.0
+        c0, g0, c1, before = 0.0, at(0.0), 1.0, math.inf
         for _ in range(1 if len(site.at) == 1 else 12):
             g1 = at(c1)
             if g0 is None or g1 is None or c1 == c0:
                 return None
-            slope = (g1 - g0) / (c1 - c0)
+            slope, off = (g1 - g0) / (c1 - c0), float(np.linalg.norm(got - g1))
             norm = float(np.vdot(slope, slope))
             if not norm > 0 or not math.isfinite(norm):
                 return None
             c0, g0, c1 = c1, g1, c1 + float(np.vdot(slope, got - g1)) / norm
-            if abs(c1 - c0) <= 1e-14 * abs(c1):
+            before, slow = off, off > 0.9 * before
+            if slow or abs(c1 - c0) <= 1e-14 * abs(c1):
                 break
         return c1
 
@@ -470,20 +471,33 @@ class Search:
         spoilt = next(s for s in self.scenes if s.run.wrong & {*names}).spoilt(sites, mistake, c)
         return Diagnosis(tuple(names), mistake.fault, scaled, sentence.replace("{c}", factor), first.line, spoilt)
 
-    def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> Site | None:
-        """Return the site nearest to the inputs through which all these gradients and no right one pass."""
-        scene = self._telling(names)
-        sites = self._through(scene, names, free)[0] if scene else []
-        return min((s for s in sites if s.key[1] != "input"), key=lambda s: s.order, default=None)
+    def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> list[Site]:
+        """Return the site through which all passes that comes to these gradients, and no right one.
+
+        It is the one nearest to the inputs. Of one gradient, where there is no such site, every use of its array.
+        """
+        if (scene := self._telling(names)) is None:
+            return []
+        for site in sorted(self._through(scene, names, free)[0], key=lambda s: s.order):
+            told = site.key[1] != "input" and site.whole
+            if len(names) == 1:  # that it passes through the output says nothing
+                told &= scene.tape.into(site.kind, site.edges[-1]) not in scene.tape.outputs
+            cut = scene.predict([site], CUT) if told else None
+            if cut is not None and not any(cut[name].any() for name in names):
+                return [site]
+        return self._uses(names[0]) if len(names) == 1 else []
 
     def used_at(self, name: str) -> Site | None:
         """Return the use of an input that is nearest to the output."""
+        return max(self._uses(name), key=lambda s: s.order, default=None)
+
+    def _uses(self, name: str) -> list[Site]:
+        """Return the uses of an input."""
         if not self.scenes:
-            return None
+            return []
         tape = self.scenes[0].tape
-        uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and not s.carried]
-        uses = [s for s in uses if tape.into(s.kind, s.edges[-1]) == tape.inputs[name]]
-        return max(uses, key=lambda s: s.order, default=None)
+        uses = [s for s in self.scenes[0].sites.values() if s.kind == "use" and s.whole and not s.carried]
+        return [s for s in uses if tape.into(s.kind, s.edges[-1]) == tape.inputs[name]]
 
 
 def _divides(passings: Sequence[Passing], c: float) -> bool:

@@ -254,6 +254,8 @@ class Tape:
         for kind, (z, a) in made:
             if kind == "activation":
                 activations[z].append(a)
+        exact = self.cotangents if changes else {}
+        below = functools.reduce(operator.or_, (self._depends[self.into(*one)] for one in made), 0)
         skipped = {a for of_z in activations.values() for a in of_z}
         cts: dict[int, Array | None] = {}
         pending: set[int] = set()
@@ -266,6 +268,8 @@ class Tape:
             return change(passing) if passing else None
 
         def total(slot: int) -> Array | None:
+            if exact and not below >> slot & 1:
+                return exact.get(slot)
             if slot in pending:
                 raise KeyError(slot)
             if slot in cts:
@@ -287,7 +291,7 @@ class Tape:
             return cts[slot]
 
         for slot in reversed([*self.users]):
-            total(slot)
+            cts[slot] = total(slot)
         return {slot: ct for slot, ct in cts.items() if ct is not None}
 
     def _passing(
