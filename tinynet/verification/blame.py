@@ -15,7 +15,7 @@ from tinynet.verification.adapters.conventions import E_AND_GRADIENT
 from tinynet.verification.adapters.subject import Args, Array, Gradients, Subject
 from tinynet.verification.comparison import Comparison
 from tinynet.verification.diagnosis import Blame, Tracer, Wrong, confirms, placed
-from tinynet.verification.diagnosis.source import Line
+from tinynet.verification.diagnosis.source import TINYNET, Line
 from tinynet.verification.execution import execute
 from tinynet.verification.jaxpr import line_of_rule
 from tinynet.verification.judgement import Judgement
@@ -127,7 +127,12 @@ def _traced(
     method: str = "backward",
     forward: bool = False,
 ) -> Mapping[str, Any]:
-    """Run forward and backward with the tracer in the backward pass alone, or in both, and return the gradients."""
+    """Run forward and backward with the tracer in the backward pass alone, or in both, and return the gradients.
+
+    In a target that is not tinynet's no line of tinynet's is to blame.
+    """
+    files = [code.co_filename for f in subject.code if (code := getattr(f, "__code__", None))]
+    tracer.beside = TINYNET if any(not file.startswith(TINYNET) for file in files) else ""
     session = subject.start()
     of_target: Callable[[Any, Any], Gradients] = getattr(session, method)
 

@@ -39,13 +39,13 @@ def findings_of(j: Judgement, *, seconds: float, label: str = "") -> list[Findin
 
     Args:
         seconds: how long names may be looked for; 0 for none: "unknown" is then the name of each.
-        label: of a layer inside a composite, what leads to it.
+        label: of a layer inside a composite, what leads to it: "Sequential(…), layer 2.f".
     """
     start = time.perf_counter()
     inside: list[Finding] = []
     for path, part in j.inside:
         left = max(0.0, seconds - (time.perf_counter() - start))
-        inside += findings_of(part, seconds=left, label=f"{label or j.subject.name}, {_place(path)}: ")
+        inside += findings_of(part, seconds=left, label=_inside(label or j.subject.name, path, bool(label)))
     faults = list(j.faults)
     if not inside:
         faults += _forms(j) + _values(j, start + seconds)
@@ -65,8 +65,11 @@ def _placed(j: Judgement, fault: Fault, deadline: float) -> Fault:
     return place_of(j, fault, bad, left)
 
 
-def _place(path: str) -> str:
-    return f"layer {path}" if path[:1].isdigit() else path
+def _inside(label: str, path: str, deep: bool) -> str:
+    """Return what leads to a layer inside what a label leads to; `path` is empty for the same on shorter axes."""
+    if deep and path and not label.endswith("training"):
+        return f"{label}.{path}"
+    return ", ".join(filter(None, (label, f"layer {path}" if path[:1].isdigit() else path)))
 
 
 def _forms(j: Judgement) -> list[Fault]:
@@ -198,6 +201,7 @@ def _diagnosed(j: Judgement, plain: Sequence[Comparison], names: Sequence[str], 
         seen = [c for c in bad if c.spoilt.intersection(mine)]
         shape = next((c.form[n][1] for c in seen for n in mine if n in c.misshapen), "")
         fault = "wrong shape" if shape and fault == "unknown" else fault
+        shape = "" if sentence.startswith(shape.partition(":")[0]) else shape
         sentence = "; ".join(filter(None, (shape, sentence))) or FAULTS["unknown"]
         found.append(_of(seen, mine, fault, sentence, **more))
 
@@ -242,7 +246,7 @@ def _finding(f: Fault, subject: Subject, label: str, spoilt: Collection[str]) ->
         ratio = float(off[index]) / f.tolerance if f.tolerance else float("inf")
     where = f.where if isinstance(f.where, Line) else Line()
     return Finding(
-        target=label + subject.name,
+        target=f"{label}: {subject.name}" if label else subject.name,
         gradient=f.gradients[0] if f.gradients else "y",
         fault=f.fault,
         explanation=f.sentence,

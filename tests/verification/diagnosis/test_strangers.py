@@ -267,7 +267,7 @@ def test_what_a_loop_carries_bears_its_name():
     """In the forward's text h stands for the state before the step."""
     target = (remembered, takes_the_state_for_the_gate)
     (finding,) = tn.verify(target, inputs=(sequence, w, w), dtype="float64").findings
-    assert finding.explanation == "h of the step before stands where the other factor of `kept = z * h` belongs"
+    assert finding.explanation == "h of the step before stands where z, the other factor of `kept = z * h`, belongs"
 
 
 def line_of(place):

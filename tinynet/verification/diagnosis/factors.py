@@ -70,6 +70,12 @@ def express(
     return ""
 
 
+def told(factor: str) -> str:
+    """Return a factor for a sentence, with what it may come from."""
+    words = {"1/m": "a mean over the samples where their sum", "m": "a sum over the samples where their mean"}
+    return f"{factor}, as if there were {words[factor]} belongs" if factor in words else factor
+
+
 def _all_close(a: Sequence[float], b: Sequence[float], closeness: float) -> bool:
     return all(math.isclose(x, y, rel_tol=closeness) for x, y in zip(a, b, strict=True))
 

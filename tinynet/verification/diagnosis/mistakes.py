@@ -237,11 +237,13 @@ def rule_mistakes(p: Passing, pool: Pool) -> Iterator[Mistake]:
     for i, j in itertools.combinations(range(len(p.factors())), 2):
         sentence = "two factors of the derivative of `{text}` are left out"
         yield Mistake("factor left out", sentence, _two_left_out(i, j))
+    other = p.tape.name_of(op.operands[1 - p.k]) if op.name == "mul" else ""
     for i, factor in enumerate(p.factors()):
         if np.size(factor) == 1 and abs(float(np.asarray(factor).item())) == 1.0:
             continue
         for of, fault, words in _OF_A_FACTOR:
-            yield Mistake(fault, f"the factor{_short(factor)} of `{{text}}` is {words}", _factor_changed(i, of))
+            called = _short(factor) or f" {other}".rstrip()
+            yield Mistake(fault, f"the factor{called} of `{{text}}` is {words}", _factor_changed(i, of))
         for name, get in pool.values(p.site, np.shape(factor)) if op.name in ("integer_pow", "square") else ():
             sentence = f"{name} stands where a factor of the derivative of `{{text}}` belongs"
             yield Mistake("another value", sentence, _factor_replaced(i, get))
@@ -371,6 +373,8 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
     assert op is not None
     other = 1 - p.k
     factor, slot = p.operands()[other], op.operands[other]
+    called = p.tape.name_of(slot)
+    belongs = f"where {called + ', ' if called else ''}the other factor of `{{text}}`{',' if called else ''} belongs"
     if op.name == "dot_general":
         for i, j in itertools.combinations(range(-factor.ndim, 0), 2):
             if factor.shape[i] == factor.shape[j] > 1:
@@ -379,8 +383,8 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
         sentence = "the other factor of `{text}` is left out"
         yield Mistake("factor left out", sentence, _with(other, partial(_other_of, other, np.ones_like)))
         for name, get in pool.values(p.site, factor.swapaxes(-1, -2).shape) if factor.ndim > 1 else ():
-            sentence = f"{name} stands, transposed, where the other factor of `{{text}}` belongs"
-            yield Mistake("another value", sentence, _with(other, partial(_turned, get)))
+            what = f"{name}, transposed," if "`" in name else f"{name}.T".removesuffix(".T.T")
+            yield Mistake("another value", f"{what} stands {belongs}", _with(other, partial(_turned, get)))
     for t in transforms(factor.shape) if factor.ndim else ():
         sentence = f"the other factor of `{{text}}` is {t.words}"
         yield Mistake("another value", sentence, _with(other, partial(_other_of, other, t.of)))
@@ -388,8 +392,7 @@ def _of_a_product(p: Passing, pool: Pool) -> Iterator[Mistake]:
         sentence = f"the other factor of `{{text}}` is taken {words}"
         yield Mistake("another value", sentence, _with(other, get))
     for name, get in pool.values(p.site, factor.shape):
-        sentence = f"{name} stands where the other factor of `{{text}}` belongs"
-        yield Mistake("another value", sentence, _with(other, get))
+        yield Mistake("another value", f"{name} stands {belongs}", _with(other, get))
     if p.x.shape != factor.shape and op.name == "mul":
         sentence = "an operand of `{text}` stands where the other one belongs"
         yield Mistake("operands swapped", sentence, _with(other, partial(_own, other)))

@@ -42,6 +42,7 @@ class Tracer:
 
     Attributes:
         replacements: what is put in the place of what a statement wrote.
+        beside: a folder whose statements are not looked at; "" for none.
         written: for a statement and what it writes to, the values of every turn.
         times: when it wrote them, counted over all statements.
         returned: for each call, the statement that it ended with, and the arrays it returned or put into containers.
@@ -50,6 +51,7 @@ class Tracer:
     """
 
     replacements: Replacements = field(default_factory=dict)
+    beside: str = ""
     written: dict[tuple[Line, str], list[Array]] = field(default_factory=lambda: defaultdict(list))
     times: dict[tuple[Line, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     returned: list[tuple[Line, list[Array]]] = field(default_factory=list)
@@ -71,7 +73,9 @@ class Tracer:
         sys.settrace(self._tracer_before)
 
     def _call(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        if _is_foreign(frame.f_code.co_filename) or frame.f_code.co_name.endswith(("comp>", "<genexpr>")):
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        beside = bool(self.beside) and file.startswith(self.beside)
+        if beside or _is_foreign(file) or name.endswith(("comp>", "<genexpr>")):
             return None
         pending: list[tuple[Line, Mapping[str, Any]]] = []
 
@@ -252,6 +256,7 @@ def placed(
 
     suspects: dict[tuple[Line, str], list[Array]] = {}
     lines: list[Line] = []
+    known: Known = []
     try:
         if spoilt and (key := _first_spoilt(tracer, spoilt)) and is_suspect([key]):
             return Blame(*key)
@@ -283,7 +288,7 @@ def placed(
     if lines and len(gradients) > 1:  # the last on which all that is wrong depends, and nothing that is right
         return Blame(lines[-1])
     last = lines[-1] if lines else tracer.last
-    return Blame(_last_written(tracer, wrong, gradients) or last)
+    return Blame(_last_written(tracer, wrong, gradients, known) or last)
 
 
 def _first_spoilt(tracer: Tracer, spoilt: Spoilt) -> tuple[Line, str] | None:
@@ -388,14 +393,12 @@ def _first_exact(written: Written, known: Known, dy: Sequence[Array]) -> set[tup
 
 
 def _values_meant(written: Written, known: Known) -> Meant:
-    """Yield the forward's values, and multiples, where what was written is no exact gradient."""
+    """Yield the forward's values where what was written is no exact gradient."""
     for key, turns in written.items():
         if not any(_all_close(values, turns) for e, values in known if not e.value):
             for e, values in known:
                 if e.value and [v.shape for v in values] == [t.shape for t in turns] and not _all_close(values, turns):
                     yield key, dict(enumerate(values)), e
-            for factor in () if any(_all_close(v, turns) for e, v in known if e.value) else (-1.0, 0.5, 2.0):
-                yield key, {i: factor * turn for i, turn in enumerate(turns)}, None
 
 
 def _fit(values: Sequence[Array], turns: Sequence[Array]) -> bool:
@@ -451,17 +454,19 @@ def _last_with(tracer: Tracer, arrays: Sequence[Array]) -> Line:
     return lines[-1] if lines else tracer.last
 
 
-def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str]) -> Line:
+def _last_written(tracer: Tracer, wrong: Wrong, gradients: Sequence[str], known: Known) -> Line:
     """Return the statement that wrote, or else returned, a gradient as it came out.
 
-    Not one of a helper that is called several times, which does not say by which call.
+    What is right, but of another array, was only returned for it. Not one of a helper that is called several times,
+    which does not say by which call.
     """
     calls = Counter(line for line, _ in tracer.returned)
     returned = [r for r in tracer.returned if calls[r[0]] == 1] or tracer.returned
     for name in gradients:
         got = np.asarray(wrong.got[name])
         for (line, _), turns in tracer.written.items():
-            if any(_close(turn, got) for turn in turns):
+            right = any(_all_close(values, turns) for e, values in known if not e.value)
+            if not right and any(_close(turn, got) for turn in turns):
                 return line
         for line, arrays in reversed(returned):
             if any(_close(a, got) for a in arrays):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinynet.faults import FAULTS
 from tinynet.verification.diagnosis.evidence import Diagnosis, Wrong
-from tinynet.verification.diagnosis.factors import express_in
+from tinynet.verification.diagnosis.factors import express_in, told
 from tinynet.verification.diagnosis.mistakes import transforms
 from tinynet.verification.diagnosis.primitives import Array
 from tinynet.verification.tolerance import K
@@ -155,7 +155,7 @@ def _scaled(name: str, failing: Sequence[Wrong], decimals: bool = False) -> Diag
     factor = express_in(failing, factors, [name], decimals=decimals)
     if not factor or (len(failing) == 1 and failing[0].exact[name].size < 2):
         return None
-    return _said("scaled", name, f"{name} is {factor} times the exact array", factor)
+    return _said("scaled", name, f"{name} is the exact array times {told(factor)}", factor)
 
 
 def of_any_multiple(name: str, runs: Sequence[Wrong]) -> Diagnosis | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinynet.verification.diagnosis.evidence import Diagnosis, Spoilt, Wrong
-from tinynet.verification.diagnosis.factors import express_in
+from tinynet.verification.diagnosis.factors import express_in, told
 from tinynet.verification.diagnosis.look import Look
 from tinynet.verification.diagnosis.mistakes import (
     CUT,
@@ -469,7 +469,7 @@ class Search:
             sentence = sentence if factor else sentence.replace(", times {c}", "")
         scaled = factor if mistake.fault == "scaled" else ""
         spoilt = next(s for s in self.scenes if s.run.wrong & {*names}).spoilt(sites, mistake, c)
-        return Diagnosis(tuple(names), mistake.fault, scaled, sentence.replace("{c}", factor), first.line, spoilt)
+        return Diagnosis(tuple(names), mistake.fault, scaled, sentence.replace("{c}", told(factor)), first.line, spoilt)
 
     def smallest(self, names: Sequence[str], free: Sequence[str] = ()) -> list[Site]:
         """Return the site through which all passes that comes to these gradients, and no right one.
@@ -481,7 +481,9 @@ class Search:
         for site in sorted(self._through(scene, names, free)[0], key=lambda s: s.order):
             told = site.key[1] != "input" and site.whole
             if len(names) == 1:  # that it passes through the output says nothing
-                told &= scene.tape.into(site.kind, site.edges[-1]) not in scene.tape.outputs
+                i, k = site.edges[-1]
+                ends = {scene.tape.into(site.kind, (i, k)), k if site.kind == "activation" else None}
+                told &= ends.isdisjoint(scene.tape.outputs)
             cut = scene.predict([site], CUT) if told else None
             if cut is not None and not any(cut[name].any() for name in names):
                 return [site]

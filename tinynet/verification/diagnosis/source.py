@@ -6,12 +6,15 @@ import ast
 import functools
 import itertools
 import linecache
+import os
 import types
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = str(Path(__file__).parents[1])
 """The folder of the verifier, whose lines are not the user's."""
+TINYNET = str(Path(__file__).parents[2]) + os.sep
+"""That of tinynet, whose lines are the target's where it is a layer of tinynet's own."""
 
 
 class Line(NamedTuple):

@@ -257,6 +257,7 @@ class Tape:
         exact = self.cotangents if changes else {}
         below = functools.reduce(operator.or_, (self._depends[self.into(*one)] for one in made), 0)
         skipped = {a for of_z in activations.values() for a in of_z}
+        below |= functools.reduce(operator.or_, (self._depends[a] & ~(1 << a) for a in skipped), 0)
         cts: dict[int, Array | None] = {}
         pending: set[int] = set()
 
@@ -364,6 +365,7 @@ class Tape:
         """For each place that an array has in the forward its slots, in the order of the steps, and its name."""
         found: dict[Place, list[int]] = {("input", name): [slot] for name, slot in self.inputs.items()}
         names: dict[Place, str] = {("input", name): name for name in self.inputs}
+        called = {slot: name for name, slot in self.inputs.items()}
         every = [*self.operations, *self.beside]
         # Of a statement, and of those that call it, the operation that makes what it assigns.
         last = {line: op.key for op in every for line in (op.line, *(line for line, _ in op.frames))}
@@ -371,11 +373,14 @@ class Tape:
             text = op.line.text()
             made = (line.target() for line, _ in op.frames[::-1] if last[line] == op.key)
             whole = next(filter(None, made), "") or f"the value of `{text}`"
+            turned = called.get(op.operands[0]) if op.name == "transpose" else None
+            part = f"{turned}.T" if turned else f"a part of `{text}`"
             for j, slot in enumerate(op.outs):
                 # What a statement assigns may come from another operation where an axis has length 1.
                 place = (op.line, "out", j) if last[op.line] == op.key else (op.key, "out", j)
                 found.setdefault(place, []).append(slot)
-                names.setdefault(place, whole if last[op.line] == op.key else f"a part of `{text}`")
+                names.setdefault(place, whole if last[op.line] == op.key else part)
+                called |= {} if "`" in names[place] else {slot: names[place]}
             for k, slot in enumerate(op.operands):
                 found.setdefault((op.key, "in", k), []).append(slot)
                 names.setdefault((op.key, "in", k), f"an operand of `{text}`")
@@ -386,6 +391,10 @@ class Tape:
                 names[place] = f"{name} of the step before"
         named = sorted(found, key=lambda place: "`" in names[place])  # what has a name of its own first
         return {place: (tuple(found[place]), names[place]) for place in named}
+
+    def name_of(self, slot: int) -> str:
+        """Return the name of a value; "" if it has none."""
+        return next((name for slots, name in self.places.values() if slot in slots and "`" not in name), "")
 
     def operand_of(self, site: Site) -> str:
         """Return the name of the operand that a site is the use of; "" if it has none, or no other operand moves."""
